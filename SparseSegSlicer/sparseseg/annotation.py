@@ -1,0 +1,236 @@
+"""Strokes and complete slices -> labels y, weights w and a summary. Numpy only; every complaint about annotation is raised here.
+
+The weight map is the method's heart (Cicek et al., 3D U-Net, MICCAI 2016): w = 0 where nobody labelled, so that the voxel leaves the
+loss altogether, and w > 0 where somebody did. Here
+
+    w(x) = m(x) * N / (n_c ** b * sum_k n_k ** (1 - b)),        c = y(x)
+
+with n_c the labelled voxels of class c, N all labelled voxels, b the class balance (0: each voxel counts alike, 1: each class counts
+alike; the mean of w over labelled voxels is 1 for m = 1), and m(x) > 1 for corrections. Optionally a border term is added as in
+Ronneberger et al., U-Net, MICCAI 2015, eq. 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .classes import ClassTable
+from .errors import AnnotationError
+from .settings import Settings
+
+UNLABELLED, STROKE, COMPLETE, CORRECTION = 0, 1, 2, 3  # where a label came from: the values of Annotation.origin
+_BALANCE_LIMIT = 10.0  # no class weighs more than this many times the mean: one stray voxel must not steer the network
+_HOW_TO_LABEL_BACKGROUND = "Paint some voxels that belong to none of the segments in a segment named Background, or declare a slice complete."
+
+
+@dataclass(frozen=True)
+class SegmentSummary:
+    name: str
+    voxels: int
+    weight: float  # sum of w over its voxels
+    slices: tuple[int, int, int]  # how many slices along k, j, i hold at least one of its voxels
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """Labels and weights of one revision; all arrays (K, J, I).
+
+    labels: uint8, 0 background, c segment c, meaningful only where weights > 0; weights: float32, exactly 0 where unlabelled;
+    origin: uint8, UNLABELLED, STROKE, COMPLETE or CORRECTION. rows: background first, then the segments in table order.
+    """
+
+    labels: np.ndarray
+    weights: np.ndarray
+    origin: np.ndarray
+    rows: tuple[SegmentSummary, ...]
+    complete_slices: tuple[tuple[int, int], ...]
+    corrections: int
+
+    @property
+    def labelled(self) -> np.ndarray:
+        """Bool (K, J, I)."""
+        return self.origin > 0
+
+    def text(self) -> str:
+        """The summary that a person reads."""
+        total = sum(row.voxels for row in self.rows)
+        lines = [f"{total} of {self.labels.size} voxels labelled ({100 * total / self.labels.size:.2g} %), {len(self.complete_slices)} complete slices."]
+        for row in self.rows:
+            lines.append(f"{row.name}: {row.voxels} voxels on {row.slices[0]} k, {row.slices[1]} j, {row.slices[2]} i slices, weight {row.weight:.4g}")
+        if self.corrections:
+            lines.append(f"{self.corrections} voxels correct the preview and weigh more.")
+        return "\n".join(lines)
+
+
+def merge_strokes(shape_kji: tuple[int, int, int], strokes: Iterable[tuple[int, tuple[slice, ...], np.ndarray]]) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+    """Several strokes, which may overlap, as one annotation map.
+
+    strokes: (value, box, mask): the annotation value (1 background, 1 + c segment c), where the mask lies in the volume, and the bool mask.
+    Returns the annotation, (K, J, I) uint8, unlabelled where two values were painted, and the voxels so lost for each pair of values.
+    """
+    annotation = np.zeros(shape_kji, np.uint8)
+    disputed = []
+    overlaps: dict[tuple[int, int], int] = {}
+    for value, box, mask in strokes:
+        view = annotation[box]
+        clash = mask & (view != 0) & (view != value)
+        if clash.any():
+            for other, count in enumerate(np.bincount(view[clash])):
+                if count:
+                    pair = (min(other, value), max(other, value))
+                    overlaps[pair] = overlaps.get(pair, 0) + int(count)
+            disputed.append((box, clash))
+        view[mask] = value
+    for box, clash in disputed:
+        annotation[box][clash] = UNLABELLED
+    return annotation, overlaps
+
+
+def find_complete_slices(annotation: np.ndarray, axes: Sequence[int] = (0, 1, 2), factor: float = 4.0) -> tuple[tuple[int, int], ...]:
+    """Slices that somebody evidently segmented as a whole: `factor` times more segment voxels than the slices around them.
+
+    annotation: (K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c. Slices of other orientations cross each slice as lines, so a
+    painted slice stands out from the two on either side; neighbouring slices that are both painted are not found. Returns (axis, index).
+    """
+    painted = annotation > 1
+    found = []
+    for axis in axes:
+        counts = painted.sum(axis=tuple(a for a in range(3) if a != axis))
+        padded = np.pad(counts, 2)
+        around = np.max([padded[:-4], padded[1:-3], padded[3:-1], padded[4:]], axis=0)
+        found += [(axis, int(index)) for index in np.flatnonzero((counts > 0) & (counts >= factor * np.maximum(around, 1)))]
+    return tuple(found)
+
+
+def build_annotation(
+    annotation: np.ndarray,
+    classes: ClassTable,
+    settings: Settings | None = None,
+    complete_slices: Sequence[tuple[int, int]] = (),
+    earlier: Annotation | None = None,
+    preview: np.ndarray | None = None,
+) -> Annotation:
+    """Labels and weights from an annotation map.
+
+    annotation: (K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c. complete_slices: (axis, index): what is unlabelled there
+    becomes background. earlier and preview ((K, J, I) uint8, 0 background, c segment c): the revision before this one and the result that
+    the user saw; strokes that are new since then and contradict it are corrections, and stay corrections.
+    Raises AnnotationError where this cannot be trained on.
+    """
+    settings = settings or Settings()
+    _check(annotation, classes, complete_slices)
+    origin = (annotation > 0).astype(np.uint8)
+    for axis, index in complete_slices:
+        view = origin[_slice(axis, index)]
+        view[view == UNLABELLED] = COMPLETE
+    places = np.flatnonzero(origin.reshape(-1))
+    if not len(places):
+        raise AnnotationError("Nothing is labelled.", "Paint each structure on a few slices, and some background.")
+    values = np.maximum(annotation.reshape(-1)[places], 1) - 1
+    corrected = _corrections(places, values, origin, earlier, preview)
+    origin.reshape(-1)[places[corrected]] = CORRECTION
+    counts = np.bincount(values, minlength=len(classes) + 1)
+    _check_counts(counts, classes)
+    share = _class_weights(counts, settings.class_balance)[values] * np.where(corrected, np.float32(settings.correction_weight), np.float32(1))
+    labels = np.zeros(annotation.shape, np.uint8)
+    labels.reshape(-1)[places] = values
+    weights = np.zeros(annotation.shape, np.float32)
+    weights.reshape(-1)[places] = share
+    rows = _rows(places, values, share, annotation.shape, classes)
+    return Annotation(labels, weights, origin, rows, tuple(complete_slices), int(corrected.sum()))
+
+
+def add_border_weight(annotation: Annotation, spacing_kji_mm: Sequence[float], weight: float, width_mm: float) -> Annotation:
+    """Raise w by weight * exp(-d^2 / (2 width^2)), d the distance in mm to the nearest labelled voxel of another class that touches its own.
+
+    Ronneberger et al. 2015, eq. 2, with one distance: strokes seldom show two borders. Distances are exact up to 3 widths, where it ends.
+    """
+    labelled, labels = annotation.labelled, annotation.labels
+    far = np.float32((3 * width_mm) ** 2)
+    squared = np.full(labels.shape, far, np.float32)
+    for axis in range(3):
+        low, high = _neighbours(axis)
+        touch = labelled[low] & labelled[high] & (labels[low] != labels[high])
+        squared[low][touch] = 0
+        squared[high][touch] = 0
+    for axis, spacing in enumerate(spacing_kji_mm):
+        squared = _lower_envelope(squared, axis, spacing, 3 * width_mm)
+    weights = annotation.weights + np.where(labelled & (squared < far), np.float32(weight) * np.exp(-squared / np.float32(2 * width_mm**2)), 0)
+    sums = np.bincount(labels[labelled], weights[labelled], minlength=len(annotation.rows))
+    rows = tuple(SegmentSummary(r.name, r.voxels, float(sums[c]), r.slices) for c, r in enumerate(annotation.rows))
+    return Annotation(labels, weights, annotation.origin, rows, annotation.complete_slices, annotation.corrections)
+
+
+def _check(annotation: np.ndarray, classes: ClassTable, complete_slices: Sequence[tuple[int, int]]) -> None:
+    if annotation.ndim != 3 or annotation.dtype != np.uint8:
+        raise AnnotationError(f"The annotation must be a 3-D map of type uint8, got {annotation.ndim}-D {annotation.dtype}.")
+    highest = int(annotation.max(initial=0))
+    if highest > len(classes) + 1:
+        raise AnnotationError(f"The annotation has value {highest}, but there are {len(classes)} segments (highest value {len(classes) + 1}).")
+    for axis, index in complete_slices:
+        if axis not in (0, 1, 2) or not 0 <= index < annotation.shape[axis]:
+            raise AnnotationError(f"Complete slice {index} along axis {'kji'[axis] if axis in (0, 1, 2) else axis} lies outside of the volume.")
+
+
+def _check_counts(counts: np.ndarray, classes: ClassTable) -> None:
+    empty = [s.name for s, count in zip(classes.segments, counts[1:], strict=True) if not count]
+    if len(empty) == len(classes):
+        raise AnnotationError("No segment has a painted voxel.", "Paint each structure on a few slices.")
+    if empty:
+        raise AnnotationError(f"No voxel is painted in {', '.join(empty)}.", "Paint it on at least one slice, or remove the segment.")
+    if not counts[0]:
+        raise AnnotationError("No background is labelled.", _HOW_TO_LABEL_BACKGROUND)
+
+
+def _corrections(places: np.ndarray, values: np.ndarray, origin: np.ndarray, earlier: Annotation | None, preview: np.ndarray | None) -> np.ndarray:
+    corrected = np.zeros(len(places), bool)
+    if earlier is None:
+        return corrected
+    before_origin, before = earlier.origin.reshape(-1)[places], earlier.labels.reshape(-1)[places]
+    corrected |= (before_origin == CORRECTION) & (before == values)
+    if preview is not None:
+        is_new = (before_origin == UNLABELLED) | (before != values)
+        corrected |= is_new & (preview.reshape(-1)[places] != values)
+    return corrected & (origin.reshape(-1)[places] == STROKE)
+
+
+def _class_weights(counts: np.ndarray, balance: float) -> np.ndarray:
+    present = np.maximum(counts, 1).astype(np.float64)
+    weights = counts.sum() / (present**balance * (counts / present**balance).sum())
+    return np.clip(weights, 1 / _BALANCE_LIMIT, _BALANCE_LIMIT).astype(np.float32)
+
+
+def _rows(places: np.ndarray, values: np.ndarray, weights: np.ndarray, shape: tuple[int, ...], classes: ClassTable) -> tuple[SegmentSummary, ...]:
+    count = len(classes) + 1
+    voxels = np.bincount(values, minlength=count)
+    sums = np.bincount(values, weights, minlength=count)
+    slices = []
+    for index, length in zip(np.unravel_index(places, shape), shape, strict=True):
+        touched = np.bincount(values.astype(np.int64) * length + index, minlength=count * length).reshape(count, length) > 0
+        slices.append(touched.sum(1))
+    names = [classes.background.name if classes.background else "Background", *classes.names]
+    return tuple(SegmentSummary(names[c], int(voxels[c]), float(sums[c]), (int(slices[0][c]), int(slices[1][c]), int(slices[2][c]))) for c in range(count))
+
+
+def _lower_envelope(squared: np.ndarray, axis: int, spacing_mm: float, reach_mm: float) -> np.ndarray:
+    """One pass of a separable Euclidean distance transform, cut off at reach_mm (Felzenszwalb and Huttenlocher 2012, by brute force)."""
+    result = squared.copy()
+    for step in range(1, min(squared.shape[axis], int(reach_mm / spacing_mm) + 1)):
+        low, high = _neighbours(axis, step)
+        cost = np.float32((step * spacing_mm) ** 2)
+        np.minimum(result[low], squared[high] + cost, out=result[low])
+        np.minimum(result[high], squared[low] + cost, out=result[high])
+    return result
+
+
+def _neighbours(axis: int, step: int = 1) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    low, high = [slice(None)] * 3, [slice(None)] * 3
+    low[axis], high[axis] = slice(None, -step), slice(step, None)
+    return tuple(low), tuple(high)
+
+
+def _slice(axis: int, index: int) -> tuple[slice | int, ...]:
+    return tuple(index if a == axis else slice(None) for a in range(3))

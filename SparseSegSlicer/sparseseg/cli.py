@@ -1,0 +1,368 @@
+"""The command line: segment, predict, worker, doctor. Exit codes: 0 done; 1 unexpected failure; 2 input, option or output that cannot be
+used (nothing was written); 3 the device; 4 the engine process died; 130 interrupted (segment writes the best result so far)."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from . import __version__, files
+from .annotation import find_complete_slices
+from .classes import ClassTable
+from .client import WorkerClient, worker_environment
+from .errors import DeviceError, InputError, OutputError, SparseSegError, WorkerError
+from .geometry import Geometry
+from .job import DENSE, PRIOR, REPORT, WEIGHTS, Job, JobRecord
+from .protocol import Cancel, Command, Error, Event, Finish, Open, Predict, Preview, Progress, Ready, Result, Train, Warning, encode
+from .settings import Settings
+
+_INTERRUPTED = 130
+_REWRITE = "\r\x1b[K"  # back to the line's start, and clear it
+_EXIT_BY_CODE = {cls.code: cls.exit_code for cls in (InputError, DeviceError, WorkerError, OutputError)} | {"annotation": 2, "job": 2, "model": 2, "protocol": 2}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code."""
+    options = _parser().parse_args(argv)
+    try:
+        return int(options.run(options))
+    except SparseSegError as error:
+        _say_error(options, error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="sparseseg", description="Dense 3-D segmentation from sparse annotation.", epilog=__doc__.split("line: ", 1)[1].split(". ", 1)[1])
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    segment = commands.add_parser("segment", help="train on one annotated volume and segment it")
+    segment.add_argument("image", type=Path, metavar="IMAGE", help="NRRD, NIfTI, MHA, or a folder with one DICOM series")
+    segment.add_argument("annotation", type=Path, metavar="ANNOTATION", help=".seg.nrrd, or a label map: 0 unlabelled, 1 background, 1 + c segment c")
+    _add_output(segment)
+    segment.add_argument("--complete-slices", default="none", metavar="WHICH", help="none, auto, or e.g. 'axial:12,40;coronal:33' (counted from 0): what is unpainted there is background")
+    segment.add_argument("--background", metavar="ID-OR-NAME", help="the segment that means 'none of the others'")
+    segment.add_argument("--time-budget", type=float, default=Settings().time_budget_s, metavar="SECONDS", help="for training and prediction (default %(default)g)")
+    segment.add_argument("--steps", type=int, default=0, metavar="N", help="train exactly N steps instead, for a repeatable result")
+    segment.add_argument("--seed", type=int, default=0, metavar="N")
+    segment.add_argument("--start-from", type=Path, metavar="MODEL", help="begin with the weights of an earlier model")
+    segment.add_argument("--save-model", type=Path, metavar="FILE", help="keep the trained model")
+    segment.add_argument("--job", type=Path, metavar="DIR", help="keep the job folder; with the same inputs, go on from its last checkpoint")
+    segment.add_argument("--weights", type=Path, metavar="FILE", help="write the voxel weight map as a volume")
+    segment.add_argument("--report", type=Path, metavar="FILE", help="write report.html")
+    segment.set_defaults(run=_segment)
+    predict = commands.add_parser("predict", help="segment a volume with a model trained earlier")
+    predict.add_argument("model", type=Path, metavar="MODEL")
+    predict.add_argument("image", type=Path, metavar="IMAGE")
+    _add_output(predict)
+    predict.set_defaults(run=_predict)
+    worker = commands.add_parser("worker", help="serve the protocol on stdin and stdout (docs/protocol.md)")
+    worker.set_defaults(run=_worker)
+    doctor = commands.add_parser("doctor", help="versions, devices, memory, a real convolution on each, and what would be chosen")
+    doctor.add_argument("--json", action="store_true", help="as one JSON object")
+    doctor.set_defaults(run=_doctor)
+    return parser
+
+
+def _add_output(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".seg.nrrd, or a label map: 0 background, c segment c")
+    parser.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    parser.add_argument("--json", action="store_true", help="print the protocol's events, one JSON object a line")
+
+
+def _worker(_: argparse.Namespace) -> int:
+    from .worker import main as serve
+
+    return serve()
+
+
+# -- segment -----------------------------------------------------------------------------------------------------------
+
+
+def _segment(options: argparse.Namespace) -> int:
+    outputs = [p for p in (options.output, options.weights) if p]
+    for path in outputs:
+        files.check_output(path)
+    for path in (options.save_model, options.report):
+        _check_folder(path)
+    _refuse_overwriting_inputs(options, [*outputs, options.save_model, options.report])
+    settings = Settings(time_budget_s=options.time_budget, steps=options.steps, seed=options.seed)
+    show = Screen(options.json)
+    show.stage(f"reading {options.image.name}")
+    volume = files.read_volume(options.image, options.series)
+    strokes = files.read_annotation(options.annotation, volume.geometry, options.background)
+    for (a, b), voxels in strokes.overlaps.items():
+        show.event(Warning("", 0, "overlap", f"{voxels} voxels are painted in both {a} and {b}; they count as unlabelled.", "Erase one of the two there."))
+    complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
+    record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete)
+    with _job_folder(options.job) as folder:
+        _write_job(folder, volume.array, strokes.annotation, record)
+        train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
+        result, interrupted = _drive(folder, options.device, train, show)
+        if result is None:
+            return _INTERRUPTED
+        _write_outputs(options, folder, record, strokes.header)
+        show.done(result, strokes.classes, options.output)
+    return _INTERRUPTED if interrupted else 0
+
+
+def parse_complete_slices(text: str, annotation: np.ndarray, geometry: Geometry) -> tuple[tuple[int, int], ...]:
+    """'none', 'auto', or 'axial:12,40;coronal:33' -> (axis, index) pairs. Raises InputError."""
+    if text == "none":
+        return ()
+    if text == "auto":
+        return find_complete_slices(annotation)
+    pairs = []
+    for part in text.split(";"):
+        plane, _, indices = part.partition(":")
+        axis = geometry.plane_axis(plane.strip().lower())
+        for index in indices.split(","):
+            if not index.strip().isdigit():
+                raise InputError(f"--complete-slices: {part.strip()!r} is not understood.", "Write for example 'axial:12,40;coronal:33'.")
+            if int(index) >= geometry.shape_kji[axis]:
+                raise InputError(f"--complete-slices: {plane.strip()} slice {int(index)} lies outside of the volume (0 to {geometry.shape_kji[axis] - 1}).")
+            pairs.append((axis, int(index)))
+    return tuple(pairs)
+
+
+def _write_job(folder: Path, image: np.ndarray, annotation: np.ndarray, record: JobRecord) -> None:
+    """A new job; an existing one with the same inputs is kept, so that training goes on from its checkpoint."""
+    if (folder / "job.json").exists():
+        with Job.open(folder) as job:
+            same = job.record.geometry == record.geometry and job.record.classes == record.classes and job.record.complete_slices == record.complete_slices
+            if same and np.array_equal(job.image(), image) and np.array_equal(job.annotation(), annotation):  # type: ignore[arg-type]
+                return
+    Job.create(folder, image, annotation, record).close()
+
+
+def _write_outputs(options: argparse.Namespace, folder: Path, record: JobRecord, header: dict[str, str]) -> None:
+    files.write_segmentation(options.output, np.load(folder / DENSE), record.geometry, record.classes, header)
+    if options.weights:
+        files.write_volume(options.weights, np.load(folder / WEIGHTS), record.geometry)
+    if options.report:
+        from . import report
+
+        report.write_report(options.report, report_input(folder, options.image.name))
+    if options.save_model:
+        from . import checkpoint
+
+        try:
+            checkpoint.export(folder / "model.pt", options.save_model)
+        except OSError as error:
+            raise OutputError(f"Could not write {options.save_model}: {error.strerror or error}.", "Free space or choose another folder.") from error
+
+
+def report_input(folder: Path, title: str, truth: np.ndarray | None = None) -> report.ReportInput:  # type: ignore[name-defined] # noqa: F821
+    """What report.html shows of a finished job; truth (K, J, I) uint8, 0 background, c segment c, where it is known."""
+    from . import report
+
+    with Job.open(folder) as job:
+        run = json.loads((folder / REPORT).read_text(encoding="ascii"))
+        prior = np.load(folder / PRIOR, mmap_mode="r")
+        return report.ReportInput(title, job.image(), job.annotation(), job.dense(), job.record.geometry, job.record.classes, run, prior, truth)
+
+
+# -- predict and doctor ------------------------------------------------------------------------------------------------
+
+
+def _predict(options: argparse.Namespace) -> int:
+    files.check_output(options.output)
+    _refuse_overwriting_inputs(options, [options.output])
+    show = Screen(options.json)
+    show.stage(f"reading {options.image.name}")
+    volume = files.read_volume(options.image, options.series)
+    from . import checkpoint
+
+    classes = checkpoint.load(options.model).classes
+    with _job_folder(None) as folder:
+        Job.create(folder, volume.array, None, JobRecord(volume.geometry, classes, Settings())).close()
+        result, interrupted = _drive(folder, options.device, Predict("predict", str(options.model.resolve())), show)
+        if result is None or interrupted:
+            return _INTERRUPTED
+        files.write_segmentation(options.output, np.load(folder / DENSE), volume.geometry, classes)
+        show.done(result, classes, options.output)
+    return 0
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    os.environ.update(worker_environment())  # before torch loads, so that it measures what the worker will get
+    from .doctor import examine, text
+
+    found = examine()
+    sys.stdout.write(json.dumps(found) + "\n" if options.json else text(found) + "\n")
+    return 0 if found["works"] else DeviceError.exit_code
+
+
+# -- driving the worker ------------------------------------------------------------------------------------------------
+
+
+def _drive(folder: Path, device: str, command: Command, show: Screen) -> tuple[Result | None, bool]:
+    """Run one command in a worker to its end: the result, and whether Ctrl-C asked for it. (None, True): interrupted with nothing to keep.
+
+    Raises SparseSegError with the worker's own sentence where the command failed.
+    """
+    client = WorkerClient()
+    run = _Run(client, command, show)
+    try:
+        client.send(Open("open", str(folder), device))
+        client.send(command)
+        while run.result is None and not run.abandoned:
+            try:
+                if (event := client.wait(0.2)) is not None:
+                    run.take(event)
+            except KeyboardInterrupt:
+                run.interrupt()
+        return run.result, run.interrupted
+    finally:
+        client.close().join(10)
+        client.kill()
+
+
+@dataclass
+class _Run:
+    """Follows one command's events."""
+
+    client: WorkerClient
+    command: Command
+    show: Screen
+    result: Result | None = None
+    interrupted: bool = False
+    abandoned: bool = False
+    has_preview: bool = False
+
+    def take(self, event: Event) -> None:
+        self.show.event(event)
+        if isinstance(event, Result):
+            self.result = event
+        elif isinstance(event, Preview):
+            self.has_preview = True
+        elif isinstance(event, Error) and (event.fatal or event.id in ("open", self.command.id)):
+            if event.code == "cancelled":
+                self.abandoned = True
+                return
+            raise _as_exception(event)
+
+    def interrupt(self) -> None:
+        """First Ctrl-C: the best result so far. Second, or where there is none yet: stop."""
+        if self.interrupted or not self.has_preview:
+            self.interrupted = self.abandoned = True
+            self.client.send(Cancel("cancel"))
+            return
+        self.interrupted = True
+        self.show.stage("stopping: the best result so far is being written (Ctrl-C again: stop without it)")
+        self.client.send(Finish("finish"))
+
+
+def _as_exception(event: Error) -> SparseSegError:
+    error = SparseSegError(event.sentence, event.advice)
+    error.code = event.code
+    error.exit_code = _EXIT_BY_CODE.get(event.code, 1)
+    return error
+
+
+class Screen:
+    """What a person reads: a progress line on stderr, the result on stdout. With `as_json`, events on stdout instead."""
+
+    def __init__(self, as_json: bool = False) -> None:
+        self._json, self._terminal = as_json, sys.stderr.isatty()
+        self._last = -1e9
+        self._open_line = False
+
+    def stage(self, text: str) -> None:
+        if not self._json:
+            self._line(text)
+
+    def event(self, event: Event) -> None:
+        if self._json:
+            sys.stdout.write(encode(event))
+            sys.stdout.flush()
+        elif isinstance(event, Progress):
+            self._progress(event)
+        elif isinstance(event, Preview):
+            self._line(f"preview after {event.seconds:.1f} s from {'the prior' if event.source == 'prior' else f'the network, step {event.step}'}")
+        elif isinstance(event, Ready) and event.device:
+            self._line(f"{event.why}\n{event.summary}")
+        elif isinstance(event, Warning):
+            self._line(f"warning: {event.sentence} {event.advice}".rstrip())
+
+    def done(self, result: Result, classes: ClassTable, output: Path) -> None:
+        if self._json:
+            return
+        mean = f", estimated Dice {np.mean(list(result.estimate.values())):.3f}" if result.estimate else ""
+        self._line(f"{result.step} steps in {result.seconds:.0f} s{mean}")
+        for segment in classes.segments:
+            if segment.id in result.estimate:
+                self._line(f"  {segment.name}: estimated Dice {result.estimate[segment.id]:.3f}, trust in the network {result.trust[segment.id]:.2f}")
+        sys.stdout.write(f"{output}\n")
+
+    def _progress(self, event: Progress) -> None:
+        """A line rewritten in place; where stderr is a file, a line every few seconds."""
+        now = time.monotonic()
+        if now - self._last < (0.2 if self._terminal else 5.0):
+            return
+        self._last = now
+        parts = [f"{event.stage:<10}", f"{100 * event.fraction:3.0f} %"]
+        if event.eta_seconds is not None:
+            parts.append(f"{int(event.eta_seconds) // 60}:{int(event.eta_seconds) % 60:02d} left")
+        if event.loss:
+            parts.append(f"step {event.step}, loss {sum(event.loss.values()):.3f}")
+        if event.estimate:
+            parts.append(f"estimated Dice {np.mean(list(event.estimate.values())):.3f}")
+        text = "  ".join(parts)
+        if self._terminal:
+            sys.stderr.write(f"{_REWRITE}{text}")
+            sys.stderr.flush()
+            self._open_line = True
+        else:
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        start = _REWRITE if self._open_line else ""
+        sys.stderr.write(f"{start}{text}\n")
+        sys.stderr.flush()
+        self._open_line = False
+
+
+def _say_error(options: argparse.Namespace, error: SparseSegError) -> None:
+    if getattr(options, "json", False):
+        sys.stdout.write(encode(Error("", 0, error.code, error.sentence, error.advice, fatal=True)))
+    else:
+        sys.stderr.write(f"sparseseg: {error}\n")
+
+
+@contextmanager
+def _job_folder(kept: Path | None) -> Iterator[Path]:
+    """The user's folder, or a private one (0700) that is removed at the end."""
+    if kept is not None:
+        yield kept
+        return
+    folder = Path(tempfile.mkdtemp(prefix="sparseseg-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _check_folder(path: Path | None) -> None:
+    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
+        raise OutputError(f"Cannot write {path}: its folder does not exist, or it is a folder.", "Choose a file in an existing folder.")
+
+
+def _refuse_overwriting_inputs(options: argparse.Namespace, outputs: Sequence[Path | None]) -> None:
+    inputs = [getattr(options, name).resolve() for name in ("image", "annotation", "model") if getattr(options, name, None)]
+    for path in outputs:
+        if path is not None and path.resolve() in inputs:
+            raise InputError(f"{path} is an input; it would be overwritten.", "Choose another output file.")

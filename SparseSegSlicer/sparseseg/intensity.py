@@ -1,0 +1,65 @@
+"""Image values -> what the network sees: centred on the segments, squashed far from them, one volume of float16 on the device."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+_SAMPLES = 200_000  # voxels looked at for percentiles
+_AIR_HU = -500  # CT in Hounsfield units goes below this; other images are scaled by their own percentiles
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """v -> asinh((u - centre) / scale) with u = v (CT) or u = (v - p1) / (p99 - p1) of the volume at hand (`relative`).
+
+    asinh keeps full contrast within a few scales of the segments' own values and still tells air from bone, unlike clipping.
+    """
+
+    centre: float
+    scale: float
+    relative: bool
+
+    @classmethod
+    def fit(cls, image: np.ndarray, inside: np.ndarray) -> Intensity:
+        """image (K, J, I), and its values at voxels labelled as a segment (1-D; the whole image's where none are given)."""
+        low, high, relative = _range(image)
+        values = inside.astype(np.float64) if len(inside) else _sample(image).astype(np.float64)
+        if relative:
+            values = (values - low) / (high - low)
+        quarter, centre, three_quarters = np.percentile(values, [25, 50, 75])
+        floor = 0.02 if relative else 10.0
+        return cls(float(centre), float(max((three_quarters - quarter) / 1.35, floor)), relative)
+
+    def apply(self, image: np.ndarray, device: torch.device) -> Tensor:
+        """(K, J, I), any real type -> (K, J, I) float16 on the device, slab by slab so that no float copy of the whole is made."""
+        low, high, _ = _range(image)
+        offset, gain = (low, 1 / (high - low)) if self.relative else (0.0, 1.0)
+        result = torch.empty(image.shape, dtype=torch.float16, device=device)
+        step = max(1, 2**23 // max(1, image[0].size))
+        for k in range(0, len(image), step):
+            slab = torch.from_numpy(np.ascontiguousarray(image[k : k + step]).astype(np.float32)).to(device)
+            result[k : k + step] = torch.asinh(((slab - offset) * gain - self.centre) / self.scale)
+        return result
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Intensity:
+        return cls(float(data["centre"]), float(data["scale"]), bool(data["relative"]))
+
+
+def _sample(image: np.ndarray) -> np.ndarray:
+    """Every n-th voxel, about _SAMPLES of them, without reading the rest where the array is memory-mapped."""
+    step = max(1, round((image.size / _SAMPLES) ** (1 / 3)))
+    return np.asarray(image[::step, ::step, ::step]).ravel()
+
+
+def _range(image: np.ndarray) -> tuple[float, float, bool]:
+    low, high = (float(v) for v in np.percentile(_sample(image), [1, 99]))
+    return low, max(high, low + 1e-6 * max(1.0, abs(low))), low > _AIR_HU

@@ -1,0 +1,78 @@
+"""Where patches are taken: around labelled voxels only, each class as often as the others."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .unet import Triple
+
+
+@dataclass
+class TrainingVolume:
+    """What training reads, on the device, all (K, J, I): image float16, labels uint8, weights float16 (0 = unlabelled)."""
+
+    image: Tensor
+    labels: Tensor
+    weights: Tensor
+
+
+class PatchSampler:
+    """Draws patch centres. Host-side only: the random numbers never wait for the device."""
+
+    def __init__(self, labels: np.ndarray, weights: np.ndarray, classes: int, strokes: np.ndarray | None = None, stroke_share: float = 0.7) -> None:
+        """labels, weights (K, J, I). strokes: bool (K, J, I), voxels labelled by the user; that share of the centres is drawn among them,
+        the rest among all voxels of weight > 0 (pseudo-labels too)."""
+        self._shape = labels.shape
+        self._by_class = _places_by_class(labels, weights > 0, classes)
+        self._strokes = self._by_class if strokes is None else _places_by_class(labels, strokes, classes)
+        self._stroke_share = stroke_share
+
+    def draw(self, rng: np.random.Generator, patch_kji: Triple) -> tuple[float, float, float]:
+        """A patch centre in voxels: a labelled voxel of a class drawn at random, moved by up to a quarter of the patch, and inside of the volume
+        as far as the patch fits."""
+        places = self._strokes if rng.random() < self._stroke_share else self._by_class
+        voxel = np.unravel_index(rng.choice(places[rng.integers(len(places))]), self._shape)
+        centre = [float(v) + rng.uniform(-0.25, 0.25) * p for v, p in zip(voxel, patch_kji, strict=True)]
+        k, j, i = (_clamped(c, p, n) for c, p, n in zip(centre, patch_kji, self._shape, strict=True))
+        return (k, j, i)
+
+
+def _places_by_class(labels: np.ndarray, chosen: np.ndarray, classes: int) -> list[np.ndarray]:
+    places = np.flatnonzero(chosen)
+    values = labels.reshape(-1)[places]
+    return [part for c in range(classes) if len(part := places[values == c])]
+
+
+def _clamped(centre: float, patch: int, size: int) -> float:
+    if patch >= size:
+        return (size - 1) / 2
+    return float(np.clip(centre, (patch - 1) / 2, size - 1 - (patch - 1) / 2))
+
+
+def tile_starts(size: int, tile: int, overlap: int) -> list[int]:
+    """Starts of tiles that cover 0..size-1, neighbours overlapping by at least `overlap`; the last one ends at the border."""
+    if tile >= size:
+        return [0]
+    count = -(-(size - overlap) // (tile - overlap))
+    return [round(n * (size - tile) / (count - 1)) for n in range(count)]
+
+
+def tile_cores(size: int, tile: int, overlap: int) -> list[tuple[int, int, int]]:
+    """(start, first, last + 1): each tile's start, and the stretch that is its to decide; the stretches share no voxel and leave out none."""
+    starts = tile_starts(size, tile, overlap)
+    edges = [0, *((a + tile + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), size]
+    return [(start, first, last) for start, first, last in zip(starts, edges, edges[1:], strict=False)]
+
+
+def clipped_box(low: Sequence[int], high: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(max(0, a), min(b, n)) for a, b, n in zip(low, high, shape, strict=True))
+
+
+def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """A copy on the device, also of read-only (memory-mapped) arrays."""
+    return torch.from_numpy(np.array(array)).to(device=device, dtype=dtype)

@@ -1,0 +1,251 @@
+"""The pipe between a host and the worker: one JSON object a line, ASCII, in both directions.
+
+This file is the definition; docs/protocol.md shows an example of each message and is checked against it. A host writes commands to
+the worker's stdin, the worker writes events to its stdout. Pipes carry numbers and file names, never arrays.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+import typing
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from typing import Any, ClassVar
+
+from .errors import SparseSegError
+
+PROTOCOL_VERSION = 1
+MAX_LINE = 1_000_000  # characters; longer lines are refused unread
+
+
+class ProtocolError(SparseSegError, ValueError):
+    """A line that is no message of this protocol."""
+
+    code = "protocol"
+
+
+# -- commands: host -> worker ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Command:
+    """Every command has an `id` of the host's choosing; events that answer it carry the same `id`."""
+
+    kind: ClassVar[str] = ""
+    id: str
+
+
+@dataclass(frozen=True)
+class Open(Command):
+    """Open a job folder (image, annotation, settings) and lock it. Answered by `ready`, or by `error`."""
+
+    kind: ClassVar[str] = "open"
+    job: str
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Train(Command):
+    """Train on the opened job. `settings` override the job's; `start_from` names a model file; `resume` goes on from the job's
+    checkpoint where there is one. Sends `preview` (the prior first) and `progress`; ends in `result` or `error`."""
+
+    kind: ClassVar[str] = "train"
+    settings: dict[str, Any] = field(default_factory=dict)
+    start_from: str = ""
+    resume: bool = True
+
+
+@dataclass(frozen=True)
+class Update(Command):
+    """A new annotation: a .npy file inside the job folder, with a revision above the current one. Answered, idle or training, by
+    `preview` with the new revision, or by a non-fatal `error`, and then the old annotation stays."""
+
+    kind: ClassVar[str] = "update"
+    annotation: str
+    revision: int
+    complete_slices: list[list[int]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Finish(Command):
+    """Make the training's `result` come now, from the best state so far."""
+
+    kind: ClassVar[str] = "finish"
+
+
+@dataclass(frozen=True)
+class Cancel(Command):
+    """Stop within a second and go back to idle: the running command ends in `error` with code `cancelled`, then `ready`."""
+
+    kind: ClassVar[str] = "cancel"
+
+
+@dataclass(frozen=True)
+class Predict(Command):
+    """Segment the opened job's image with `model` (a file; empty: the job's own model). Ends in `result` or `error`."""
+
+    kind: ClassVar[str] = "predict"
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class Close(Command):
+    """Stop what is running, close the job, and exit. End of stdin means the same."""
+
+    kind: ClassVar[str] = "close"
+
+
+# -- events: worker -> host --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Event:
+    """`id` is that of the command answered, empty for events of the worker's own; `revision` is the annotation's it was made from."""
+
+    kind: ClassVar[str] = ""
+    id: str
+    revision: int
+
+
+@dataclass(frozen=True)
+class Ready(Event):
+    """The worker is idle. The first line of all carries the protocol version and the worker's own process number."""
+
+    kind: ClassVar[str] = "ready"
+    protocol: int
+    pid: int
+    versions: dict[str, str]
+    device: str  # empty until a device was chosen, which needs torch to load
+    why: str  # why this device, in words
+    job: str = ""
+    summary: str = ""  # the annotation in words
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """How far it is; also the heartbeat, at least every 2 s. `estimate` maps segment IDs to Dice on held-out annotation."""
+
+    kind: ClassVar[str] = "progress"
+    stage: str  # opening, prior, training, estimating, predicting, saving
+    step: int
+    seconds: float
+    eta_seconds: float | None
+    fraction: float  # of the whole run, 0..1
+    loss: dict[str, float]  # term -> value, smoothed; empty before the first step
+    estimate: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Preview(Event):
+    """A dense label map to show (uint8 .npy, full path). `source` is prior or network (fused with the prior)."""
+
+    kind: ClassVar[str] = "preview"
+    file: str
+    source: str
+    step: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Result(Event):
+    """The end of `train` or `predict`: finished files (full paths)."""
+
+    kind: ClassVar[str] = "result"
+    file: str
+    uncertainty: str
+    model: str
+    report: str
+    reason: str  # budget, steps, finish, predicted
+    step: int
+    seconds: float
+    estimate: dict[str, float]
+    trust: dict[str, float]  # segment ID -> how far the network, not the prior, decides: 0..1
+    next_slices: list[list[int]]  # [axis, index], most uncertain first
+
+
+@dataclass(frozen=True)
+class Warning(Event):
+    """Something the user should know; the run goes on."""
+
+    kind: ClassVar[str] = "warning"
+    code: str
+    sentence: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Error(Event):
+    """A command failed; with `fatal` the worker exits. What was there before is unchanged."""
+
+    kind: ClassVar[str] = "error"
+    code: str
+    sentence: str
+    advice: str
+    fatal: bool = False
+
+
+Message = Command | Event
+COMMANDS: dict[str, type[Command]] = {c.kind: c for c in (Open, Train, Update, Finish, Cancel, Predict, Close)}
+EVENTS: dict[str, type[Event]] = {e.kind: e for e in (Ready, Progress, Preview, Result, Warning, Error)}
+
+
+def encode(message: Message) -> str:
+    """One line of ASCII JSON with its newline. Raises ValueError for a number that JSON lacks (nan, inf)."""
+    key = "command" if isinstance(message, Command) else "event"
+    return json.dumps({key: message.kind, **asdict(message)}, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
+
+
+def decode_command(line: str) -> Command:
+    """Raises ProtocolError, saying what is wrong with the line."""
+    return _decode(line, "command", COMMANDS)
+
+
+def decode_event(line: str) -> Event:
+    """Raises ProtocolError, saying what is wrong with the line."""
+    return _decode(line, "event", EVENTS)
+
+
+def _decode(line: str, key: str, known: dict[str, Any]) -> Any:
+    if len(line) > MAX_LINE:
+        raise ProtocolError(f"A line of {len(line)} characters is longer than the {MAX_LINE} allowed.")
+    try:
+        data = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise ProtocolError(f"Not a JSON object: {line[:80]!r}.", "Send one JSON object a line.") from error
+    if not isinstance(data, dict):
+        raise ProtocolError(f"Not a JSON object: {line[:80]!r}.", "Send one JSON object a line.")
+    kind = data.pop(key, None)
+    if not isinstance(kind, str) or kind not in known:
+        raise ProtocolError(f"Unknown {key} {kind!r}.", f"Known: {', '.join(sorted(known))}.")
+    return _build(known[kind], kind, data)
+
+
+def _build(cls: Any, kind: str, data: dict[str, Any]) -> Any:
+    hints = typing.get_type_hints(cls)
+    values = {}
+    for f in fields(cls):
+        if f.name in data:
+            if not _fits(data[f.name], hints[f.name]):
+                raise ProtocolError(f"{kind}: {f.name} must be {f.type}, got {data[f.name]!r:.80}.")
+            values[f.name] = data[f.name]
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise ProtocolError(f"{kind}: {f.name} is missing.")
+    return cls(**values)  # fields that this version does not know are ignored
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a JSON value fits a field's type; int serves for float, bool never for a number."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return any(_fits(value, h) for h in arguments)
+    if origin is list:
+        return isinstance(value, list) and all(_fits(v, arguments[0]) for v in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(_fits(v, arguments[1]) for v in value.values())
+    if hint is Any:
+        return True
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)

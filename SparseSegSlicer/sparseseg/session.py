@@ -1,0 +1,561 @@
+"""One opened job kept warm: volume, labels, weights, prior, trainer. Open, update, train, predict; the worker only talks."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from . import checkpoint, device, estimate, suggest
+from .annotation import Annotation, add_border_weight, build_annotation
+from .augment import Augmenter
+from .device import Compute, RunPlan
+from .errors import AnnotationError, DeviceError, InputError, JobError
+from .intensity import Intensity
+from .job import DENSE, MODEL, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, checked_slices
+from .patches import PatchSampler, TrainingVolume, to_device
+from .predict import Box, Fusion, predict, prior_belief, tile_probabilities
+from .prior import Prior, compute_prior
+from .settings import Settings
+from .trainer import Trainer
+from .unet import Triple
+
+_HELD_OUT_SHARE = 0.4  # of the run that trains without the held-out annotation, where some is held out
+_ESTIMATE_AT = (0.2, 0.3, 1.0)  # of that part
+_CHECKPOINT_EVERY_S = 30.0
+_PREVIEW_EVERY_S = 10.0
+_PREVIEW_COST = 0.1  # share of the time that previews may take
+_PREVIEWS_KEPT = 2
+_STEPS_TO_TRUST = 50  # a network that learned for fewer is left out of the result
+_AFTER_UPDATE = 0.5  # where in the run (and its learning rate) a correction takes training back to, at most
+_MIN_SIDE = 8  # voxels: below that a 3-D network makes no sense, except along one axis
+_HISTORY_EVERY_S = 0.5
+
+
+class Host(Protocol):
+    """What a session tells, and asks, while it works. `tick` may raise Cancelled, and everything here returns at once."""
+
+    @property
+    def finishing(self) -> bool: ...
+    def tick(self, stage: str, step: int = 0, fraction: float = 0.0, eta: float | None = None, loss: dict[str, float] | None = None, estimate: dict[str, float] | None = None) -> None: ...
+    def preview(self, file: Path, source: str, step: int, revision: int) -> None: ...
+    def warning(self, code: str, sentence: str, advice: str) -> None: ...
+    def take_update(self) -> Callable[[Session], None] | None: ...
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Finished files and numbers of one training or prediction."""
+
+    dense: Path
+    uncertainty: Path
+    model: Path | None
+    report: Path | None
+    reason: str
+    step: int
+    seconds: float
+    estimate: dict[str, float]
+    trust: dict[str, float]
+    next_slices: list[list[int]]
+
+
+@dataclass
+class Clock:
+    """How much of a run is over, by the clock, or by steps where their number is fixed."""
+
+    settings: Settings
+    reserved_s: float = 0.0  # for the final prediction
+    spent_s: float = 0.0  # in earlier parts of a resumed run
+    spent_steps: int = 0
+    begin: float = 0.0  # where in the schedule of the learning rate this run begins: > 0 where it goes on from a trained state
+    started: float = field(default_factory=time.monotonic)
+
+    @property
+    def seconds(self) -> float:
+        return self.spent_s + time.monotonic() - self.started
+
+    def fraction(self, steps: int) -> float:
+        if self.settings.steps:
+            return min(1.0, (steps - self.spent_steps) / self.settings.steps)
+        return min(1.0, self.seconds / max(0.5, self.settings.time_budget_s - self.reserved_s))
+
+    def schedule(self, steps: int) -> float:
+        """How far along the learning rate's schedule the run is, 0..1."""
+        return self.begin + (1 - self.begin) * self.fraction(steps)
+
+    def eta(self, steps: int) -> float:
+        if self.settings.steps:
+            done = self.fraction(steps)
+            return self.seconds * (1 - done) / done + self.reserved_s if done > 0 else self.reserved_s
+        return max(0.0, self.settings.time_budget_s - self.seconds)
+
+    def take_back(self, fraction: float, steps: int) -> None:
+        """Give the run time again, as if only `fraction` of it were over."""
+        if self.fraction(steps) > fraction:
+            self.spent_s = fraction * (self.settings.time_budget_s - self.reserved_s)
+            self.spent_steps = steps - round(fraction * self.settings.steps)
+            self.started = time.monotonic()
+
+
+class Session:
+    """Made by `open`; everything stays until `close`. Not thread-safe: one thread works, the host's `tick` looks at the world."""
+
+    def __init__(self, job: Job, compute: Compute, host: Host) -> None:
+        self.job, self.compute, self.host = job, compute, host
+        self.classes = len(job.record.classes) + 1
+        self.spacing = job.record.geometry.spacing_kji_mm
+        self.settings = job.record.settings
+        self.estimate: dict[str, float] = {}
+        self.trust = np.full(self.classes, estimate.DEFAULT_TRUST, np.float32)
+        self.annotation: Annotation | None = None
+        self.history: list[dict[str, Any]] = []
+        self.timings: dict[str, float] = {}
+        self._prior: Prior | None = None
+        self._trainer: Trainer | None = None
+        self._image: torch.Tensor | None = None
+        self._intensity: Intensity | None = None
+        self._held_out: np.ndarray | None = None
+        self._training_prior: Prior | None = None  # from the annotation without the held-out part
+        self._estimated = False
+        self._estimates_made = 0
+        self._clock = Clock(self.settings)
+        self._shown = itertools.count(1)
+        self._last_dense: np.ndarray | None = None
+        self._previews: list[Path] = []
+
+    @classmethod
+    def open(cls, folder: Path, compute: Compute, host: Host) -> Session:
+        """Raises JobError, AnnotationError, InputError: the job stays as it was, unlocked."""
+        job = Job.open(folder)
+        try:
+            host.tick("opening")
+            check_image(job.image())
+            session = cls(job, compute, host)
+            annotation = job.annotation()
+            if annotation is not None:
+                session.annotation = session._build(annotation, job.record.complete_slices)
+        except BaseException:
+            job.close()
+            raise
+        return session
+
+    def close(self) -> None:
+        self._trainer = self._image = None
+        self.job.close()
+
+    # -- annotation ----------------------------------------------------------------------------------------------------
+
+    def update(self, name: str, revision: int, complete_slices: list[list[int]]) -> None:
+        """Take a new annotation, show what it changes at once. Raises InputError or JobError; then the old annotation stays."""
+        if Path(name).name != name or revision <= self.job.record.revision:
+            raise JobError(f"An update must name a file in the job folder and a revision above {self.job.record.revision}, got {name!r}, {revision}.")
+        pairs = checked_slices(complete_slices)
+        self.annotation = self._build(self.job.annotation(name), pairs, self.annotation)
+        self.job.adopt_annotation(name, revision, pairs)
+        self._make_prior()
+        if self._trainer is not None:
+            self._set_labels()
+            self._show_network()
+        else:
+            self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
+
+    def _build(self, annotation: np.ndarray | None, complete_slices: tuple[tuple[int, int], ...], earlier: Annotation | None = None) -> Annotation:
+        if annotation is None:
+            raise AnnotationError("The job has no annotation.", "Paint each structure on a few slices, and some background.")
+        built = build_annotation(annotation, self.job.record.classes, self.settings, complete_slices, earlier, self._last_dense)
+        if self.settings.border_weight > 0:
+            built = add_border_weight(built, self.spacing, self.settings.border_weight, self.settings.border_width_mm)
+        return built
+
+    @property
+    def labels(self) -> Annotation:
+        if self.annotation is None:
+            raise AnnotationError("The job has no annotation.", "Paint each structure on a few slices, and some background.")
+        return self.annotation
+
+    @property
+    def prior(self) -> Prior:
+        if self._prior is None:
+            self._make_prior()
+        assert self._prior is not None
+        return self._prior
+
+    def _make_prior(self) -> None:
+        self._prior = self._prior_from(self.labels.labelled)
+
+    def _prior_from(self, labelled: np.ndarray) -> Prior:
+        start = time.monotonic()
+        prior = compute_prior(self.job.image(), self.labels.labels, labelled, self.spacing, tick=lambda: self._tick("prior"))
+        self.timings["prior"] = time.monotonic() - start
+        return prior
+
+    # -- training ------------------------------------------------------------------------------------------------------
+
+    def train(self, overrides: dict[str, Any] | None = None, start_from: str = "", resume: bool = True) -> Outcome:
+        """Train until the budget is spent or the host wants to finish. Raises SparseSegError; the labels and earlier results stay."""
+        self.settings = Settings.from_json({**self.job.record.settings.to_json(), **(overrides or {})})
+        start = checkpoint.load(Path(start_from)) if start_from else None
+        self._clock = Clock(self.settings)
+        self._make_prior()
+        self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
+        trainer = self._prepare(start, resume)
+        last_preview = last_saved = self._clock.seconds
+        while self._clock.fraction(trainer.steps) < 1 and not self.host.finishing:
+            trainer = self._safe_step()
+            self._tick("training")
+            if (update := self.host.take_update()) is not None:
+                update(self)
+                self._clock.take_back(_AFTER_UPDATE, trainer.steps)
+            self._estimate_if_due()
+            now = self._clock.seconds
+            if now - last_preview > self._preview_interval() and not self._holding:
+                self._show_network()
+                last_preview = self._clock.seconds
+            if now - last_saved > _CHECKPOINT_EVERY_S:
+                self._save_model(finished=False)
+                last_saved = self._clock.seconds
+        if self._holding:
+            self._end_holding()
+        return self._finish_training("finish" if self.host.finishing else "steps" if self.settings.steps else "budget")
+
+    def _prepare(self, start: checkpoint.Checkpoint | None, resume: bool) -> Trainer:
+        """The trainer of this run: the one still warm, the checkpoint's, an earlier model's weights, or a new one; with this run's labels."""
+        saved = self._saved() if resume and self._trainer is None and start is None else None
+        if self._trainer is None or not resume or start is not None:
+            self._load_image(start or saved)
+            shape = self.job.record.geometry.shape_kji
+            plan = device.plan_run(self.compute, self.spacing, shape, self.classes, self.settings)
+            if start or saved:
+                plan = _with_network(plan, (start or saved), self.classes, shape, self.spacing)  # type: ignore[arg-type]
+            self._trainer = self._new_trainer(plan)
+            self._estimated = False
+            if start is not None:
+                self._trainer.start_from(start.weights)
+        else:
+            self._trainer.settings = self.settings
+            self._clock.spent_steps, self._clock.begin = self._trainer.steps, _AFTER_UPDATE
+        if saved is not None:
+            self._resume(saved)
+        self._set_labels()
+        return self._trainer
+
+    def _saved(self) -> checkpoint.Checkpoint | None:
+        """The job's own checkpoint, if it holds a training state of the same segments."""
+        if not self.job.path(MODEL).exists():
+            return None
+        saved = checkpoint.load(self.job.path(MODEL))
+        same = saved.training and [s.id for s in saved.classes.segments] == [s.id for s in self.job.record.classes.segments]
+        return saved if same else None
+
+    def _resume(self, saved: checkpoint.Checkpoint) -> None:
+        training = saved.training
+        assert self._trainer is not None
+        self._trainer.load_state(training["trainer"], saved.weights)
+        self.trust = np.array(training["trust"], np.float32)
+        self.estimate, self._estimated = dict(training["estimate"]), bool(training["estimated"])
+        if training["finished"]:
+            self._clock.spent_steps, self._clock.begin = self._trainer.steps, _AFTER_UPDATE
+        else:
+            self._clock.spent_s, self._clock.spent_steps = float(training["seconds"]), int(training["spent_steps"])
+            self.host.warning("resumed", f"Training goes on from step {self._trainer.steps} of an earlier run.", "")
+
+    def _new_trainer(self, plan: RunPlan) -> Trainer:
+        assert self._image is not None
+        empty = torch.zeros(tuple(self._image.shape), dtype=torch.uint8, device=self.compute.device)
+        volume = TrainingVolume(self._image, empty, empty)
+        nothing = PatchSampler(self.labels.labels, self.labels.weights, self.classes)
+        return Trainer(self.compute, plan, volume, nothing, Augmenter(self.spacing, mirror=self.settings.mirror), self.settings)
+
+    def _load_image(self, model: checkpoint.Checkpoint | None) -> None:
+        image = self.job.image()
+        if model is not None:
+            self._intensity = model.intensity
+        else:
+            labelled = self.annotation is not None
+            inside = np.asarray(image)[self.labels.labelled & (self.labels.labels > 0)] if labelled else np.empty(0)
+            self._intensity = Intensity.fit(image, inside)
+        self._image = self._intensity.apply(image, self.compute.device)
+
+    @property
+    def _holding(self) -> bool:
+        """Whether this part of the run trains without the held-out annotation."""
+        return self._held_out is not None
+
+    def _set_labels(self) -> None:
+        """Give the trainer this revision's labels and weights, without the held-out ones while there are some."""
+        trainer, annotation = self._trainer, self.labels
+        assert trainer is not None
+        self._held_out = None
+        if self.settings.estimate and not self._estimated and not self.settings.ignore_weights:
+            self._held_out = estimate.split(annotation.labels, annotation.labelled, self.classes)
+        labelled = annotation.labelled
+        prior = self.prior
+        if self._held_out is not None:
+            labelled = labelled & ~self._held_out
+            prior = self._training_prior = self._prior_from(labelled)
+        labels, weights = training_labels(annotation, labelled, prior, self.settings)
+        on = self.compute.device
+        sampler = PatchSampler(labels, weights, self.classes, labelled)
+        trainer.set_labels(to_device(labels, on, torch.uint8), to_device(weights, on, torch.float16), sampler)
+
+    def _safe_step(self) -> Trainer:
+        """One step; where memory runs out, a smaller one; where nothing is left to halve, on the CPU."""
+        trainer = self._trainer
+        assert trainer is not None
+        while True:
+            try:
+                trainer.step(self._clock.schedule(trainer.steps))
+                return trainer
+            except (RuntimeError, MemoryError) as error:
+                if not device.is_out_of_memory(error):
+                    raise
+            smaller = trainer.plan.halved()
+            device.release_memory(self.compute.device)
+            if smaller is not None:
+                trainer.replan(smaller)
+                self.host.warning("memory", f"{self.compute.name} ran out of memory; going on with patches of {_times(smaller.patch_kji)} voxels.", "")
+            else:
+                trainer = self._move_to_cpu()
+
+    def _move_to_cpu(self) -> Trainer:
+        if self.compute.device.type == "cpu":
+            raise DeviceError("There is not enough memory to train even the smallest patch.", "Close other programs, or crop the volume.")
+        assert self._trainer is not None
+        state, average, plan = self._trainer.state(), _cpu_weights(self._trainer), self._trainer.plan
+        self.compute = device.on_cpu(f"{self.compute.name} has too little free memory")
+        self.host.warning("device", f"Training goes on on the CPU: {self.compute.why}.", "Free memory on the graphics card and train again to be faster.")
+        self._load_image(None)
+        self._trainer = self._new_trainer(plan)
+        self._trainer.load_state(state, average)
+        self._set_labels()
+        return self._trainer
+
+    # -- estimate ------------------------------------------------------------------------------------------------------
+
+    def _estimate_if_due(self) -> None:
+        if not self._holding:
+            return
+        assert self._trainer is not None
+        share = self._clock.fraction(self._trainer.steps) / _HELD_OUT_SHARE
+        due = sum(share >= at for at in _ESTIMATE_AT)
+        if due > self._estimates_made:
+            self._estimates_made = due
+            self._measure()
+            if share >= 1:
+                self._end_holding()
+
+    def _measure(self) -> None:
+        """Network against prior on the held-out annotation: sets the estimate and the trust."""
+        held = self._held_out
+        assert held is not None and self._trainer is not None and self._image is not None
+        box = _box_around(held, self._trainer.plan.patch_kji)
+        probabilities = np.zeros((self.classes, int(held.sum())), np.float32)
+        number = np.cumsum(held.reshape(-1), dtype=np.int64).reshape(held.shape)[box] - 1  # of each held-out voxel
+        wanted = held[box]
+        for tile, values in tile_probabilities(self._trainer.average, self._image[box], self._trainer.plan.patch_kji, self.compute, ([b.start for b in box], self._image.shape)):
+            chosen = wanted[tile]
+            if chosen.any():
+                probabilities[:, number[tile][chosen]] = values.cpu().numpy()[:, chosen]
+            self._tick("estimating")
+        prior, truth = self._training_prior, self.labels.labels[held]
+        assert prior is not None
+        belief = prior_belief(torch.from_numpy(prior.label[held]), torch.from_numpy(prior.confidence[held]), self.classes).numpy()
+        self.trust, by_class = estimate.choose_trust(probabilities, belief, truth)
+        self.estimate = {self.job.record.classes.segments[c - 1].id: round(v, 4) for c, v in by_class.items()}
+        network = {c: estimate.dice(probabilities.argmax(0), truth, c) for c in by_class}
+        alone = {c: estimate.dice(prior.label[held], truth, c) for c in by_class}
+        self.history.append({"seconds": self._clock.seconds, "step": self._trainer.steps, "held_out": {"fused": _mean(by_class), "network": _mean(network), "prior": _mean(alone)}})
+
+    def _end_holding(self) -> None:
+        if not self._estimates_made:  # the user finished early
+            self._measure()
+        self._estimated = True
+        self._set_labels()
+
+    # -- results -------------------------------------------------------------------------------------------------------
+
+    def _finish_training(self, reason: str) -> Outcome:
+        trainer = self._trainer
+        assert trainer is not None
+        if trainer.steps < _STEPS_TO_TRUST:
+            self.trust = np.zeros_like(self.trust)
+        dense, uncertainty = self._predict_fused("predicting")
+        self._tick("saving")
+        self.job.save_array(WEIGHTS, self.labels.weights)
+        self.job.save_array(PRIOR, self.prior.label)
+        model = self._save_model(finished=True)
+        report = self._report(reason)
+        return self._outcome(dense, uncertainty, model, report, reason)
+
+    def predict(self, model: str = "") -> Outcome:
+        """Segment the job's image with a model alone: no annotation, no prior. Raises ModelError, InputError."""
+        self._clock = Clock(self.settings)
+        path = Path(model) if model else self.job.path(MODEL)
+        loaded = checkpoint.load(path)
+        if len(loaded.classes) != len(self.job.record.classes):
+            raise InputError(f"The model knows {len(loaded.classes)} segments, the job has {len(self.job.record.classes)}.", "Use the model's own table of segments.")
+        network = loaded.build_network(self.compute.device)
+        image = loaded.intensity.apply(self.job.image(), self.compute.device)
+        dense, uncertainty = self._predicted(network, image, loaded.patch_kji, None, "predicting")
+        return self._outcome(dense, uncertainty, None, None, "predicted")
+
+    def _outcome(self, dense: np.ndarray, uncertainty: np.ndarray, model: Path | None, report: Path | None, reason: str) -> Outcome:
+        uncertain = self.job.save_array(UNCERTAINTY, uncertainty)
+        result = self.job.save_array(DENSE, dense)  # last: where it is new, all else is
+        self._last_dense = dense
+        ids = [s.id for s in self.job.record.classes.segments]
+        labelled = self.annotation.labelled if self.annotation else None
+        step = self._trainer.steps if self._trainer else 0
+        trust = {segment: round(float(t), 3) for segment, t in zip(ids, self.trust[1:], strict=True)} if model else {}
+        return Outcome(result, uncertain, model, report, reason, step, self._clock.seconds, self.estimate if model else {}, trust, suggest.next_slices(uncertainty, labelled))
+
+    def _predict_fused(self, stage: str) -> tuple[np.ndarray, np.ndarray]:
+        assert self._trainer is not None and self._image is not None
+        start = time.monotonic()
+        dense, uncertainty = self._predicted(self._trainer.average, self._image, self._trainer.plan.patch_kji, Fusion(self.prior, self.trust), stage)
+        self._clock.reserved_s = self.timings["prediction"] = time.monotonic() - start
+        uncertainty[self.labels.labelled] = 0
+        return self._with_strokes(dense), uncertainty
+
+    def _predicted(self, network: Any, image: torch.Tensor, tile: Triple, fusion: Fusion | None, stage: str) -> tuple[np.ndarray, np.ndarray]:
+        """predict(), with smaller tiles where memory runs out."""
+        while True:
+            try:
+                return predict(network, image, tile, self.compute, fusion, fusion is not None, lambda _: self._tick(stage))
+            except (RuntimeError, MemoryError) as error:
+                if not device.is_out_of_memory(error) or max(tile) <= 2 * _MIN_SIDE:
+                    raise
+            device.release_memory(self.compute.device)
+            k, j, i = (max(_MIN_SIDE, n // 2) for n in tile)
+            tile = (k, j, i)
+            self.host.warning("memory", f"{self.compute.name} ran out of memory; predicting in tiles of {_times(tile)} voxels.", "")
+
+    def _with_strokes(self, dense: np.ndarray) -> np.ndarray:
+        """The user's labels stand in every result."""
+        np.copyto(dense, self.labels.labels, where=self.labels.labelled)
+        return dense
+
+    def _show_network(self) -> None:
+        assert self._trainer is not None
+        dense, _ = self._predict_fused("training")
+        self._show(dense, "network", self._trainer.steps)
+
+    def _show(self, dense: np.ndarray, source: str, step: int) -> None:
+        self._last_dense = dense
+        file = self.job.save_array(f"preview-{self.job.record.revision:04d}-{next(self._shown):04d}.npy", dense)
+        self._previews.append(file)
+        for old in self._previews[:-_PREVIEWS_KEPT]:
+            old.unlink(missing_ok=True)
+        self._previews = self._previews[-_PREVIEWS_KEPT:]
+        self.host.preview(file, source, step, self.job.record.revision)
+
+    def _preview_interval(self) -> float:
+        return max(_PREVIEW_EVERY_S, self.timings.get("prediction", 0) / _PREVIEW_COST)
+
+    def _save_model(self, finished: bool) -> Path:
+        trainer = self._trainer
+        assert trainer is not None and self._intensity is not None
+        state = {
+            "trainer": trainer.state(),
+            "trust": [float(t) for t in self.trust],
+            "estimate": self.estimate,
+            "estimated": self._estimated,
+            "seconds": self._clock.seconds,
+            "spent_steps": self._clock.spent_steps,
+            "finished": finished,
+            "revision": self.job.record.revision,
+        }
+        plan = trainer.plan
+        saved = checkpoint.Checkpoint(plan.network, _cpu_weights(trainer), self._intensity, self.job.record.classes, self.spacing, plan.patch_kji, state)
+        return self.job.save_bytes(MODEL, saved.save)
+
+    def _report(self, reason: str) -> Path:
+        trainer = self._trainer
+        assert trainer is not None
+        data = {
+            "reason": reason,
+            "seconds": self._clock.seconds,
+            "steps": trainer.steps,
+            "device": self.compute.name,
+            "why": self.compute.why,
+            "precision": str(self.compute.dtype)[6:],
+            "network": {**trainer.plan.network.to_json(), "parameters": sum(p.numel() for p in trainer.network.parameters())},
+            "patch_kji": list(trainer.plan.patch_kji),
+            "batch": trainer.plan.batch,
+            "settings": self.settings.to_json(),
+            "annotation": self.labels.text(),
+            "estimate": self.estimate,
+            "trust": [float(t) for t in self.trust],
+            "timings": self.timings,
+            "history": self.history,
+        }
+        self.job.save_json(REPORT, data)
+        return self.job.path(REPORT)
+
+    def _tick(self, stage: str) -> None:
+        trainer, clock = self._trainer, self._clock
+        steps = trainer.steps if trainer else 0
+        loss = trainer.losses() if trainer else {}
+        last = self.history[-1]["seconds"] if self.history else -1.0
+        if stage == "training" and loss and clock.seconds - last > _HISTORY_EVERY_S:
+            self.history.append({"seconds": clock.seconds, "step": steps, "loss": loss})
+        self.host.tick(stage, steps, clock.fraction(steps), clock.eta(steps) if trainer else None, loss, self.estimate)
+
+
+def training_labels(annotation: Annotation, labelled: np.ndarray, prior: Prior, settings: Settings) -> tuple[np.ndarray, np.ndarray]:
+    """What the network trains on, (K, J, I): the user's labels with their weights, and the prior's as pseudo-labels with small ones.
+
+    This is the update of y and w from prior knowledge: w = pseudo_label_weight * confidence where only the prior speaks. labelled: bool,
+    the voxels whose labels may be used.
+    """
+    if settings.ignore_weights:
+        return np.where(labelled, annotation.labels, 0).astype(np.uint8), np.ones(annotation.labels.shape, np.float32)
+    labels = np.where(labelled, annotation.labels, prior.label)
+    pseudo = np.float32(settings.pseudo_label_weight / 255) * prior.confidence
+    return labels, np.where(labelled, annotation.weights, pseudo)
+
+
+def check_image(image: np.ndarray) -> None:
+    """Raises InputError for an image that nothing can be learned from."""
+    if min(image.shape) < 2 or sorted(image.shape)[1] < _MIN_SIDE:
+        raise InputError(f"The image has {_times(image.shape)} voxels, too few for a 3-D network.", "It takes 2 slices and 8 voxels along the other axes.")
+    low, high = np.inf, -np.inf
+    for slab in image:  # slice by slice: the array may be memory-mapped and larger than memory
+        low, high = min(low, float(slab.min())), max(high, float(slab.max()))
+        if not np.isfinite(low) or not np.isfinite(high):
+            raise InputError("The image holds voxels that are not a number or infinite.", "Replace them, for example with the Simple Filters module.")
+    if low == high:
+        raise InputError(f"The image is constant ({low:g} everywhere).", "Choose the volume that shows the anatomy.")
+
+
+def _with_network(plan: RunPlan, model: checkpoint.Checkpoint, classes: int, shape_kji: Triple, spacing: tuple[float, float, float]) -> RunPlan:
+    """The model's network with this job's number of classes, and a patch that suits it."""
+    network = replace(model.network, classes=classes)
+    return replace(plan, network=network, patch_kji=device.patch_shape(spacing, shape_kji, network.multiple_kji, int(np.prod(plan.patch_kji))))
+
+
+def _box_around(mask: np.ndarray, margin_kji: Triple) -> Box:
+    """The box that holds the mask, with half a patch around it for context."""
+    box = []
+    for axis in range(3):
+        places = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
+        box.append(slice(max(0, int(places[0]) - margin_kji[axis] // 2), min(mask.shape[axis], int(places[-1]) + 1 + margin_kji[axis] // 2)))
+    return (box[0], box[1], box[2])
+
+
+def _cpu_weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().clone() for name, tensor in trainer.average.state_dict().items()}
+
+
+def _mean(by_class: dict[int, float]) -> float:
+    return float(np.mean(list(by_class.values()))) if by_class else 0.0
+
+
+def _times(values: Any) -> str:
+    return " x ".join(str(int(v)) for v in values)
