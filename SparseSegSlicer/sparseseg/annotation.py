@@ -57,15 +57,21 @@ class Annotation:
     def text(self) -> str:
         """The summary that a person reads."""
         total = sum(row.voxels for row in self.rows)
-        lines = [f"{total} of {self.labels.size} voxels labelled ({100 * total / self.labels.size:.2g} %), {len(self.complete_slices)} complete slices."]
+        lines = [
+            f"{total} of {self.labels.size} voxels labelled ({100 * total / self.labels.size:.2g} %), {len(self.complete_slices)} complete slices."
+        ]
         for row in self.rows:
-            lines.append(f"{row.name}: {row.voxels} voxels on {row.slices[0]} k, {row.slices[1]} j, {row.slices[2]} i slices, weight {row.weight:.4g}")
+            lines.append(
+                f"{row.name}: {row.voxels} voxels on {row.slices[0]} k, {row.slices[1]} j, {row.slices[2]} i slices, weight {row.weight:.4g}"
+            )
         if self.corrections:
             lines.append(f"{self.corrections} voxels correct the preview and weigh more.")
         return "\n".join(lines)
 
 
-def merge_strokes(shape_kji: tuple[int, int, int], strokes: Iterable[tuple[int, tuple[slice, ...], np.ndarray]]) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+def merge_strokes(
+    shape_kji: tuple[int, int, int], strokes: Iterable[tuple[int, tuple[slice, ...], np.ndarray]]
+) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
     """Several strokes, which may overlap, as one annotation map.
 
     strokes: (value, box, mask): the annotation value (1 background, 1 + c segment c), where the mask lies in the volume, and the bool mask.
@@ -212,7 +218,9 @@ def _rows(places: np.ndarray, values: np.ndarray, weights: np.ndarray, shape: tu
         touched = np.bincount(values.astype(np.int64) * length + index, minlength=count * length).reshape(count, length) > 0
         slices.append(touched.sum(1))
     names = [classes.background.name if classes.background else "Background", *classes.names]
-    return tuple(SegmentSummary(names[c], int(voxels[c]), float(sums[c]), (int(slices[0][c]), int(slices[1][c]), int(slices[2][c]))) for c in range(count))
+    return tuple(
+        SegmentSummary(names[c], int(voxels[c]), float(sums[c]), (int(slices[0][c]), int(slices[1][c]), int(slices[2][c]))) for c in range(count)
+    )
 
 
 def _lower_envelope(squared: np.ndarray, axis: int, spacing_mm: float, reach_mm: float) -> np.ndarray:

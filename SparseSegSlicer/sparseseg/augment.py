@@ -24,7 +24,7 @@ _POSITION_DROPOUT = 0.25  # share of patches without position, so that the netwo
 
 @dataclass(frozen=True)
 class Draw:
-    """The random numbers of one patch. matrix: 3 x 3, patch offset -> volume offset, both in voxels (k, j, i)."""
+    """The random numbers of one patch, in working voxels. matrix: 3 x 3, patch offset -> volume offset (k, j, i)."""
 
     centre_kji: tuple[float, float, float]
     matrix: np.ndarray
@@ -89,11 +89,12 @@ def offsets(patch_kji: Triple, device: torch.device) -> Tensor:
 
 def take_patch(volume: TrainingVolume, draw: Draw, patch_offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """One augmented patch: network input (4, k, j, i) float32, labels (k, j, i) int64, weights (k, j, i) float32, 0 outside of the volume."""
-    places = _places(draw, patch_offsets)  # (3, k, j, i), in voxels of the volume
+    places = _places(draw, patch_offsets)  # (3, k, j, i), in working voxels
     image = _interpolate(volume.image, places, draw, patch_offsets)
-    shape = torch.tensor(volume.labels.shape, device=places.device, dtype=torch.float32).view(3, 1, 1, 1)
-    inside = ((places > -0.5) & (places < shape - 0.5)).all(0)
-    nearest = torch.minimum(places.round().clamp_min_(0), shape - 1).long()
+    scale, shape = (torch.tensor(v, device=places.device, dtype=torch.float32).view(3, 1, 1, 1) for v in (volume.grid.scale, volume.grid.own_kji))
+    own = (places + 0.5) * scale - 0.5
+    inside = ((own > -0.5) & (own < shape - 0.5)).all(0)
+    nearest = torch.minimum(own.round().clamp_min_(0), shape - 1).long()
     index = (nearest[0] * volume.labels.shape[1] + nearest[1]) * volume.labels.shape[2] + nearest[2]
     labels = volume.labels.view(-1)[index].long()
     weights = volume.weights.view(-1)[index].float() * inside
@@ -101,7 +102,7 @@ def take_patch(volume: TrainingVolume, draw: Draw, patch_offsets: Tensor) -> tup
 
 
 def position(places: Tensor, shape_kji: Sequence[int], known: bool = True) -> Tensor:
-    """Three input channels: where each voxel lies in the volume, -1..1 along each axis, from places (3, k, j, i) in voxels; 0 if not known.
+    """Three input channels: where each voxel lies in the volume, -1..1 along each axis, from places (3, k, j, i) in working voxels; else 0.
 
     One patient is trained on, so position tells left from right and one region of a brain from the next, which small patches cannot.
     """

@@ -29,7 +29,7 @@ class Checkpoint:
     weights: dict[str, Tensor]  # the moving average's
     intensity: Intensity
     classes: ClassTable
-    spacing_kji_mm: tuple[float, float, float]
+    spacing_kji_mm: tuple[float, float, float]  # of the working grid
     patch_kji: Triple
     training: dict[str, Any] = field(default_factory=dict)
 
@@ -66,11 +66,16 @@ def load(path: Path) -> Checkpoint:
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ModelError(f"{path.name} is no model of this program.", "Choose a file written by --save-model.")
     if data.get("version") != VERSION:
-        raise ModelError(f"{path.name} has model version {data.get('version')}, this engine reads {VERSION}.", "Train a new model, or use the engine that wrote it.")
+        raise ModelError(
+            f"{path.name} has model version {data.get('version')}, this engine reads {VERSION}.",
+            "Train a new model, or use the engine that wrote it.",
+        )
     try:
         plan = NetworkPlan.from_json(data["network"])
         if plan.in_channels != IN_CHANNELS:
-            raise ModelError(f"{path.name} expects {plan.in_channels} image channels, this engine gives {IN_CHANNELS}.", "Choose a model that this engine trained.")
+            raise ModelError(
+                f"{path.name} expects {plan.in_channels} image channels, this engine gives {IN_CHANNELS}.", "Choose a model that this engine trained."
+            )
         spacing, patch = data["spacing_kji_mm"], data["patch_kji"]
         return Checkpoint(
             plan,

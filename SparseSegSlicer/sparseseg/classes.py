@@ -44,7 +44,9 @@ class ClassTable:
         object.__setattr__(self, "segments", tuple(self.segments))
         ids = [s.id for s in self.segments] + ([self.background.id] if self.background else [])
         if len(self.segments) > MAX_SEGMENTS:
-            raise InputError(f"{len(self.segments)} segments are more than the {MAX_SEGMENTS} that one label map can hold.", "Split the segmentation.")
+            raise InputError(
+                f"{len(self.segments)} segments are more than the {MAX_SEGMENTS} that one label map can hold.", "Split the segmentation."
+            )
         if len(set(ids)) != len(ids):
             raise InputError("Two segments have the same ID.", "Give each segment an ID of its own.")
 

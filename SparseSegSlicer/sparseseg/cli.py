@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
@@ -29,7 +30,12 @@ from .settings import Settings
 
 _INTERRUPTED = 130
 _REWRITE = "\r\x1b[K"  # back to the line's start, and clear it
-_EXIT_BY_CODE = {cls.code: cls.exit_code for cls in (InputError, DeviceError, WorkerError, OutputError)} | {"annotation": 2, "job": 2, "model": 2, "protocol": 2}
+_EXIT_BY_CODE = {cls.code: cls.exit_code for cls in (InputError, DeviceError, WorkerError, OutputError)} | {
+    "annotation": 2,
+    "job": 2,
+    "model": 2,
+    "protocol": 2,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -45,16 +51,25 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="sparseseg", description="Dense 3-D segmentation from sparse annotation.", epilog=__doc__.split("line: ", 1)[1].split(". ", 1)[1])
+    parser = argparse.ArgumentParser(
+        prog="sparseseg", description="Dense 3-D segmentation from sparse annotation.", epilog=__doc__.split("line: ", 1)[1].split(". ", 1)[1]
+    )
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     segment = commands.add_parser("segment", help="train on one annotated volume and segment it")
     segment.add_argument("image", type=Path, metavar="IMAGE", help="NRRD, NIfTI, MHA, or a folder with one DICOM series")
     segment.add_argument("annotation", type=Path, metavar="ANNOTATION", help=".seg.nrrd, or a label map: 0 unlabelled, 1 background, 1 + c segment c")
     _add_output(segment)
-    segment.add_argument("--complete-slices", default="none", metavar="WHICH", help="none, auto, or e.g. 'axial:12,40;coronal:33' (counted from 0): what is unpainted there is background")
+    segment.add_argument(
+        "--complete-slices",
+        default="none",
+        metavar="WHICH",
+        help="none, auto, or e.g. 'axial:12,40;coronal:33' (counted from 0): what is unpainted there is background",
+    )
     segment.add_argument("--background", metavar="ID-OR-NAME", help="the segment that means 'none of the others'")
-    segment.add_argument("--time-budget", type=float, default=Settings().time_budget_s, metavar="SECONDS", help="for training and prediction (default %(default)g)")
+    segment.add_argument(
+        "--time-budget", type=float, default=Settings().time_budget_s, metavar="SECONDS", help="for training and prediction (default %(default)g)"
+    )
     segment.add_argument("--steps", type=int, default=0, metavar="N", help="train exactly N steps instead, for a repeatable result")
     segment.add_argument("--seed", type=int, default=0, metavar="N")
     segment.add_argument("--start-from", type=Path, metavar="MODEL", help="begin with the weights of an earlier model")
@@ -83,10 +98,10 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the protocol's events, one JSON object a line")
 
 
-def _worker(_: argparse.Namespace) -> int:
+def _worker(_: argparse.Namespace) -> NoReturn:
     from .worker import main as serve
 
-    return serve()
+    serve()
 
 
 # -- segment -----------------------------------------------------------------------------------------------------------
@@ -105,7 +120,9 @@ def _segment(options: argparse.Namespace) -> int:
     volume = files.read_volume(options.image, options.series)
     strokes = files.read_annotation(options.annotation, volume.geometry, options.background)
     for (a, b), voxels in strokes.overlaps.items():
-        show.event(Warning("", 0, "overlap", f"{voxels} voxels are painted in both {a} and {b}; they count as unlabelled.", "Erase one of the two there."))
+        show.event(
+            Warning("", 0, "overlap", f"{voxels} voxels are painted in both {a} and {b}; they count as unlabelled.", "Erase one of the two there.")
+        )
     complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
     record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete)
     with _job_folder(options.job) as folder:
@@ -133,7 +150,9 @@ def parse_complete_slices(text: str, annotation: np.ndarray, geometry: Geometry)
             if not index.strip().isdigit():
                 raise InputError(f"--complete-slices: {part.strip()!r} is not understood.", "Write for example 'axial:12,40;coronal:33'.")
             if int(index) >= geometry.shape_kji[axis]:
-                raise InputError(f"--complete-slices: {plane.strip()} slice {int(index)} lies outside of the volume (0 to {geometry.shape_kji[axis] - 1}).")
+                raise InputError(
+                    f"--complete-slices: {plane.strip()} slice {int(index)} lies outside of the volume (0 to {geometry.shape_kji[axis] - 1})."
+                )
             pairs.append((axis, int(index)))
     return tuple(pairs)
 
@@ -142,7 +161,11 @@ def _write_job(folder: Path, image: np.ndarray, annotation: np.ndarray, record: 
     """A new job; an existing one with the same inputs is kept, so that training goes on from its checkpoint."""
     if (folder / "job.json").exists():
         with Job.open(folder) as job:
-            same = job.record.geometry == record.geometry and job.record.classes == record.classes and job.record.complete_slices == record.complete_slices
+            same = (
+                job.record.geometry == record.geometry
+                and job.record.classes == record.classes
+                and job.record.complete_slices == record.complete_slices
+            )
             if same and np.array_equal(job.image(), image) and np.array_equal(job.annotation(), annotation):  # type: ignore[arg-type]
                 return
     Job.create(folder, image, annotation, record).close()
@@ -171,8 +194,12 @@ def report_input(folder: Path, title: str, truth: np.ndarray | None = None) -> r
 
     with Job.open(folder) as job:
         run = json.loads((folder / REPORT).read_text(encoding="ascii"))
-        prior = np.load(folder / PRIOR, mmap_mode="r")
-        return report.ReportInput(title, job.image(), job.annotation(), job.dense(), job.record.geometry, job.record.classes, run, prior, truth)
+        annotation = np.array(job.annotation())
+        for axis, index in job.record.complete_slices:
+            view = np.moveaxis(annotation, axis, 0)[index]
+            view[view == 0] = 1
+        dense, prior = (np.load(folder / name, mmap_mode="r") for name in (DENSE, PRIOR))
+        return report.ReportInput(title, job.image(), annotation, dense, job.record.geometry, job.record.classes, run, prior, truth)
 
 
 # -- predict and doctor ------------------------------------------------------------------------------------------------

@@ -46,7 +46,9 @@ class WorkerClient:
                 **_own_group(),  # type: ignore[call-overload]
             )
         except OSError as error:
-            raise WorkerError(f"The engine could not be started with {python[0]} ({error.strerror or error}).", "Check the Python interpreter in the settings.") from error
+            raise WorkerError(
+                f"The engine could not be started with {python[0]} ({error.strerror or error}).", "Check the Python interpreter in the settings."
+            ) from error
         for target in (self._write, self._read, self._read_stderr):
             threading.Thread(target=target, name=f"worker {target.__name__}", daemon=True).start()
 

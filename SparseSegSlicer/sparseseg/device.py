@@ -14,14 +14,15 @@ import torch
 import torch.nn.functional as F
 
 from .errors import DeviceError
+from .patches import WorkingGrid
 from .settings import Settings
 from .unet import NetworkPlan, Triple, plan_network
 
-_PROBE_CHANNELS, _PROBE_SIZE, _PROBE_RUNS = 16, 48, 8
+_PROBE_CHANNELS, _PROBE_SIZE, _PROBE_RUNS, _PROBE_SECONDS = 16, 48, 10, 2.0
 _TRAINING_BYTES_PER_VOXEL_AND_WIDTH = 90  # activations kept for the backward pass; rounded up from a measured peak in fp32
-_USEFUL_SHARE_OF_PEAK = 0.15  # of the probe's rate that a whole training step reached on 2 CPU cores (norms and copies take the rest)
+_USEFUL_SHARE_OF_PEAK = 0.25  # of the probe's rate, which a whole training step reached on 2 CPU cores (norms and copies take the rest)
 _STEPS_WANTED = 250
-
+_GRID_PATCHES = 6  # a volume of more patches than this is worked on at a coarser grid: a network that sees little context learns slowly
 
 
 @dataclass(frozen=True)
@@ -42,9 +43,10 @@ class Compute:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What the engine chose for one run: the network, the patch (k, j, i), patches per step."""
+    """What the engine chose for one run: the network, the working grid's shape, the patch on that grid (k, j, i), patches per step."""
 
     network: NetworkPlan
+    grid_kji: Triple
     patch_kji: Triple
     batch: int
 
@@ -123,11 +125,12 @@ def probe(device: torch.device, dtype: torch.dtype) -> float:
         synchronize(device)
         return time.perf_counter() - start
 
-    once()
-    seconds = min(once() for _ in range(_PROBE_RUNS))
+    seconds = [once(), once()]
+    while len(seconds) < _PROBE_RUNS and sum(seconds) < _PROBE_SECONDS:
+        seconds.append(once())
     if not torch.isfinite(x.grad.float().sum()).item():  # type: ignore[union-attr]
         raise RuntimeError("the convolution gave no finite numbers")
-    return 3 * 2 * 27 * _PROBE_CHANNELS**2 * _PROBE_SIZE**3 / seconds / 1e12
+    return 3 * 2 * 27 * _PROBE_CHANNELS**2 * _PROBE_SIZE**3 / min(seconds[1:]) / 1e12
 
 
 def synchronize(device: torch.device) -> None:
@@ -165,20 +168,23 @@ def _tried(name: str) -> Compute:
         raise DeviceError("No CUDA device was found by PyTorch.", f"Found here: {', '.join(candidates())}; `sparseseg doctor` says more.")
     rates: dict[torch.dtype, float] = {}
     failure = ""
-    for dtype in _precisions(device):
+    for dtype in precisions(device):
         try:
             rates[dtype] = probe(device, dtype)
         except (RuntimeError, AssertionError, NotImplementedError) as error:
             failure = str(error).splitlines()[0]
     if not rates:
-        raise DeviceError(f"{name} did not run a 3-D convolution ({failure})", f"Found here: {', '.join(candidates())}; `sparseseg doctor` says more.")
+        raise DeviceError(
+            f"{name} did not run a 3-D convolution ({failure})", f"Found here: {', '.join(candidates())}; `sparseseg doctor` says more."
+        )
     # half precision costs accuracy, so it must pay
     best = max(rates, key=lambda dtype: rates[dtype] * (1.3 if dtype == torch.float32 else 1.0))
     why = f"{title(device)}: a 3-D convolution ran at {rates[best]:.2g} TFLOP/s in {str(best)[6:]}"
     return Compute(device, best, title(device), rates[best], free_memory(device), why)
 
 
-def _precisions(device: torch.device) -> list[torch.dtype]:
+def precisions(device: torch.device) -> list[torch.dtype]:
+    """What is worth trying on the device; half precision is emulated on CPUs, and slow."""
     if device.type == "cuda":
         return [torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16, torch.float32]
     return [torch.bfloat16, torch.float32] if device.type == "cpu" else [torch.float32]
@@ -191,7 +197,7 @@ def title(device: torch.device) -> str:
 
 
 def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], classes: int, settings: Settings) -> RunPlan:
-    """Width, depth and patch so that the steps wanted fit the time budget, and activations fit half of the free memory.
+    """Width, depth, working grid and patch so that the steps wanted fit the time budget, and activations fit half of the free memory.
 
     classes: with background. What the user set is taken as it is.
     """
@@ -202,8 +208,28 @@ def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], shape_kji: Seque
         network = replace(network, width=network.width // 2)
     wanted = settings.patch_voxels or min(_affordable_voxels(compute, network, settings), 128**3 if compute.is_cuda else 64**3)
     in_memory = int(0.5 * compute.free_bytes / (_TRAINING_BYTES_PER_VOXEL_AND_WIDTH * network.width))
-    patch = patch_shape(spacing_kji_mm, shape_kji, network.multiple_kji, max(512, min(wanted, in_memory)))
-    return RunPlan(network, patch, settings.batch or (2 if compute.is_cuda else 1))
+    voxels = max(512, min(wanted, in_memory))
+    grid = shape_kji if settings.full_resolution else working_shape(spacing_kji_mm, shape_kji, _GRID_PATCHES * voxels)
+    spacing = WorkingGrid(_triple(shape_kji), _triple(grid)).spacing(spacing_kji_mm)
+    network = plan_network(spacing, grid, classes, network.width, depth, settings.residual)
+    return RunPlan(network, _triple(grid), patch_shape(spacing, grid, network.multiple_kji, voxels), settings.batch or (2 if compute.is_cuda else 1))
+
+
+def working_shape(spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], voxels: int) -> Triple:
+    """The volume's grid, its finest axes halved until it has at most `voxels` voxels."""
+    shape, spacing = [int(n) for n in shape_kji], [float(s) for s in spacing_kji_mm]
+    while math.prod(shape) > voxels:
+        axes = [a for a in range(3) if spacing[a] < 1.5 * min(spacing) and shape[a] >= 16]
+        if not axes:
+            break
+        for a in axes:
+            shape[a], spacing[a] = math.ceil(shape[a] / 2), spacing[a] * 2
+    return _triple(shape)
+
+
+def _triple(values: Sequence[int]) -> Triple:
+    k, j, i = values
+    return (int(k), int(j), int(i))
 
 
 def _affordable_voxels(compute: Compute, network: NetworkPlan, settings: Settings) -> int:
@@ -240,5 +266,3 @@ def on_cpu(reason: str) -> Compute:
     """The last resort, with its reason in words."""
     compute = _tried("cpu")
     return replace(compute, why=f"{compute.why}, since {reason}")
-
-

@@ -32,14 +32,15 @@ def examine() -> dict[str, Any]:
         return {**found, "works": False, "choice": str(error)}
     plan = device.plan_run(compute, *_TYPICAL, Settings())
     patch = " x ".join(map(str, plan.patch_kji))
-    found["choice"] = f"{compute.why}. For a CT of 150 x 512 x 512: width {plan.network.width}, {len(plan.network.kernels)} levels, {plan.batch} x {patch} voxels a step."
+    network = f"width {plan.network.width}, {len(plan.network.kernels)} levels, {plan.batch} x {patch} voxels a step"
+    found["choice"] = f"{compute.why}. For a CT of 150 x 512 x 512: {network}."
     return found
 
 
 def _examine(name: str) -> dict[str, Any]:
     chosen = torch.device(name)
     rates: dict[str, Any] = {}
-    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+    for dtype in device.precisions(chosen):
         try:
             rates[str(dtype)[6:]] = round(device.probe(chosen, dtype), 3)
         except (RuntimeError, AssertionError, NotImplementedError) as error:

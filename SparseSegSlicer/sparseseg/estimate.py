@@ -7,14 +7,16 @@ first part of a run trains without the held-out slices; there, network and prior
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from .annotation import find_complete_slices
 
-TRUST_GRID = (0.0, 0.15, 0.3, 0.5, 0.7, 0.85, 1.0)
-DEFAULT_TRUST = 0.3  # where nothing can be held out
-_MARGIN = 0.002  # Dice that a segment's own trust must gain over the common one
+TRUST_GRID = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+DEFAULT_TRUST = 0.5  # up to here the network overrules the prior only where that is unsure; also where nothing can be held out
+_DOUBT = 0.02  # Dice that a trust far from the default must gain, per unit of distance
+_OWN_GAIN = 0.03  # Dice that a segment's own trust must gain for it over the common one
 _MIN_VOXELS = 20  # of a segment among the held-out ones, for its own estimate
 
 
@@ -48,7 +50,7 @@ def _blocks(labelled: np.ndarray) -> list[list[tuple[int, int, int]]]:
     axis = max(range(3), key=lambda a: np.ptp(np.flatnonzero(counts[a])) if counts[a].any() else 0)
     share = np.cumsum(counts[axis]) / max(1, counts[axis].sum())
     edges = [0, *(int(np.searchsorted(share, q)) + 1 for q in (0.2, 0.4, 0.6, 0.8)), len(share)]
-    return [[(axis, a, b) for a, b in zip(edges, edges[1:], strict=False) if b > a]]
+    return [[(axis, a, b) for a, b in pairwise(edges) if b > a]]
 
 
 def _union(planes: Sequence[tuple[int, int, int]], labelled: np.ndarray) -> np.ndarray:
@@ -73,20 +75,25 @@ def dice(result: np.ndarray, truth: np.ndarray, value: int) -> float:
 def choose_trust(probabilities: np.ndarray, belief: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, dict[int, float]]:
     """The trust for each class, (C,) in 0..1, and the Dice of each segment with it, from n held-out voxels.
 
-    probabilities (C, n) float, the network's; belief (C, n) float, the prior's; truth (n,) uint8. First one trust for all, the smallest that
-    is best; then each segment its own where that gains more than _MARGIN.
+    probabilities (C, n) float, the network's; belief (C, n) float, the prior's; truth (n,) uint8. First one trust for all, then each segment
+    its own where that gains more than _OWN_GAIN. Few held-out voxels say little, so DEFAULT_TRUST stands unless another is clearly better.
     """
     classes = len(probabilities)
     counted = [c for c in range(1, classes) if (truth == c).sum() >= _MIN_VOXELS]
+    if not counted:
+        return np.full(classes, DEFAULT_TRUST, np.float32), {}
 
     def quality(trust: np.ndarray) -> np.ndarray:
         label = (belief + trust[:, None] * (probabilities - belief)).argmax(0)
         return np.array([dice(label, truth, c) for c in counted])
 
-    trust = max((np.full(classes, t, np.float32) for t in TRUST_GRID), key=lambda t: quality(t).mean() - 1e-4 * t[0]) if counted else np.full(classes, DEFAULT_TRUST)
-    for c in counted:
-        options = [np.where(np.arange(classes) == c, t, trust).astype(np.float32) for t in TRUST_GRID]
-        best = max(options, key=lambda t: quality(t).mean())
-        if quality(best).mean() > quality(trust).mean() + _MARGIN:
-            trust = best
-    return trust.astype(np.float32), dict(zip(counted, (float(v) for v in quality(trust)), strict=True))
+    by_trust = {t: quality(np.full(classes, t, np.float32)) for t in TRUST_GRID}
+    network_wins = by_trust[1.0] >= by_trust[0.0]
+    allowed = [t for t in TRUST_GRID if t <= DEFAULT_TRUST or network_wins.mean() >= 0.5]
+    common = max(allowed, key=lambda t: by_trust[t].mean() - _DOUBT * abs(t - DEFAULT_TRUST))
+    trust = np.full(classes, common, np.float32)
+    for n, c in enumerate(counted):
+        best = max((t for t in TRUST_GRID if t <= DEFAULT_TRUST or network_wins[n]), key=lambda t: by_trust[t][n])
+        if by_trust[best][n] > by_trust[common][n] + _OWN_GAIN:
+            trust[c] = best
+    return trust, dict(zip(counted, (float(v) for v in quality(trust)), strict=True))

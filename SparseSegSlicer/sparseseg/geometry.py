@@ -96,7 +96,10 @@ class Geometry:
     def planes(self) -> tuple[str, str, str]:
         """The plane's name for each array axis, in (k, j, i) order; each name appears once."""
         cosines = np.abs(np.array(self.direction).reshape(3, 3))  # [LPS axis, IJK axis]
-        best = max(((a, b, c) for a in range(3) for b in range(3) for c in range(3) if len({a, b, c}) == 3), key=lambda p: sum(cosines[p[n], n] for n in range(3)))
+        best = max(
+            ((a, b, c) for a in range(3) for b in range(3) for c in range(3) if len({a, b, c}) == 3),
+            key=lambda p: sum(cosines[p[n], n] for n in range(3)),
+        )
         names = {axis: name for name, axis in _PLANES.items()}
         return (names[best[2]], names[best[1]], names[best[0]])
 
@@ -106,7 +109,9 @@ class Geometry:
             return f"{_times(self.shape_kji)} voxels instead of {_times(other.shape_kji)} (k x j x i)"
         if not np.allclose(self.spacing_kji_mm, other.spacing_kji_mm, rtol=1e-4):
             return f"spacing {_mm(self.spacing_kji_mm)} mm instead of {_mm(other.spacing_kji_mm)} mm (k x j x i)"
-        corners = np.array([(i, j, k, 1) for k in (0, self.shape_kji[0] - 1) for j in (0, self.shape_kji[1] - 1) for i in (0, self.shape_kji[2] - 1)], dtype=float)
+        corners = np.array(
+            [(i, j, k, 1) for k in (0, self.shape_kji[0] - 1) for j in (0, self.shape_kji[1] - 1) for i in (0, self.shape_kji[2] - 1)], dtype=float
+        )
         apart = np.linalg.norm((corners @ (self.matrix - other.matrix).T)[:, :3], axis=1)
         tolerance = max(SAME_POINT_MM, 1e-3 * min(self.spacing_kji_mm))
         if apart.max() <= tolerance:

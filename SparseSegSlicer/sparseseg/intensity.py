@@ -1,13 +1,17 @@
-"""Image values -> what the network sees: centred on the segments, squashed far from them, one volume of float16 on the device."""
+"""Image values -> what the network sees: centred on the segments, squashed far from them, on the working grid."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from .unet import Triple
 
 _SAMPLES = 200_000  # voxels looked at for percentiles
 _AIR_HU = -500  # CT in Hounsfield units goes below this; other images are scaled by their own percentiles
@@ -35,15 +39,20 @@ class Intensity:
         floor = 0.02 if relative else 10.0
         return cls(float(centre), float(max((three_quarters - quarter) / 1.35, floor)), relative)
 
-    def apply(self, image: np.ndarray, device: torch.device) -> Tensor:
-        """(K, J, I), any real type -> (K, J, I) float16 on the device, slab by slab so that no float copy of the whole is made."""
+    def apply(self, image: np.ndarray, shape_kji: Triple, device: torch.device) -> Tensor:
+        """(K, J, I), any real type -> shape_kji float16 on the device, each voxel the mean of those it covers.
+
+        Slice by slice, so that no float copy of the whole is made.
+        """
         low, high, _ = _range(image)
         offset, gain = (low, 1 / (high - low)) if self.relative else (0.0, 1.0)
-        result = torch.empty(image.shape, dtype=torch.float16, device=device)
-        step = max(1, 2**23 // max(1, image[0].size))
-        for k in range(0, len(image), step):
-            slab = torch.from_numpy(np.ascontiguousarray(image[k : k + step]).astype(np.float32)).to(device)
-            result[k : k + step] = torch.asinh(((slab - offset) * gain - self.centre) / self.scale)
+        result = torch.empty(shape_kji, dtype=torch.float16, device=device)
+        planes, scale = len(image), len(image) / shape_kji[0]
+        for k in range(shape_kji[0]):
+            first, last = int(k * scale), min(planes, math.ceil((k + 1) * scale - 1e-6))
+            slab = torch.from_numpy(np.asarray(image[first : max(last, first + 1)]).astype(np.float32)).to(device)
+            slab = torch.asinh(((slab - offset) * gain - self.centre) / self.scale).mean(0)
+            result[k] = slab if slab.shape == shape_kji[1:] else F.adaptive_avg_pool2d(slab[None], shape_kji[1:])[0]
         return result
 
     def to_json(self) -> dict[str, Any]:

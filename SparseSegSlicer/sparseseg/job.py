@@ -28,7 +28,23 @@ SCHEMA_VERSION = 1
 IMAGE, ANNOTATION, WEIGHTS, PRIOR = "image.npy", "annotation.npy", "weights.npy", "prior.npy"
 DENSE, UNCERTAINTY = "dense.npy", "uncertainty.npy"
 MODEL, REPORT, EVENTS, LOG, RECORD, LOCK = "model.pt", "report.json", "events.jsonl", "log.txt", "job.json", "lock"
-_OURS = (IMAGE, ANNOTATION, WEIGHTS, PRIOR, DENSE, UNCERTAINTY, MODEL, REPORT, EVENTS, LOG, RECORD, LOCK, "annotation-*.npy", "preview-*.npy", ".*.part")
+_OURS = (
+    IMAGE,
+    ANNOTATION,
+    WEIGHTS,
+    PRIOR,
+    DENSE,
+    UNCERTAINTY,
+    MODEL,
+    REPORT,
+    EVENTS,
+    LOG,
+    RECORD,
+    LOCK,
+    "annotation-*.npy",
+    "preview-*.npy",
+    ".*.part",
+)
 _IMAGE_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32")
 
 
@@ -203,7 +219,9 @@ class Lock:
         except OSError as error:
             owner = self._owner()
             self._file.close()
-            raise JobError(f"The job folder is in use by another process{owner}.", "Finish or close that one first, or choose another job folder.") from error
+            raise JobError(
+                f"The job folder is in use by another process{owner}.", "Finish or close that one first, or choose another job folder."
+            ) from error
         self._file.truncate(0)
         self._file.write(json.dumps({"pid": os.getpid()}))
         self._file.flush()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -12,10 +13,39 @@ from torch import Tensor
 from .unet import Triple
 
 
+@dataclass(frozen=True)
+class WorkingGrid:
+    """The grid that the network works on, against the volume's own: the same box of space with fewer (or more) voxels along each axis.
+
+    A coarser grid lets a patch see enough of the body to tell one organ from the next. Working voxel x covers own voxels from x * scale to
+    (x + 1) * scale, so centres are at own = (x + 0.5) * scale - 0.5. Labels never leave their own grid: they are looked up there.
+    """
+
+    own_kji: Triple
+    shape_kji: Triple
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Own voxels in a working voxel, (3,) float."""
+        return np.array(self.own_kji) / np.array(self.shape_kji)
+
+    def to_own(self, working: np.ndarray) -> np.ndarray:
+        return (working + 0.5) * self.scale - 0.5
+
+    def to_working(self, own: np.ndarray) -> np.ndarray:
+        return (own + 0.5) / self.scale - 0.5
+
+    def spacing(self, own_spacing_kji_mm: Sequence[float]) -> tuple[float, float, float]:
+        """Millimetres between working voxels."""
+        k, j, i = (float(s * f) for s, f in zip(own_spacing_kji_mm, self.scale, strict=True))
+        return (k, j, i)
+
+
 @dataclass
 class TrainingVolume:
-    """What training reads, on the device, all (K, J, I): image float16, labels uint8, weights float16 (0 = unlabelled)."""
+    """What training reads, on the device: image float16 on the working grid; labels uint8 and weights float16 (0 = unlabelled) on the own one."""
 
+    grid: WorkingGrid
     image: Tensor
     labels: Tensor
     weights: Tensor
@@ -32,13 +62,13 @@ class PatchSampler:
         self._strokes = self._by_class if strokes is None else _places_by_class(labels, strokes, classes)
         self._stroke_share = stroke_share
 
-    def draw(self, rng: np.random.Generator, patch_kji: Triple) -> tuple[float, float, float]:
-        """A patch centre in voxels: a labelled voxel of a class drawn at random, moved by up to a quarter of the patch, and inside of the volume
-        as far as the patch fits."""
+    def draw(self, rng: np.random.Generator, patch_kji: Triple, grid: WorkingGrid) -> tuple[float, float, float]:
+        """A patch centre in working voxels: a labelled voxel of a class drawn at random, moved by up to a quarter of the patch, and inside of
+        the volume as far as the patch fits."""
         places = self._strokes if rng.random() < self._stroke_share else self._by_class
-        voxel = np.unravel_index(rng.choice(places[rng.integers(len(places))]), self._shape)
+        voxel = grid.to_working(np.array(np.unravel_index(rng.choice(places[rng.integers(len(places))]), self._shape)))
         centre = [float(v) + rng.uniform(-0.25, 0.25) * p for v, p in zip(voxel, patch_kji, strict=True)]
-        k, j, i = (_clamped(c, p, n) for c, p, n in zip(centre, patch_kji, self._shape, strict=True))
+        k, j, i = (_clamped(c, p, n) for c, p, n in zip(centre, patch_kji, grid.shape_kji, strict=True))
         return (k, j, i)
 
 
@@ -65,12 +95,8 @@ def tile_starts(size: int, tile: int, overlap: int) -> list[int]:
 def tile_cores(size: int, tile: int, overlap: int) -> list[tuple[int, int, int]]:
     """(start, first, last + 1): each tile's start, and the stretch that is its to decide; the stretches share no voxel and leave out none."""
     starts = tile_starts(size, tile, overlap)
-    edges = [0, *((a + tile + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), size]
+    edges = [0, *((a + tile + b) // 2 for a, b in pairwise(starts)), size]
     return [(start, first, last) for start, first, last in zip(starts, edges, edges[1:], strict=False)]
-
-
-def clipped_box(low: Sequence[int], high: Sequence[int], shape: Sequence[int]) -> tuple[slice, ...]:
-    return tuple(slice(max(0, a), min(b, n)) for a, b, n in zip(low, high, shape, strict=True))
 
 
 def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:

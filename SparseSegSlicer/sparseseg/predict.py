@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .augment import offsets, position
 from .device import Compute
-from .patches import tile_cores
+from .patches import WorkingGrid, tile_cores
 from .prior import Prior
 from .unet import Triple, UNet3d
 
@@ -42,43 +45,69 @@ def prior_belief(label: Tensor, confidence: Tensor, classes: int) -> Tensor:
     return shared.scatter_add_(0, label.long()[None], certain[None])
 
 
-@torch.no_grad()
-def tile_probabilities(
-    network: UNet3d, image: Tensor, tile_kji: Triple, compute: Compute, whole: tuple[Sequence[int], Sequence[int]] | None = None
-) -> Iterator[tuple[Box, Tensor]]:
-    """(box, softmax (C, k, j, i) float32) for boxes that together cover the image, (K, J, I) float16 on the device, each voxel once.
+@dataclass(frozen=True)
+class Input:
+    """What the network looks at: image float16 on the device, on the working grid; whether it was trained on this very volume, and so may be
+    told where each voxel lies."""
 
-    whole: (first voxel of this image in the volume that the network was trained on, that volume's shape); None: another volume.
-    """
-    tile_kji = tuple(min(t, n) for t, n in zip(tile_kji, image.shape, strict=True))  # type: ignore[assignment]
-    base = offsets(tile_kji, image.device) + torch.tensor([(t - 1) / 2 for t in tile_kji], device=image.device).view(3, 1, 1, 1)
-    k_cores, j_cores, i_cores = (tile_cores(n, t, min(t // 4, n - 1)) for n, t in zip(image.shape, tile_kji, strict=True))
-    for k in k_cores:
-        for j in j_cores:
-            for i in i_cores:
-                tile = tuple(slice(c[0], c[0] + t) for c, t in zip((k, j, i), tile_kji, strict=True))
-                first = whole[0] if whole else (0, 0, 0)
-                corner = torch.tensor([s.start + f for s, f in zip(tile, first, strict=True)], dtype=torch.float32, device=image.device)
-                places = position(base + corner.view(3, 1, 1, 1), whole[1] if whole else image.shape, known=whole is not None)
-                part = torch.cat([image[tile].float()[None], places])[None].contiguous(memory_format=torch.channels_last_3d)
-                with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
-                    logits = network(part)[0]
-                core = tuple(slice(first - start, last - start) for start, first, last in (k, j, i))
-                box = tuple(slice(first, last) for _, first, last in (k, j, i))
-                yield box, torch.softmax(logits[(slice(None), *core)].float(), 0)  # type: ignore[misc]
+    image: Tensor
+    grid: WorkingGrid
+    is_trained_on: bool = True
+
+
+@torch.no_grad()
+def tile_probabilities(network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, wanted: Box | None = None) -> Iterator[tuple[Box, Tensor]]:
+    """(box, softmax (C, k, j, i) float32): boxes of the volume's own grid that together cover it (or the box `wanted`), each voxel once."""
+    shape = data.grid.shape_kji
+    tile_kji = tuple(min(t, n) for t, n in zip(tile_kji, shape, strict=True))  # type: ignore[assignment]
+    base = offsets(tile_kji, data.image.device) + torch.tensor([(t - 1) / 2 for t in tile_kji], device=data.image.device).view(3, 1, 1, 1)
+    cores = [tile_cores(n, t, min(t // 4, n - 1)) for n, t in zip(shape, tile_kji, strict=True)]
+    for core in itertools.product(*cores):
+        box = _own_box(core, data.grid)
+        if wanted is not None and not all(b.start < w.stop and w.start < b.stop for b, w in zip(box, wanted, strict=True)):
+            continue
+        start = [c[0] for c in core]
+        corner = torch.tensor(start, dtype=torch.float32, device=data.image.device).view(3, 1, 1, 1)
+        tile = tuple(slice(a, a + t) for a, t in zip(start, tile_kji, strict=True))
+        part = torch.cat([data.image[tile].float()[None], position(base + corner, shape, data.is_trained_on)])
+        with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
+            logits = network(part[None].contiguous(memory_format=torch.channels_last_3d))[0]
+        yield box, torch.softmax(_on_own_grid(logits.float(), start, box, data.grid), 0)
+
+
+def _own_box(core: Sequence[tuple[int, int, int]], grid: WorkingGrid) -> Box:
+    """The own voxels whose centres lie in the tile's core; cores that touch give boxes that touch."""
+    k, j, i = (slice(_first(first, s), _first(last, s)) for (_, first, last), s in zip(core, grid.scale, strict=True))
+    return (k, j, i)
+
+
+def _first(working: int, scale: float) -> int:
+    """The first own voxel with its centre behind the border before this working voxel."""
+    return math.ceil(working * scale - 0.5 - 1e-9)
+
+
+def _on_own_grid(logits: Tensor, start: Sequence[int], box: Box, grid: WorkingGrid) -> Tensor:
+    """(C, k, j, i) of a tile -> (C, k, j, i) of the box, trilinear between working voxels; a plain crop where the grids are the same."""
+    if grid.own_kji == grid.shape_kji:
+        return logits[(slice(None), *(slice(b.start - a, b.stop - a) for a, b in zip(start, box, strict=True)))]
+    axes = []
+    for axis, (a, b) in enumerate(zip(start, box, strict=True)):
+        working = (torch.arange(b.start, b.stop, device=logits.device) + 0.5) / grid.scale[axis] - 0.5 - a
+        axes.append(working.float() * 2 / max(1, logits.shape[axis + 1] - 1) - 1)
+    k, j, i = torch.meshgrid(*axes, indexing="ij")
+    return F.grid_sample(logits[None], torch.stack([i, j, k], -1)[None], mode="bilinear", padding_mode="border", align_corners=True)[0]
 
 
 def predict(
-    network: UNet3d, image: Tensor, tile_kji: Triple, compute: Compute, fusion: Fusion | None = None, known: bool = True, tick: Callable[[float], None] = lambda _: None
+    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, fusion: Fusion | None = None, tick: Callable[[float], None] = lambda _: None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """image (K, J, I) float16 on the device -> dense (K, J, I) uint8 and uncertainty (K, J, I) uint8, 0 sure .. 255 two classes alike.
+    """Dense (K, J, I) uint8 and uncertainty (K, J, I) uint8, 0 sure .. 255 two classes alike, both on the volume's own grid.
 
     `tick` is called after every tile with the share that is done; it may raise.
     """
-    shape = tuple(image.shape)
-    dense, uncertainty = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
+    dense, uncertainty = np.zeros(data.grid.own_kji, np.uint8), np.zeros(data.grid.own_kji, np.uint8)
     done = 0
-    for box, probabilities in tile_probabilities(network, image, tile_kji, compute, ((0, 0, 0), shape) if known else None):
+    for box, probabilities in tile_probabilities(network, data, tile_kji, compute):
         scores = probabilities if fusion is None else fusion.scores(probabilities, box)
         best = scores.topk(2, dim=0)
         dense[box] = best.indices[0].to(torch.uint8).cpu().numpy()

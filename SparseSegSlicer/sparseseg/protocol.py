@@ -126,7 +126,7 @@ class Progress(Event):
     """How far it is; also the heartbeat, at least every 2 s. `estimate` maps segment IDs to Dice on held-out annotation."""
 
     kind: ClassVar[str] = "progress"
-    stage: str  # opening, prior, training, estimating, predicting, saving
+    stage: str  # opening, starting, prior, training, estimating, predicting, saving
     step: int
     seconds: float
     eta_seconds: float | None

@@ -12,7 +12,7 @@ import itertools
 import math
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -34,9 +34,11 @@ _PLANES = {  # LPS axis of slices, columns and rows; whether rows run against th
 _LPS_AXIS = {plane: row[0] for plane, row in _PLANES.items()}
 _MAX_SIDE = 512  # pixels of a picture; larger slices are averaged down to it, which keeps the file small
 _PICTURE = (400.0, 460.0)  # units that a picture may be wide and high
-_ANNOTATED = 0.05  # of the best annotated slice's cover makes a slice an annotated one: crossing slices leave only lines
-_WORTH_SEEING = 0.1  # of the fullest slice's segment voxels
+_ANNOTATED = 0.05  # of the best annotated slice's cover makes a slice an annotated one ...
+_SURELY = 0.5  # ... and this much in any case; below that it must stand out from the others along its axis, which slabs may cross
+_WORTH_SEEING = 0.2  # of the fullest slice's segment voxels
 _SAME = 0.005  # Dice; less apart is "about the same"
+_DASH, _MINUS, _CROSS = "\u2013", "\u2212", "\u00d7"
 _LINES = {  # chart colour and dash pattern (for black-and-white prints), and the name in the legend
     "cross_entropy": ("#1769aa", "", "cross-entropy"),
     "dice": ("#c2570c", "6 3", "Dice loss"),
@@ -44,6 +46,7 @@ _LINES = {  # chart colour and dash pattern (for black-and-white prints), and th
     "network": ("#c2570c", "6 3", "network alone"),
     "prior": ("#6b7280", "2 3", "prior alone"),
 }
+_CHART = (560, 300, 52, 12, 12, 44)  # width, height, margins left, right, top, bottom
 _REASONS = {"budget": "time budget spent", "steps": "all steps done", "finish": "finished by the user", "predicted": "prediction only"}
 
 
@@ -147,7 +150,7 @@ def _finite(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None
 
 
-def _mean(values: Any) -> float | None:
+def _mean(values: Iterable[float | None]) -> float | None:
     known = [v for v in values if v is not None]
     return sum(known) / len(known) if known else None
 
@@ -175,8 +178,7 @@ def _verdict(rows: list[DiceRow]) -> str:
             text += f": {how} the prior alone, {mean.prior:.3f}"
     elif mean.estimate is not None:
         known = [(r.estimate, r.name) for r in segments if r.estimate is not None]
-        count = f"{len(known)} of {len(segments)} segments" if len(known) < len(segments) else f"{len(segments)} segments" if len(known) > 1 else "1 segment"
-        text = f"Estimated mean Dice <b>{mean.estimate:.3f}</b> over {count}, measured on held-out annotation"
+        text = f"Estimated mean Dice <b>{mean.estimate:.3f}</b> ({len(known)} of {len(segments)} segments), measured on held-out annotation"
     else:
         return "The quality of this result is unknown: there is no truth to compare with, and too little annotation to hold some out."
     lowest = min(known)
@@ -188,26 +190,26 @@ def _table(data: ReportInput, rows: list[DiceRow]) -> str:
     columns += [("Dice, prior alone", "prior"), ("Difference", "")] if columns and data.prior is not None else []
     columns += [("Estimate", "estimate")]
     head = "".join(f'<th scope="col">{name}</th>' for name, _ in columns)
-    swatches = [_swatch(_rgb(s.color)) for s in data.classes.segments]
+    swatches = [*(_swatch(_rgb(s.color)) for s in data.classes.segments), ""]
     lines = []
-    for row, swatch in itertools.zip_longest(rows, swatches, fillvalue=""):
-        cells = [_signed(row) if not field else _number(getattr(row, field), 3) for _, field in columns]  # type: ignore[union-attr]
-        cells.append(_number(row.volume_ml, 1) if row.volume_ml is not None else "")  # type: ignore[union-attr]
-        name = escape(row.name)  # type: ignore[union-attr]
-        lines.append(f'<tr><th scope="row">{swatch}{name}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
+    for row, swatch in zip(rows, swatches, strict=True):
+        cells = [_number(getattr(row, field), 3) if field else _difference(row) for _, field in columns]
+        cells.append("" if row.volume_ml is None else _number(row.volume_ml, 1))
+        lines.append(f'<tr><th scope="row">{swatch}{escape(row.name)}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
     scope = "Dice against the truth counts only voxels that the annotation leaves unlabelled. " if data.truth is not None else ""
     return (
-        f'<section><h2>Segments</h2>\n<div class="wide"><table class="numbers"><thead><tr><th scope="col">Segment</th>{head}<th scope="col">Volume, ml</th></tr></thead>\n'
-        f'<tbody>{"".join(lines)}</tbody></table></div>\n<p class="note">{scope}A dash: nothing to measure, or too few held-out voxels.</p></section>\n'
+        '<section><h2>Segments</h2>\n<div class="wide"><table class="numbers"><thead><tr>'
+        f'<th scope="col">Segment</th>{head}<th scope="col">Volume, ml</th></tr></thead>\n<tbody>{"".join(lines)}</tbody></table></div>\n'
+        f'<p class="note">{scope}A dash: nothing to measure, or too few held-out voxels.</p></section>\n'
     )
 
 
-def _signed(row: Any) -> str:
-    return "–" if row.result is None or row.prior is None else f"{row.result - row.prior:+.3f}".replace("-", "−")
+def _difference(row: DiceRow) -> str:
+    return _DASH if row.result is None or row.prior is None else f"{row.result - row.prior:+.3f}".replace("-", _MINUS)
 
 
 def _number(value: float | None, digits: int) -> str:
-    return "–" if value is None else f"{value:,.{digits}f}".replace(",", "\u202f")
+    return _DASH if value is None else f"{value:,.{digits}f}".replace(",", "\u202f")
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -216,13 +218,13 @@ def _number(value: float | None, digits: int) -> str:
 def choose_slices(data: ReportInput) -> list[Slice]:
     """For each orientation the best annotated slice, where there is one, and two with segments in them as far from annotation as possible."""
     labelled = np.asarray(data.annotation) > 0
-    covers = [_cover(labelled, axis) for axis in range(3)]
-    limit = _ANNOTATED * max(float(c.max()) for c in covers)
+    covers = _covers(labelled)
+    best = max(float(c.max()) for c in covers)
     chosen = []
     for plane in _PLANES:
         axis = data.geometry.plane_axis(plane)
         others = tuple(a for a in range(3) if a != axis)
-        seen = np.flatnonzero((covers[axis] > 0) & (covers[axis] >= limit))
+        seen = np.flatnonzero(_annotated(covers[axis], best))
         share, painted = labelled.mean(axis=others), (np.asarray(data.annotation) > 1).sum(axis=others)
         content = (np.asarray(data.dense) > 0).sum(axis=others)
         first = int(seen[painted[seen].argmax()]) if len(seen) else int(content.argmax())
@@ -233,22 +235,23 @@ def choose_slices(data: ReportInput) -> list[Slice]:
     return chosen
 
 
-def _cover(labelled: np.ndarray, axis: int) -> np.ndarray:
-    """Share of each slice in fully labelled 2 x 2 squares: the lines that crossing slices leave hold none. Thin strokes alone: plain share."""
-    volume = np.moveaxis(labelled, axis, 0)
-    rows = volume[:, 1:] & volume[:, :-1]
-    squares = (rows[:, :, 1:] & rows[:, :, :-1]).mean(axis=(1, 2)) if min(volume.shape[1:]) > 1 else np.zeros(1)
-    return squares if squares.any() or _has_squares(labelled) else volume.mean(axis=(1, 2))
+def _annotated(cover: np.ndarray, best: float) -> np.ndarray:
+    return np.asarray((cover > 0) & (cover >= _ANNOTATED * best) & ((cover > 2 * np.median(cover)) | (cover >= _SURELY * best)))
 
 
-def _has_squares(labelled: np.ndarray) -> bool:
-    return any((pair[low] & pair[high]).any() for pair, low, high in _pairs(labelled))
+def _covers(labelled: np.ndarray) -> list[np.ndarray]:
+    """For each axis, how much of each slice is filled with labelled 2 x 2 squares: the lines that crossing slices leave hold none.
 
-
-def _pairs(labelled: np.ndarray) -> Any:
-    for a, b in ((0, 1), (0, 2), (1, 2)):
-        volume = np.moveaxis(labelled, (a, b), (0, 1))
-        yield volume[1:] & volume[:-1], np.s_[:, 1:], np.s_[:, :-1]
+    Plain shares of labelled voxels where all strokes are too thin for that.
+    """
+    squares = []
+    for axis in range(3):
+        volume = np.moveaxis(labelled, axis, 0)
+        rows = volume[:, 1:] & volume[:, :-1]
+        squares.append((rows[:, :, 1:] & rows[:, :, :-1]).sum(axis=(1, 2)) / volume[0].size)
+    if any(s.any() for s in squares):
+        return squares
+    return [labelled.mean(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
 
 
 def _farthest(content: np.ndarray, taken: np.ndarray, count: int) -> list[int]:
@@ -315,7 +318,8 @@ def outline(mask: np.ndarray) -> str:
     padded = np.pad(mask, 1).astype(np.int8)
     down, right = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1]
     steps: dict[tuple[int, int], list[tuple[int, int]]] = {}  # corner (x, y) -> moves away from it, the mask on the right hand
-    for change, sign, start, move in ((down, 1, (0, 0), (1, 0)), (down, -1, (1, 0), (-1, 0)), (right, 1, (0, 1), (0, -1)), (right, -1, (0, 0), (0, 1))):
+    sides = ((down, 1, (0, 0), (1, 0)), (down, -1, (1, 0), (-1, 0)), (right, 1, (0, 1), (0, -1)), (right, -1, (0, 0), (0, 1)))
+    for change, sign, start, move in sides:
         for y, x in np.argwhere(change == sign).tolist():
             steps.setdefault((x + start[0], y + start[1]), []).append(move)
     loops = []
@@ -347,10 +351,14 @@ def _overlays(data: ReportInput) -> str:
             figures.append(f"<h3>{plane.capitalize()}</h3>\n")
         figures.append(_figure(data, chosen, window, f"p{number}"))
     return (
-        f'<section><h2>Slices</h2>\n<p class="legend">{"".join(legend)}</p>\n{"".join(figures)}<p class="note">Radiological display: the letters at '
-        "the edges tell patient right, left, anterior, posterior, superior, inferior. Slice numbers count from 0; positions are of the slice's centre. "
-        f"Black and white: {window[0]:.4g} and {window[1]:.4g}.</p></section>\n"
+        f'<section><h2>Slices</h2>\n<p class="legend">{"".join(legend)}</p>\n{"".join(figures)}'
+        '<p class="note">Radiological display: the letters at the edges tell patient right, left, anterior, posterior, superior, inferior. Slice '
+        f"numbers count from 0; positions are of the slice's centre. Black is {_shown(window[0])}, white {_shown(window[1])}.</p></section>\n"
     )
+
+
+def _shown(value: float) -> str:
+    return f"{value:.4g}".replace("-", _MINUS)
 
 
 def _figure(data: ReportInput, chosen: Slice, window: tuple[float, float], name: str) -> str:
@@ -362,12 +370,12 @@ def _figure(data: ReportInput, chosen: Slice, window: tuple[float, float], name:
     size = f'width="{grey.shape[1] * factor}" height="{grey.shape[0] * factor}"'
     picture = f'<image id="{name}" {size} preserveAspectRatio="none" href="data:image/png;base64,{uri}"/>'
     again = f'<use href="#{name}"/>'
-    strokes = f'<path class="background" d="{outline(flat["annotation"] == 1)}"/>' + _segments(flat["annotation"], data.classes, 1)
+    strokes = _path(flat["annotation"] == 1, 'class="background"') + _segments(flat["annotation"], data.classes, 1)
     result = _segments(flat["dense"], data.classes, 0)
     views = [("Annotation", picture + strokes), ("Result", f'{again}<g id="{name}r">{result}</g>')]
     if "truth" in flat:
-        lines = "".join(f'<path d="{outline(flat["truth"] == c)}"/>' for c in range(1, len(data.classes) + 1) if (flat["truth"] == c).any())
-        truth = f'<g class="halo"><use href="#{name}t"/></g><g class="truth"><g id="{name}t">{lines}</g></g>'
+        lines = "".join(_path(flat["truth"] == c) for c in range(1, len(data.classes) + 1))
+        truth = f'<g class="halo"><use href="#{name}t"/></g><g class="truth"><g id="{name}t" fill="none">{lines}</g></g>'
         views.append(("Truth over the result", f'{again}<g class="plain"><use href="#{name}r"/></g>{truth}'))
     shape = flat["dense"].shape
     cells = "".join(f"<div>{_view(data.geometry, chosen.plane, shape, content, label)}<p>{label}</p></div>" for label, content in views)
@@ -383,16 +391,18 @@ def _view(geometry: Geometry, plane: str, shape: tuple[int, ...], content: str, 
     letters = "".join(f'<text x="{x:.1f}" y="{y:.1f}">{letter}</text>' for letter, (x, y) in zip(_PLANES[plane][4], places, strict=True))
     return (
         f'<svg class="view" viewBox="0 0 {width:.2f} {height:.2f}" role="img" aria-label="{plane} slice, {label.lower()}">'
-        f'<g transform="scale({width_mm * unit:.6g} {height_mm * unit:.6g})">{content}</g>{letters}</svg>'
+        f'<g fill-opacity=".35" stroke-width="1.4" transform="scale({width_mm * unit:.6g} {height_mm * unit:.6g})">{content}</g>{letters}</svg>'
     )
 
 
 def _segments(labels: np.ndarray, classes: ClassTable, offset: int) -> str:
-    paths = []
-    for value, segment in enumerate(classes.segments, start=1 + offset):
-        if (mask := labels == value).any():
-            paths.append(f'<path fill="{_rgb(segment.color)}" stroke="{_rgb(segment.color)}" d="{outline(mask)}"/>')
-    return "".join(paths)
+    colors = [_rgb(s.color) for s in classes.segments]
+    return "".join(_path(labels == c + offset, f'fill="{color}" stroke="{color}"') for c, color in enumerate(colors, start=1))
+
+
+def _path(mask: np.ndarray, look: str = "") -> str:
+    """The style that cannot be inherited stands in the path itself: what <use> repeats does not see selectors of its new place."""
+    return f'<path vector-effect="non-scaling-stroke" {look} d="{outline(mask)}"/>' if mask.any() else ""
 
 
 def _grey(values: np.ndarray, window: tuple[float, float]) -> tuple[np.ndarray, int]:
@@ -410,10 +420,9 @@ def _caption(geometry: Geometry, chosen: Slice) -> str:
     centre = [chosen.index if n == chosen.axis else (shape[n] - 1) / 2 for n in range(3)]
     position = float((geometry.matrix @ [*centre[::-1], 1])[_LPS_AXIS[chosen.plane]])
     letter = _PLANES[chosen.plane][5][position >= 0]
-    if chosen.far_mm is None:
-        state = "not annotated in this orientation"
-    else:
-        state = "<b>annotated</b>" if chosen.far_mm == 0 else f"<b>unseen</b>, {chosen.far_mm:.4g} mm from the nearest annotated slice"
+    state = "not annotated in this orientation" if chosen.far_mm is None else "<b>annotated</b>"
+    if chosen.far_mm:
+        state = f"<b>unseen</b>, {chosen.far_mm:.4g} mm from the nearest annotated {chosen.plane} one"
     if chosen.labelled and chosen.far_mm != 0:
         state += f"; {max(0.1, 100 * chosen.labelled):.2g} % of it annotated, where other annotation crosses it"
     return f"{chosen.plane.capitalize()}, slice {chosen.index} of 0 to {shape[chosen.axis] - 1}, {letter} {abs(position):.1f} mm: {state}"
@@ -428,3 +437,196 @@ def _swatch(color: str) -> str:
 
 
 # -- curves ------------------------------------------------------------------------------------------------------------
+
+
+def _curves(run: dict[str, Any]) -> str:
+    history = [{**entry, "seconds": at} for entry, at in zip(run.get("history") or [], _elapsed(run.get("history") or []), strict=True)]
+    losses, held_out = _lines(history, "loss", ("cross_entropy", "dice")), _lines(history, "held_out", ("fused", "network", "prior"))
+    charts = []
+    if losses:
+        charts.append(_chart("Loss while training", losses, log=_spread(losses) > 20))
+    if held_out:
+        charts.append(_chart("Mean Dice on held-out annotation", held_out, marks=True))
+    if not charts:
+        return ""
+    return f'<section><h2>Training</h2>\n<div class="charts">{"".join(charts)}</div></section>\n'
+
+
+def _elapsed(history: list[dict[str, Any]]) -> list[float]:
+    """Seconds of training so far: a correction or a further run sets the run's clock back, not this one."""
+    at, before, total = [], 0.0, 0.0
+    for entry in history:
+        now = float(entry["seconds"])
+        total += now - before if now >= before else 0.0
+        before = now
+        at.append(total)
+    return at
+
+
+def _lines(history: list[dict[str, Any]], key: str, names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+    """(seconds, value) of each named quantity that the history has, thinned to some hundred points by averaging."""
+    lines = {}
+    for name in names:
+        points = [(e["seconds"], float(e[key][name])) for e in history if key in e and _finite(e[key].get(name)) is not None]
+        chunk = math.ceil(len(points) / 400)
+        if points:
+            lines[name] = [tuple(np.mean(points[n : n + chunk], axis=0).tolist()) for n in range(0, len(points), chunk)]
+    return lines
+
+
+def _spread(lines: dict[str, list[tuple[float, float]]]) -> float:
+    values = [y for points in lines.values() for _, y in points]
+    return max(values) / min(values) if min(values) > 0 else 0.0
+
+
+def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
+    """About `count` round numbers (1, 2 or 5 times a power of ten apart), the first <= low and the last >= high."""
+    if not high > low:
+        high = low + 1.0
+    rough = (high - low) / count
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
+    return [round(n * step, 12) for n in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    steps = [m * 10.0**p for p in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1) for m in (1, 2, 5)]
+    first, last = max(s for s in steps if s <= low * 1.001), min(s for s in steps if s >= high * 0.999)
+    ticks = [s for s in steps if first <= s <= last]
+    return ticks if len(ticks) <= 8 else [t for t in ticks if t in (first, last) or math.isclose(t, 10.0 ** round(math.log10(t)))]
+
+
+def _chart(title: str, lines: dict[str, list[tuple[float, float]]], log: bool = False, marks: bool = False) -> str:
+    """One SVG chart over the time of training."""
+    width, height, left, right, top, bottom = _CHART
+    longest = max(x for points in lines.values() for x, _ in points)
+    unit, name = (60.0, "minutes") if longest > 300 else (1.0, "seconds")
+    values = [y for points in lines.values() for _, y in points]
+    ticks_x = nice_ticks(0, longest / unit, 6)
+    if log:
+        ticks_y = _log_ticks(min(values), max(values))
+    else:
+        low, high = (max(0.0, min(values) - 0.05), min(1.0, max(values) + 0.05)) if marks else (min(0.0, *values), max(values))
+        ticks_y = nice_ticks(low, high)
+    scale = math.log if log else float
+
+    def place(x: float, y: float) -> tuple[float, float]:
+        up = (scale(y) - scale(ticks_y[0])) / (scale(ticks_y[-1]) - scale(ticks_y[0]))
+        return left + (width - left - right) * x / ticks_x[-1], height - bottom - (height - top - bottom) * up
+
+    parts = _grid(ticks_x, ticks_y, place)
+    keys = []
+    for key, points in lines.items():
+        color, dash, label = _LINES[key]
+        places = [place(x / unit, y) for x, y in points]
+        look = f'class="line" stroke="{color}" stroke-dasharray="{dash}"'
+        parts.append(f'<path {look} d="M{"L".join(f"{x:.1f} {y:.1f}" for x, y in places)}"/>')
+        parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>' for x, y in places if marks or len(places) == 1]
+        keys.append(f'<span><svg class="key" viewBox="0 0 28 10" aria-hidden="true"><path {look} d="M0 5H28"/></svg>{label}</span>')
+    what = f"{name} of training" + (", loss on a logarithmic scale" if log else "")
+    axis = f'<text class="x" x="{(left + width - right) / 2}" y="{height - 6}">{what}</text>'
+    return (
+        f'<figure class="chart"><figcaption><b>{title}</b></figcaption><p class="legend">{"".join(keys)}</p>'
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{title}">{"".join(parts)}{axis}</svg></figure>'
+    )
+
+
+def _grid(ticks_x: list[float], ticks_y: list[float], place: Callable[[float, float], tuple[float, float]]) -> list[str]:
+    width, height, left, right, top, bottom = _CHART
+    parts = []
+    for tick in ticks_y:
+        y = place(0, tick)[1]
+        parts.append(f'<path class="grid" d="M{left} {y:.1f}H{width - right}"/><text class="y" x="{left - 7}" y="{y:.1f}">{tick:g}</text>')
+    for tick in ticks_x:
+        x = place(tick, ticks_y[0])[0]
+        line = f'<path class="grid" d="M{x:.1f} {top}V{height - bottom}"/>'
+        parts.append(f'{line}<text class="x" x="{x:.1f}" y="{height - bottom + 17}">{tick:g}</text>')
+    return parts
+
+
+# -- the run -----------------------------------------------------------------------------------------------------------
+
+
+def _run_table(data: ReportInput) -> str:
+    run = data.run
+    order = f"(k {_CROSS} j {_CROSS} i)"
+    training = (_amount(run, "steps", "{:,} steps"), _amount(run, "seconds", "{:.1f} s"), _REASONS.get(str(run.get("reason")), run.get("reason")))
+    values = {
+        "Device": f" {_DASH} ".join(str(run[k]) for k in ("device", "why") if run.get(k)),
+        "Precision": run.get("precision"),
+        "Network": _network(run.get("network") or {}),
+        "Patch": f"{_times(run['patch_kji'])} voxels {order}, {run.get('batch', 1)} a step" if run.get("patch_kji") else None,
+        "Training": ", ".join(str(t) for t in training if t),
+        "Timings": ", ".join(f"{name} {seconds:.2f} s" for name, seconds in (run.get("timings") or {}).items()),
+        "Trust in the network": ", ".join(f"{name} {t:.2g}" for name, t in zip(data.classes.names, (run.get("trust") or [])[1:], strict=False)),
+        "Volume": f"{_times(data.geometry.shape_kji)} voxels of {_times(data.geometry.spacing_kji_mm)} mm {order}",
+        "Annotation": run.get("annotation"),
+        "Settings": ", ".join(f"{name} {value}" for name, value in (run.get("settings") or {}).items()),
+        "Engine": f"SparseSegSlicer {run.get('engine_version', __version__)}",
+    }
+    rows = "".join(f'<tr><th scope="row">{name}</th><td>{escape(str(value))}</td></tr>' for name, value in values.items() if value)
+    return f'<section><h2>Run</h2>\n<table class="run"><tbody>{rows}</tbody></table></section>\n'
+
+
+def _network(network: dict[str, Any]) -> str | None:
+    if not network:
+        return None
+    levels = len(network.get("kernels") or []) or "?"
+    text = f"3-D U-Net, width {network.get('width', '?')}, {levels} levels" + (", residual" if network.get("residual") else "")
+    return text + (f", {network['parameters']:,} parameters" if "parameters" in network else "")
+
+
+def _amount(run: dict[str, Any], key: str, form: str) -> str | None:
+    return None if run.get(key) is None else form.format(run[key])
+
+
+def _times(values: Sequence[float]) -> str:
+    return f" {_CROSS} ".join(f"{v:.4g}" if isinstance(v, float) else str(int(v)) for v in values)
+
+
+_CSS = """
+:root{color-scheme:light dark;--ink:#1b1f24;--soft:#5a6472;--line:#d5dae1;--paper:#fff;--band:#f5f7f9}
+@media (prefers-color-scheme:dark){:root{--ink:#e6e9ed;--soft:#a0a9b4;--line:#3a414a;--paper:#15181c;--band:#1e2328}}
+*{box-sizing:border-box}
+body{margin:0;background:var(--paper);color:var(--ink);font:16px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"Helvetica Neue",Arial,sans-serif}
+main{max-width:1160px;margin:0 auto;padding:32px 24px 48px}
+h1{font-size:1.7rem;line-height:1.25;margin:0 0 .5rem;overflow-wrap:anywhere}
+h2{font-size:1.2rem;margin:2.2rem 0 .6rem;padding-bottom:.3rem;border-bottom:1px solid var(--line)}
+h3{font-size:1rem;margin:1.3rem 0 .4rem}
+.verdict{font-size:1.15rem;margin:.2rem 0 .5rem}
+.note{color:var(--soft);font-size:.875rem;max-width:60rem;margin:.5rem 0}
+.wide{overflow-x:auto}
+table{border-collapse:collapse;font-variant-numeric:tabular-nums}
+th,td{text-align:left;vertical-align:top;padding:.38rem .9rem .38rem 0;border-bottom:1px solid var(--line);font-weight:400}
+thead th{color:var(--soft);font-size:.875rem;border-bottom-color:var(--soft)}
+.numbers th+th,.numbers td{text-align:right;padding-left:1.3rem;white-space:nowrap}
+.numbers tbody th{overflow-wrap:anywhere;min-width:9rem}
+.numbers tbody tr:last-child>*{font-weight:600;border-bottom:0}
+.run{font-size:.9rem}.run th{color:var(--soft);white-space:nowrap;padding-right:1.6rem}.run td{white-space:pre-line;overflow-wrap:anywhere}
+.swatch{width:12px;height:12px;margin-right:.5em;vertical-align:-1px;overflow:visible}.swatch rect{stroke:#6b7280;stroke-width:1}
+.legend{display:flex;flex-wrap:wrap;gap:.2rem 1.3rem;margin:.4rem 0;font-size:.875rem}
+.key{width:28px;height:10px;margin-right:.5em}
+figure{margin:0 0 1rem;break-inside:avoid}
+figcaption{font-size:.875rem;margin-top:.15rem}
+h2,h3,.legend{break-after:avoid}section>.note{break-before:avoid}
+.views{display:grid;grid-template-columns:repeat(auto-fit,minmax(0,1fr));grid-auto-flow:column;grid-auto-columns:1fr;gap:10px}
+.views p{margin:.1rem 0 0;color:var(--soft);font-size:.8rem;text-align:center}
+.view{display:block;width:100%;max-height:460px;background:#000}
+.view g{fill-rule:evenodd;stroke-linejoin:round}
+.view .background{fill:#9aa0a6;fill-opacity:.16;stroke:#c9ced4;stroke-width:.8;stroke-dasharray:3 3}
+.view .plain{stroke-opacity:0}
+.halo{stroke:#000;stroke-opacity:.55;stroke-width:3.2}
+.truth{stroke:#fff}
+.view text{fill:#ffe9a8;font-size:14px;font-weight:600;text-anchor:middle;dominant-baseline:central;paint-order:stroke;stroke:#000;stroke-width:2.5px}
+.charts{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1.5rem}
+.chart svg:not(.key){width:100%;height:auto;display:block}
+.chart text{fill:var(--soft);font-size:12px}.chart .x{text-anchor:middle}.chart .y{text-anchor:end;dominant-baseline:central}
+.grid{stroke:var(--line);stroke-width:1;fill:none}
+.line{fill:none;stroke-width:2;stroke-linejoin:round}
+@media print{
+:root{--ink:#000;--soft:#444;--line:#bbb;--paper:#fff;color-scheme:light}
+*{print-color-adjust:exact;-webkit-print-color-adjust:exact}
+main{padding:0;max-width:none}body{font-size:10.5pt}.wide{overflow:visible}.charts{grid-template-columns:1fr 1fr}tr{break-inside:avoid}
+}
+@media (max-width:600px){main{padding:20px 12px}}
+"""

@@ -19,12 +19,12 @@ from .device import Compute, RunPlan
 from .errors import AnnotationError, DeviceError, InputError, JobError
 from .intensity import Intensity
 from .job import DENSE, MODEL, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, checked_slices
-from .patches import PatchSampler, TrainingVolume, to_device
-from .predict import Box, Fusion, predict, prior_belief, tile_probabilities
+from .patches import PatchSampler, TrainingVolume, WorkingGrid, to_device
+from .predict import Box, Fusion, Input, predict, prior_belief, tile_probabilities
 from .prior import Prior, compute_prior
 from .settings import Settings
 from .trainer import Trainer
-from .unet import Triple
+from .unet import Triple, UNet3d
 
 _HELD_OUT_SHARE = 0.4  # of the run that trains without the held-out annotation, where some is held out
 _ESTIMATE_AT = (0.2, 0.3, 1.0)  # of that part
@@ -43,7 +43,15 @@ class Host(Protocol):
 
     @property
     def finishing(self) -> bool: ...
-    def tick(self, stage: str, step: int = 0, fraction: float = 0.0, eta: float | None = None, loss: dict[str, float] | None = None, estimate: dict[str, float] | None = None) -> None: ...
+    def tick(
+        self,
+        stage: str,
+        step: int = 0,
+        fraction: float = 0.0,
+        eta: float | None = None,
+        loss: dict[str, float] | None = None,
+        estimate: dict[str, float] | None = None,
+    ) -> None: ...
     def preview(self, file: Path, source: str, step: int, revision: int) -> None: ...
     def warning(self, code: str, sentence: str, advice: str) -> None: ...
     def take_update(self) -> Callable[[Session], None] | None: ...
@@ -118,7 +126,7 @@ class Session:
         self.timings: dict[str, float] = {}
         self._prior: Prior | None = None
         self._trainer: Trainer | None = None
-        self._image: torch.Tensor | None = None
+        self._input: Input | None = None
         self._intensity: Intensity | None = None
         self._held_out: np.ndarray | None = None
         self._training_prior: Prior | None = None  # from the annotation without the held-out part
@@ -146,7 +154,7 @@ class Session:
         return session
 
     def close(self) -> None:
-        self._trainer = self._image = None
+        self._trainer = self._input = None
         self.job.close()
 
     # -- annotation ----------------------------------------------------------------------------------------------------
@@ -228,11 +236,11 @@ class Session:
         """The trainer of this run: the one still warm, the checkpoint's, an earlier model's weights, or a new one; with this run's labels."""
         saved = self._saved() if resume and self._trainer is None and start is None else None
         if self._trainer is None or not resume or start is not None:
-            self._load_image(start or saved)
             shape = self.job.record.geometry.shape_kji
             plan = device.plan_run(self.compute, self.spacing, shape, self.classes, self.settings)
             if start or saved:
                 plan = _with_network(plan, (start or saved), self.classes, shape, self.spacing)  # type: ignore[arg-type]
+            self._load_image(plan, start or saved)
             self._trainer = self._new_trainer(plan)
             self._estimated = False
             if start is not None:
@@ -266,13 +274,14 @@ class Session:
             self.host.warning("resumed", f"Training goes on from step {self._trainer.steps} of an earlier run.", "")
 
     def _new_trainer(self, plan: RunPlan) -> Trainer:
-        assert self._image is not None
-        empty = torch.zeros(tuple(self._image.shape), dtype=torch.uint8, device=self.compute.device)
-        volume = TrainingVolume(self._image, empty, empty)
+        assert self._input is not None
+        empty = torch.zeros(1, dtype=torch.uint8, device=self.compute.device)  # until _set_labels
+        volume = TrainingVolume(self._input.grid, self._input.image, empty, empty)
         nothing = PatchSampler(self.labels.labels, self.labels.weights, self.classes)
-        return Trainer(self.compute, plan, volume, nothing, Augmenter(self.spacing, mirror=self.settings.mirror), self.settings)
+        augmenter = Augmenter(self._input.grid.spacing(self.spacing), mirror=self.settings.mirror)
+        return Trainer(self.compute, plan, volume, nothing, augmenter, self.settings)
 
-    def _load_image(self, model: checkpoint.Checkpoint | None) -> None:
+    def _load_image(self, plan: RunPlan, model: checkpoint.Checkpoint | None) -> None:
         image = self.job.image()
         if model is not None:
             self._intensity = model.intensity
@@ -280,7 +289,8 @@ class Session:
             labelled = self.annotation is not None
             inside = np.asarray(image)[self.labels.labelled & (self.labels.labels > 0)] if labelled else np.empty(0)
             self._intensity = Intensity.fit(image, inside)
-        self._image = self._intensity.apply(image, self.compute.device)
+        grid = WorkingGrid(self.job.record.geometry.shape_kji, plan.grid_kji)
+        self._input = Input(self._intensity.apply(image, grid.shape_kji, self.compute.device), grid)
 
     @property
     def _holding(self) -> bool:
@@ -319,7 +329,9 @@ class Session:
             device.release_memory(self.compute.device)
             if smaller is not None:
                 trainer.replan(smaller)
-                self.host.warning("memory", f"{self.compute.name} ran out of memory; going on with patches of {_times(smaller.patch_kji)} voxels.", "")
+                self.host.warning(
+                    "memory", f"{self.compute.name} ran out of memory; going on with patches of {_times(smaller.patch_kji)} voxels.", ""
+                )
             else:
                 trainer = self._move_to_cpu()
 
@@ -329,8 +341,10 @@ class Session:
         assert self._trainer is not None
         state, average, plan = self._trainer.state(), _cpu_weights(self._trainer), self._trainer.plan
         self.compute = device.on_cpu(f"{self.compute.name} has too little free memory")
-        self.host.warning("device", f"Training goes on on the CPU: {self.compute.why}.", "Free memory on the graphics card and train again to be faster.")
-        self._load_image(None)
+        self.host.warning(
+            "device", f"Training goes on on the CPU: {self.compute.why}.", "Free memory on the graphics card and train again to be faster."
+        )
+        self._load_image(plan, None)
         self._trainer = self._new_trainer(plan)
         self._trainer.load_state(state, average)
         self._set_labels()
@@ -353,15 +367,13 @@ class Session:
     def _measure(self) -> None:
         """Network against prior on the held-out annotation: sets the estimate and the trust."""
         held = self._held_out
-        assert held is not None and self._trainer is not None and self._image is not None
-        box = _box_around(held, self._trainer.plan.patch_kji)
+        assert held is not None and self._trainer is not None and self._input is not None
         probabilities = np.zeros((self.classes, int(held.sum())), np.float32)
-        number = np.cumsum(held.reshape(-1), dtype=np.int64).reshape(held.shape)[box] - 1  # of each held-out voxel
-        wanted = held[box]
-        for tile, values in tile_probabilities(self._trainer.average, self._image[box], self._trainer.plan.patch_kji, self.compute, ([b.start for b in box], self._image.shape)):
-            chosen = wanted[tile]
+        number = np.cumsum(held.reshape(-1), dtype=np.int64).reshape(held.shape) - 1  # of each held-out voxel
+        for box, values in tile_probabilities(self._trainer.average, self._input, self._trainer.plan.patch_kji, self.compute, _box_around(held)):
+            chosen = held[box]
             if chosen.any():
-                probabilities[:, number[tile][chosen]] = values.cpu().numpy()[:, chosen]
+                probabilities[:, number[box][chosen]] = values.cpu().numpy()[:, chosen]
             self._tick("estimating")
         prior, truth = self._training_prior, self.labels.labels[held]
         assert prior is not None
@@ -370,7 +382,13 @@ class Session:
         self.estimate = {self.job.record.classes.segments[c - 1].id: round(v, 4) for c, v in by_class.items()}
         network = {c: estimate.dice(probabilities.argmax(0), truth, c) for c in by_class}
         alone = {c: estimate.dice(prior.label[held], truth, c) for c in by_class}
-        self.history.append({"seconds": self._clock.seconds, "step": self._trainer.steps, "held_out": {"fused": _mean(by_class), "network": _mean(network), "prior": _mean(alone)}})
+        self.history.append(
+            {
+                "seconds": self._clock.seconds,
+                "step": self._trainer.steps,
+                "held_out": {"fused": _mean(by_class), "network": _mean(network), "prior": _mean(alone)},
+            }
+        )
 
     def _end_holding(self) -> None:
         if not self._estimates_made:  # the user finished early
@@ -399,10 +417,14 @@ class Session:
         path = Path(model) if model else self.job.path(MODEL)
         loaded = checkpoint.load(path)
         if len(loaded.classes) != len(self.job.record.classes):
-            raise InputError(f"The model knows {len(loaded.classes)} segments, the job has {len(self.job.record.classes)}.", "Use the model's own table of segments.")
+            raise InputError(
+                f"The model knows {len(loaded.classes)} segments, the job has {len(self.job.record.classes)}.",
+                "Use the model's own table of segments.",
+            )
         network = loaded.build_network(self.compute.device)
-        image = loaded.intensity.apply(self.job.image(), self.compute.device)
-        dense, uncertainty = self._predicted(network, image, loaded.patch_kji, None, "predicting")
+        grid = _grid_of_model(loaded, self.job.record.geometry.shape_kji, self.spacing)
+        data = Input(loaded.intensity.apply(self.job.image(), grid.shape_kji, self.compute.device), grid, is_trained_on=False)
+        dense, uncertainty = self._predicted(network, data, loaded.patch_kji, None, "predicting")
         return self._outcome(dense, uncertainty, None, None, "predicted")
 
     def _outcome(self, dense: np.ndarray, uncertainty: np.ndarray, model: Path | None, report: Path | None, reason: str) -> Outcome:
@@ -413,21 +435,32 @@ class Session:
         labelled = self.annotation.labelled if self.annotation else None
         step = self._trainer.steps if self._trainer else 0
         trust = {segment: round(float(t), 3) for segment, t in zip(ids, self.trust[1:], strict=True)} if model else {}
-        return Outcome(result, uncertain, model, report, reason, step, self._clock.seconds, self.estimate if model else {}, trust, suggest.next_slices(uncertainty, labelled))
+        return Outcome(
+            result,
+            uncertain,
+            model,
+            report,
+            reason,
+            step,
+            self._clock.seconds,
+            self.estimate if model else {},
+            trust,
+            suggest.next_slices(uncertainty, labelled),
+        )
 
     def _predict_fused(self, stage: str) -> tuple[np.ndarray, np.ndarray]:
-        assert self._trainer is not None and self._image is not None
+        assert self._trainer is not None and self._input is not None
         start = time.monotonic()
-        dense, uncertainty = self._predicted(self._trainer.average, self._image, self._trainer.plan.patch_kji, Fusion(self.prior, self.trust), stage)
+        dense, uncertainty = self._predicted(self._trainer.average, self._input, self._trainer.plan.patch_kji, Fusion(self.prior, self.trust), stage)
         self._clock.reserved_s = self.timings["prediction"] = time.monotonic() - start
         uncertainty[self.labels.labelled] = 0
         return self._with_strokes(dense), uncertainty
 
-    def _predicted(self, network: Any, image: torch.Tensor, tile: Triple, fusion: Fusion | None, stage: str) -> tuple[np.ndarray, np.ndarray]:
+    def _predicted(self, network: UNet3d, data: Input, tile: Triple, fusion: Fusion | None, stage: str) -> tuple[np.ndarray, np.ndarray]:
         """predict(), with smaller tiles where memory runs out."""
         while True:
             try:
-                return predict(network, image, tile, self.compute, fusion, fusion is not None, lambda _: self._tick(stage))
+                return predict(network, data, tile, self.compute, fusion, lambda _: self._tick(stage))
             except (RuntimeError, MemoryError) as error:
                 if not device.is_out_of_memory(error) or max(tile) <= 2 * _MIN_SIDE:
                     raise
@@ -460,7 +493,7 @@ class Session:
 
     def _save_model(self, finished: bool) -> Path:
         trainer = self._trainer
-        assert trainer is not None and self._intensity is not None
+        assert trainer is not None and self._intensity is not None and self._input is not None
         state = {
             "trainer": trainer.state(),
             "trust": [float(t) for t in self.trust],
@@ -472,7 +505,15 @@ class Session:
             "revision": self.job.record.revision,
         }
         plan = trainer.plan
-        saved = checkpoint.Checkpoint(plan.network, _cpu_weights(trainer), self._intensity, self.job.record.classes, self.spacing, plan.patch_kji, state)
+        saved = checkpoint.Checkpoint(
+            plan.network,
+            _cpu_weights(trainer),
+            self._intensity,
+            self.job.record.classes,
+            self._input.grid.spacing(self.spacing),
+            plan.patch_kji,
+            state,
+        )
         return self.job.save_bytes(MODEL, saved.save)
 
     def _report(self, reason: str) -> Path:
@@ -486,6 +527,7 @@ class Session:
             "why": self.compute.why,
             "precision": str(self.compute.dtype)[6:],
             "network": {**trainer.plan.network.to_json(), "parameters": sum(p.numel() for p in trainer.network.parameters())},
+            "grid_kji": list(trainer.plan.grid_kji),
             "patch_kji": list(trainer.plan.patch_kji),
             "batch": trainer.plan.batch,
             "settings": self.settings.to_json(),
@@ -524,7 +566,9 @@ def training_labels(annotation: Annotation, labelled: np.ndarray, prior: Prior, 
 def check_image(image: np.ndarray) -> None:
     """Raises InputError for an image that nothing can be learned from."""
     if min(image.shape) < 2 or sorted(image.shape)[1] < _MIN_SIDE:
-        raise InputError(f"The image has {_times(image.shape)} voxels, too few for a 3-D network.", "It takes 2 slices and 8 voxels along the other axes.")
+        raise InputError(
+            f"The image has {_times(image.shape)} voxels, too few for a 3-D network.", "It takes 2 slices and 8 voxels along the other axes."
+        )
     low, high = np.inf, -np.inf
     for slab in image:  # slice by slice: the array may be memory-mapped and larger than memory
         low, high = min(low, float(slab.min())), max(high, float(slab.max()))
@@ -535,18 +579,22 @@ def check_image(image: np.ndarray) -> None:
 
 
 def _with_network(plan: RunPlan, model: checkpoint.Checkpoint, classes: int, shape_kji: Triple, spacing: tuple[float, float, float]) -> RunPlan:
-    """The model's network with this job's number of classes, and a patch that suits it."""
-    network = replace(model.network, classes=classes)
-    return replace(plan, network=network, patch_kji=device.patch_shape(spacing, shape_kji, network.multiple_kji, int(np.prod(plan.patch_kji))))
+    """The model's network with this job's number of classes, on the model's working grid, with a patch that suits both."""
+    network, grid = replace(model.network, classes=classes), _grid_of_model(model, shape_kji, spacing)
+    patch = device.patch_shape(model.spacing_kji_mm, grid.shape_kji, network.multiple_kji, int(np.prod(plan.patch_kji)))
+    return replace(plan, network=network, grid_kji=grid.shape_kji, patch_kji=patch)
 
 
-def _box_around(mask: np.ndarray, margin_kji: Triple) -> Box:
-    """The box that holds the mask, with half a patch around it for context."""
-    box = []
-    for axis in range(3):
-        places = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        box.append(slice(max(0, int(places[0]) - margin_kji[axis] // 2), min(mask.shape[axis], int(places[-1]) + 1 + margin_kji[axis] // 2)))
-    return (box[0], box[1], box[2])
+def _grid_of_model(model: checkpoint.Checkpoint, shape_kji: Triple, spacing: tuple[float, float, float]) -> WorkingGrid:
+    """The grid on which this volume has the spacing that the model was trained at."""
+    k, j, i = (max(1, round(n * own / wanted)) for n, own, wanted in zip(shape_kji, spacing, model.spacing_kji_mm, strict=True))
+    return WorkingGrid(shape_kji, (k, j, i))
+
+
+def _box_around(mask: np.ndarray) -> Box:
+    places = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
+    k, j, i = (slice(int(p[0]), int(p[-1]) + 1) for p in places)
+    return (k, j, i)
 
 
 def _cpu_weights(trainer: Trainer) -> dict[str, torch.Tensor]:

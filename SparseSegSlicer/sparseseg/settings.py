@@ -53,6 +53,7 @@ class Settings:
     patch_voxels: int = 0
     batch: int = 0
     residual: bool = False
+    full_resolution: bool = False  # never work on a coarser grid
     mirror: bool = False  # off unless asked: mirroring swaps left and right organs
     estimate: bool = True  # hold annotation out in the first part of the run, to measure quality and choose the trust in the network
 

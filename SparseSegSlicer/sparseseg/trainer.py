@@ -30,13 +30,17 @@ _CLIP_NORM = 5.0
 class Trainer:
     """Trains one network on one volume. `step` does one step; labels may be swapped between two steps."""
 
-    def __init__(self, compute: Compute, plan: RunPlan, volume: TrainingVolume, sampler: PatchSampler, augmenter: augment.Augmenter, settings: Settings) -> None:
+    def __init__(
+        self, compute: Compute, plan: RunPlan, volume: TrainingVolume, sampler: PatchSampler, augmenter: augment.Augmenter, settings: Settings
+    ) -> None:
         torch.manual_seed(settings.seed)
         self.compute, self.settings = compute, settings
         self.volume, self.sampler, self.augmenter = volume, sampler, augmenter
         self.network = UNet3d(plan.network).to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.network.parameters(), lr=settings.learning_rate, weight_decay=1e-4, fused=compute.device.type != "mps")
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=1e-4, fused=compute.device.type != "mps"
+        )
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
         self.rng = np.random.default_rng(settings.seed)
         self.steps = 0
@@ -110,7 +114,7 @@ class Trainer:
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
         patches = []
         for _ in range(self.plan.batch):
-            centre = self.sampler.draw(self.rng, self.plan.patch_kji)
+            centre = self.sampler.draw(self.rng, self.plan.patch_kji, self.volume.grid)
             patches.append(augment.take_patch(self.volume, self.augmenter.draw(self.rng, centre), self._offsets))
         images, labels, weights = zip(*patches, strict=True)
         return torch.stack(images).contiguous(memory_format=torch.channels_last_3d), torch.stack(labels), torch.stack(weights)
@@ -131,7 +135,9 @@ class Trainer:
             return
         self.bad_states += 1
         if self.bad_states > _MAX_BAD_STATES:
-            raise TrainingError("Training does not converge: the loss keeps becoming not-a-number.", "Check the image for extreme values, or lower the learning rate.")
+            raise TrainingError(
+                "Training does not converge: the loss keeps becoming not-a-number.", "Check the image for extreme values, or lower the learning rate."
+            )
         self.rate_factor /= 2
         self.network.load_state_dict(self._good["network"])
         self.average.load_state_dict(self._good["average"])

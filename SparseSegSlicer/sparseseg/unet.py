@@ -60,11 +60,13 @@ class NetworkPlan:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NetworkPlan:
-        as_triples = {name: tuple(tuple(int(v) for v in t) for t in data[name]) for name in ("pools", "kernels")}
-        return cls(int(data["classes"]), int(data["width"]), as_triples["pools"], as_triples["kernels"], bool(data["residual"]), int(data["in_channels"]))
+        pools, kernels = (tuple(_triple(t) for t in data[name]) for name in ("pools", "kernels"))
+        return cls(int(data["classes"]), int(data["width"]), pools, kernels, bool(data["residual"]), int(data["in_channels"]))
 
 
-def plan_network(spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], classes: int, width: int, depth: int, residual: bool = False) -> NetworkPlan:
+def plan_network(
+    spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], classes: int, width: int, depth: int, residual: bool = False
+) -> NetworkPlan:
     """Pools and kernels for a spacing and a volume: at each level, axes within twice the finest spacing are pooled, if enough voxels are left."""
     spacing, size = [float(s) for s in spacing_kji_mm], [float(n) for n in shape_kji]
     pools: list[Triple] = []
@@ -83,6 +85,11 @@ def plan_network(spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], clas
 def _kernel(spacing: Sequence[float]) -> Triple:
     k, j, i = (3 if s < 3 * min(spacing) else 1 for s in spacing)
     return (k, j, i)
+
+
+def _triple(values: Sequence[Any]) -> Triple:
+    k, j, i = values
+    return (int(k), int(j), int(i))
 
 
 class InstanceNorm(nn.Module):
@@ -127,7 +134,8 @@ class UNet3d(nn.Module):
         self.plan = plan
         widths = plan.widths
         self.encoder = nn.ModuleList(
-            Block(plan.in_channels if level == 0 else widths[level - 1], widths[level], kernel, plan.residual) for level, kernel in enumerate(plan.kernels)
+            Block(plan.in_channels if level == 0 else widths[level - 1], widths[level], kernel, plan.residual)
+            for level, kernel in enumerate(plan.kernels)
         )
         self.lift = nn.ModuleList(nn.Conv3d(widths[level + 1], widths[level], 1, bias=False) for level in range(len(plan.pools)))
         self.decoder = nn.ModuleList(ConvNormAct(2 * widths[level], widths[level], plan.kernels[level]) for level in range(len(plan.pools)))

@@ -20,7 +20,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, NoReturn
 
 from . import __version__
 from .errors import Cancelled, SparseSegError
@@ -57,11 +57,14 @@ _EXIT_AFTER_EOF_S = 10.0  # a step that does not end must not outlive the host
 _log = logging.getLogger("sparseseg")
 
 
-def main() -> int:
+def main() -> NoReturn:
     """Serve until `close` or the end of stdin; the exit code is 0 then."""
     out = _claim_stdout()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    return Worker(sys.stdin.buffer, out).serve()
+    code = Worker(sys.stdin.buffer, out).serve()
+    logging.shutdown()
+    # not sys.exit: the thread that waits on stdin holds its lock, which makes the interpreter abort while it shuts down
+    os._exit(code)
 
 
 def _claim_stdout() -> IO[str]:
@@ -69,7 +72,7 @@ def _claim_stdout() -> IO[str]:
     private = os.dup(1)
     os.dup2(2, 1)
     sys.stdout = sys.stderr
-    return open(private, "w", encoding="ascii", newline="\n")  # noqa: SIM115 - open as long as the process
+    return open(private, "w", encoding="ascii", newline="\n")
 
 
 class Worker:
@@ -113,6 +116,8 @@ class Worker:
             return
         self._answering, self._started = command.id, time.monotonic()
         self._finish, self._working = False, type(command)
+        if isinstance(command, Open | Train | Predict | Update):  # the heartbeat begins here
+            self._progress = Progress(command.id, self._revision, "opening" if isinstance(command, Open) else "starting", 0, 0.0, None, 0.0, {}, {})
         try:
             self._do(command)
         except Exception as error:  # the worker must survive anything that a command does
@@ -149,7 +154,6 @@ class Worker:
 
     def _open(self, command: Open) -> None:
         self._close_session()
-        self.tick("opening")  # the heartbeat goes on while torch loads
         from . import device
         from .session import Session
 
@@ -184,7 +188,13 @@ class Worker:
         return self._finish
 
     def tick(
-        self, stage: str, step: int = 0, fraction: float = 0.0, eta: float | None = None, loss: dict[str, float] | None = None, estimate: dict[str, float] | None = None
+        self,
+        stage: str,
+        step: int = 0,
+        fraction: float = 0.0,
+        eta: float | None = None,
+        loss: dict[str, float] | None = None,
+        estimate: dict[str, float] | None = None,
     ) -> None:
         """Note the progress and look at what the host wants. Raises Cancelled."""
         seconds = time.monotonic() - self._started
@@ -276,7 +286,11 @@ class Worker:
         if isinstance(error, SparseSegError):
             code, sentence, advice = error.code, error.sentence, error.advice
         elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-            code, sentence, advice = "memory", "There was not enough memory for this.", "Close other programs, crop the volume, or choose another device."
+            code, sentence, advice = (
+                "memory",
+                "There was not enough memory for this.",
+                "Close other programs, crop the volume, or choose another device.",
+            )
         else:
             code, sentence, advice = "internal", f"Unexpected failure: {type(error).__name__}: {error}", "Please report it with the job's log.txt."
             _log.error("unexpected failure", exc_info=error)
@@ -286,15 +300,15 @@ class Worker:
         line = encode(event)
         with self._write_lock:
             self._last_line = time.monotonic()
+            if self._events is not None and not isinstance(event, Progress):
+                with contextlib.suppress(OSError, ValueError):  # a full disk must not silence the worker
+                    self._events.write(line)
+                    self._events.flush()
             try:
                 self._stdout.write(line)
                 self._stdout.flush()
             except OSError:  # the host is gone
                 self._closing = True
-            if self._events is not None and not isinstance(event, Progress):
-                with contextlib.suppress(OSError, ValueError):
-                    self._events.write(line)
-                    self._events.flush()
 
     # -- threads -------------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ import math
 
 import numpy as np
 import pytest
+
 from sparseseg import prior
 from sparseseg.prior import compute_prior, grow, interpolate
 

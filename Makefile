@@ -1,0 +1,31 @@
+# Two commands do all on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint bench-engine clean
+
+demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case
+	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") --output demo-output
+
+test: lint  ## everything that CI runs
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench-engine: $(VENV)/bench.stamp  ## training speed against MONAI, prediction memory, weight map and prior times
+	$(BIN)/python Testing/benchmark/engine.py
+
+$(VENV)/bin/python:
+	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" || (echo "Python 3.11 to 3.13 is needed; set PYTHON=..." && exit 1)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[$*]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo-output build *.egg-info SparseSegSlicer/*.egg-info

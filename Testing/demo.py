@@ -1,0 +1,73 @@
+"""The main job on real data, as `make demo` runs it: a few annotated slices in, a dense segmentation and a report out."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cases import Case, annotate_slices, load_case, mni_case, score, spread_slices
+from sparseseg import cli, files, report
+from sparseseg.classes import BACKGROUND_TAG, Segment
+
+TIME_BUDGET_S = 150
+AXIAL_SLICES, OTHER_SLICES = 3, 1
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", type=Path, help="a folder with image.nii.gz or dicom/, truth.nii.gz and case.json")
+    parser.add_argument("--output", type=Path, default=Path("demo-output"))
+    parser.add_argument("--time-budget", type=float, default=TIME_BUDGET_S)
+    options = parser.parse_args()
+    case = load_case(options.case) if options.case else mni_case()
+    options.output.mkdir(parents=True, exist_ok=True)
+    annotation = few_slices(case)
+    labelled = 100 * np.count_nonzero(annotation) / annotation.size
+    print(f"{case.name}: {' x '.join(map(str, case.truth.shape))} voxels, {labelled:.1f} % of them annotated", flush=True)
+    image_file, annotation_file, dense_file = (options.output / name for name in ("image.nrrd", "annotation.seg.nrrd", "dense.seg.nrrd"))
+    files.write_volume(image_file, case.image, case.geometry)
+    background = Segment("Background", "Background", (0.4, 0.4, 0.4), {BACKGROUND_TAG: "1"})
+    files.write_annotation(annotation_file, annotation, case.geometry, replace(case.classes, background=background))
+    job = options.output / "job"
+    shutil.rmtree(job, ignore_errors=True)
+    start = time.monotonic()
+    command = [sys.executable, "-m", "sparseseg", "segment", str(image_file), str(annotation_file), "-o", str(dense_file)]
+    code = subprocess.run([*command, "--job", str(job), "--time-budget", str(options.time_budget)], check=False).returncode
+    if code:
+        return code
+    seconds = time.monotonic() - start
+    data = cli.report_input(job, case.name, case.truth)
+    report.write_report(options.output / "report.html", data)
+    print_table(case, annotation, np.array(data.dense), np.array(data.prior), seconds)
+    del data  # the arrays are memory-mapped files of the job
+    shutil.rmtree(job, ignore_errors=True)
+    print(f"\n{options.output / 'report.html'}: open it in a browser; {dense_file}: open it in 3D Slicer together with {image_file.name}")
+    return 0
+
+
+def few_slices(case: Case) -> np.ndarray:
+    """Three axial slices, and one coronal and one sagittal: enough to show every segment, two thousandths of a brain's slices."""
+    slices = []
+    for plane, count in (("axial", AXIAL_SLICES), ("coronal", OTHER_SLICES), ("sagittal", OTHER_SLICES)):
+        slices += spread_slices(case.truth, case.geometry.plane_axis(plane), count)
+    return annotate_slices(case.truth, slices)
+
+
+def print_table(case: Case, annotation: np.ndarray, dense: np.ndarray, prior: np.ndarray, seconds: float) -> None:
+    rows = list(zip(case.classes.names, score(dense, case.truth, annotation), score(prior, case.truth, annotation), strict=True))
+    rows.append(("mean", float(np.mean([r[1] for r in rows])), float(np.mean([r[2] for r in rows]))))
+    width = max(len(r[0]) for r in rows)
+    print(f"\nDice on unannotated voxels after {seconds:.0f} s\n{'':{width}}  result  prior alone")
+    for name, result, alone in rows:
+        print(f"{name:{width}}   {result:.3f}        {alone:.3f}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

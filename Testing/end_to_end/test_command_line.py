@@ -1,0 +1,337 @@
+"""The command line as a user types it, in processes of its own."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from phantoms import two_organs
+from sparseseg import files
+from sparseseg.classes import BACKGROUND_TAG, ClassTable, Segment
+from sparseseg.protocol import Error, Preview, Result, decode_event
+
+QUICK = ["--steps", "6", "--device", "cpu"]
+TERMINOLOGY = "Segmentation category and type - 3D Slicer General Anatomy list~SCT^85756007^Tissue~SCT^10200004^Liver~^^~Anatomic codes~^^~^^"
+
+
+def sparseseg(*arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "sparseseg", *map(str, arguments)], capture_output=True, encoding="utf-8", timeout=300, check=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def phantom():
+    return two_organs()
+
+
+@pytest.fixture
+def inputs(tmp_path, phantom):
+    """image and annotation files, in a folder with a space and accents."""
+    folder = tmp_path / "Žluť dir"
+    folder.mkdir()
+    segments = (
+        Segment("Segment_a", "Léber", (0.8, 0.2, 0.1), {"TerminologyEntry": TERMINOLOGY}),
+        Segment("Segment_b", "dark", (0.1, 0.2, 0.9)),
+    )
+    classes = ClassTable(segments, Segment("bg", "Background", (0.5, 0.5, 0.5), {BACKGROUND_TAG: "1"}))
+    files.write_volume(folder / "image.nrrd", phantom.image, phantom.geometry)
+    files.write_annotation(folder / "strokes.seg.nrrd", phantom.annotation, phantom.geometry, classes)
+    return folder
+
+
+def test_segment_writes_named_coloured_segments_and_all_that_was_asked_for(inputs, phantom):
+    before = {p: p.read_bytes() for p in inputs.iterdir()}
+    extra = ["--weights", inputs / "w.nii.gz", "--report", inputs / "r.html", "--save-model", inputs / "m.pt", "--job", inputs / "job"]
+    done = sparseseg("segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "dense.seg.nrrd", *QUICK, *extra)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == str(inputs / "dense.seg.nrrd")
+    assert "preview after" in done.stderr
+    header = sitk.ReadImage(str(inputs / "dense.seg.nrrd"))
+    assert header.GetMetaData("Segment0_ID") == "Segment_a"
+    assert TERMINOLOGY in header.GetMetaData("Segment0_Tags")
+    result = files.read_annotation(inputs / "dense.seg.nrrd", phantom.geometry)
+    assert [s.name for s in result.classes.segments] == ["Léber", "dark"]
+    assert [s.color for s in result.classes.segments] == [(0.8, 0.2, 0.1), (0.1, 0.2, 0.9)]
+    labelled = phantom.annotation > 1
+    np.testing.assert_array_equal(result.annotation[labelled], phantom.annotation[labelled])
+    weights = files.read_volume(inputs / "w.nii.gz").array
+    np.testing.assert_array_equal(weights > 0, phantom.annotation > 0)
+    assert "Léber" in (inputs / "r.html").read_text(encoding="utf-8")
+    assert (inputs / "job" / "dense.npy").exists()
+    assert {p: p.read_bytes() for p in before} == before  # inputs untouched
+
+
+def test_a_label_map_in_gives_a_label_map_out_on_the_same_grid(inputs, phantom):
+    sitk_image = sitk.GetImageFromArray(phantom.annotation)
+    sitk_image.CopyInformation(sitk.ReadImage(str(inputs / "image.nrrd")))
+    sitk.WriteImage(sitk_image, str(inputs / "labels.nii.gz"))
+    done = sparseseg("segment", inputs / "image.nrrd", inputs / "labels.nii.gz", "-o", inputs / "dense.nii.gz", *QUICK)
+    assert done.returncode == 0, done.stderr
+    dense = files.read_volume(inputs / "dense.nii.gz")
+    assert not dense.geometry.difference_from(phantom.geometry)
+    assert set(np.unique(dense.array)) <= {0, 1, 2}
+
+
+def test_json_prints_the_protocols_events_and_nothing_else(inputs):
+    done = sparseseg("segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "d.seg.nrrd", "--json", *QUICK)
+    assert done.returncode == 0
+    events = [decode_event(line) for line in done.stdout.splitlines()]
+    assert isinstance(events[-1], Result)
+    assert any(isinstance(e, Preview) for e in events)
+
+
+def test_the_same_seed_and_steps_give_the_same_result(inputs):
+    for name in ("a", "b"):
+        assert (
+            sparseseg("segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / f"{name}.nrrd", "--seed", "3", *QUICK).returncode
+            == 0
+        )
+    assert (inputs / "a.nrrd").read_bytes() == (inputs / "b.nrrd").read_bytes()
+
+
+def test_predict_and_start_from_use_a_saved_model(inputs, phantom):
+    model = inputs / "model.pt"
+    annotated = [inputs / "image.nrrd", inputs / "strokes.seg.nrrd"]
+    assert sparseseg("segment", *annotated, "-o", inputs / "a.seg.nrrd", "--save-model", model, "--steps", "80", "--device", "cpu").returncode == 0
+    done = sparseseg("predict", model, inputs / "image.nrrd", "-o", inputs / "p.seg.nrrd")
+    assert done.returncode == 0, done.stderr
+    result = files.read_annotation(inputs / "p.seg.nrrd", phantom.geometry)
+    assert [s.name for s in result.classes.segments] == ["Léber", "dark"]
+    agreement = (np.maximum(result.annotation, 1) - 1 == phantom.truth).mean()
+    assert agreement > (phantom.truth == 0).mean()
+    assert sparseseg("segment", *annotated, "-o", inputs / "b.seg.nrrd", "--start-from", model, *QUICK).returncode == 0
+
+
+def test_complete_slices_make_unpainted_voxels_background(inputs, phantom):
+    strokes = np.where(phantom.annotation > 1, phantom.annotation, 0).astype(np.uint8)
+    files.write_annotation(inputs / "organs.seg.nrrd", strokes, phantom.geometry, phantom.classes)
+    refused = sparseseg("segment", inputs / "image.nrrd", inputs / "organs.seg.nrrd", "-o", inputs / "d.nrrd", *QUICK)
+    assert refused.returncode == 2
+    assert "No background is labelled" in refused.stderr
+    for choice in ("auto", "axial:6,12,18"):
+        weights = inputs / "w.nrrd"
+        done = sparseseg(
+            "segment",
+            inputs / "image.nrrd",
+            inputs / "organs.seg.nrrd",
+            "-o",
+            inputs / "d.nrrd",
+            "--complete-slices",
+            choice,
+            "--weights",
+            weights,
+            *QUICK,
+        )
+        assert done.returncode == 0, done.stderr
+        np.testing.assert_array_equal(files.read_volume(weights).array > 0, phantom.annotation > 0)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
+def test_ctrl_c_keeps_the_best_result_so_far(inputs):
+    command = [sys.executable, "-m", "sparseseg", "segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "d.seg.nrrd"]
+    process = subprocess.Popen(
+        [*map(str, command), "--json", "--device", "cpu", "--time-budget", "600"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    for line in process.stdout:
+        if '"stage":"training"' in line and '"step":0' not in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert '"reason":"finish"' in out
+    assert (inputs / "d.seg.nrrd").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills")
+def test_a_worker_that_dies_is_exit_code_4_and_the_job_resumes(inputs):
+    job = inputs / "job"
+    command = [
+        sys.executable,
+        "-m",
+        "sparseseg",
+        "segment",
+        inputs / "image.nrrd",
+        inputs / "strokes.seg.nrrd",
+        "-o",
+        inputs / "d.seg.nrrd",
+        "--job",
+        job,
+    ]
+    process = subprocess.Popen(
+        [*map(str, command), "--json", "--device", "cpu", "--time-budget", "600"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    pid = 0
+    for line in process.stdout:
+        pid = pid or json.loads(line).get("pid", 0)
+        if '"stage":"training"' in line:
+            break
+    os.kill(pid, signal.SIGKILL)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 4
+    assert "ended unexpectedly" in out
+    assert not (inputs / "d.seg.nrrd").exists()
+    assert sparseseg(*command[3:], *QUICK).returncode == 0
+
+
+def test_doctor_runs_a_real_convolution_and_says_what_it_would_choose():
+    done = sparseseg("doctor")
+    assert done.returncode == 0
+    for word in ("torch", "TFLOP/s", "GiB free", "choice: "):
+        assert word in done.stdout
+    found = json.loads(sparseseg("doctor", "--json").stdout)
+    assert found["devices"][-1]["tflops"]["float32"] > 0
+
+
+def write(path, array, components=1):
+    image = sitk.GetImageFromArray(array, isVector=components > 1)
+    sitk.WriteImage(image, str(path))
+    return path
+
+
+def _broken_inputs(folder, phantom):
+    """name -> (IMAGE, ANNOTATION, further options, words of the sentence)."""
+    image, strokes = folder / "image.nrrd", folder / "strokes.seg.nrrd"
+    nan = phantom.image.astype(np.float32)
+    nan[0, 0, 0] = np.nan
+    (folder / "empty.nrrd").write_bytes(b"")
+    (folder / "foreign.nrrd").write_bytes(b"MZ" + bytes(500))
+    (folder / "short.nrrd").write_bytes(image.read_bytes()[:-2000])
+    (folder / "nodicom").mkdir()
+    labels = np.zeros_like(phantom.annotation)
+    no_background = np.where(phantom.annotation > 1, phantom.annotation, 0).astype(np.uint8)
+    gap = np.where(phantom.annotation == 2, 0, phantom.annotation).astype(np.uint8)
+
+    def map_of(name, array, **changes):
+        geometry = replace(phantom.geometry, **changes)
+        files.write_volume(folder / name, array, geometry)
+        return folder / name
+
+    shifted = [list(row) for row in phantom.geometry.ijk_to_lps]
+    shifted[0][3] += 7
+    torch.save({"format": "sparseseg-model", "version": 99}, folder / "future.pt")
+    (folder / "broken.pt").write_bytes(b"PK\x03\x04 nothing")
+    torch.save({"evil": Evil()}, folder / "evil.pt")
+    return {
+        "missing image": (folder / "no.nrrd", strokes, [], "no.nrrd"),
+        "empty file": (folder / "empty.nrrd", strokes, [], "empty"),
+        "foreign file": (folder / "foreign.nrrd", strokes, [], "foreign.nrrd"),
+        "truncated file": (folder / "short.nrrd", strokes, [], "short.nrrd"),
+        "folder without DICOM": (folder / "nodicom", strokes, [], "DICOM"),
+        "not a number": (write(folder / "nan.nrrd", nan), strokes, [], "not a number"),
+        "constant": (write(folder / "flat.nrrd", np.zeros((9, 9, 9), np.int16)), strokes, [], "same value"),
+        "2-D": (write(folder / "flat2d.nrrd", np.arange(64, dtype=np.int16).reshape(8, 8)), strokes, [], "2"),
+        "4-D": (write(folder / "time.nrrd", np.arange(4096, dtype=np.int16).reshape(8, 8, 8, 8)), strokes, [], "four"),
+        "colour": (write(folder / "rgb.nrrd", np.zeros((8, 8, 8, 3), np.uint8), 3), strokes, [], "olour"),
+        "one slice": (write(folder / "one.nrrd", np.arange(64, dtype=np.int16).reshape(1, 8, 8)), strokes, [], "slice"),
+        "no annotation": (image, map_of("none.nrrd", labels), [], ""),
+        "no background": (image, map_of("nobg.nrrd", no_background), [], "No background"),
+        "empty segment": (image, map_of("gap.nrrd", gap), [], "No voxel is painted in segment 1"),
+        "other grid": (image, map_of("moved.nrrd", phantom.annotation, ijk_to_lps=tuple(map(tuple, shifted))), [], "origin"),
+        "unknown background": (image, strokes, ["--background", "nobody"], "nobody"),
+        "no output folder": (image, strokes, ["-o", str(folder / "nowhere" / "d.nrrd")], "nowhere"),
+        "unknown suffix": (image, strokes, ["-o", str(folder / "d.xyz")], "xyz"),
+        "output is the input": (image, strokes, ["-o", str(strokes)], "overwritten"),
+        "slice outside": (image, strokes, ["--complete-slices", "axial:999"], "outside"),
+        "slices not understood": (image, strokes, ["--complete-slices", "axial:x"], "not understood"),
+        "wrong orientation": (image, strokes, ["--complete-slices", "oblique:1"], "oblique"),
+        "time budget": (image, strokes, ["--time-budget", "-3"], "time_budget_s"),
+        "model of the future": (image, strokes, ["--start-from", str(folder / "future.pt")], "version 99"),
+        "broken model": (image, strokes, ["--start-from", str(folder / "broken.pt")], "damaged"),
+        "model with code": (image, strokes, ["--start-from", str(folder / "evil.pt")], "code"),
+        "foreign job folder": (image, strokes, ["--job", str(folder)], "holds no job"),
+    }
+
+
+class Evil:
+    def __reduce__(self):
+        return (os.mkdir, ("evil-was-here",))
+
+
+CASES = [
+    "missing image", "empty file", "foreign file", "truncated file", "folder without DICOM", "not a number", "constant",
+    "2-D", "4-D", "colour", "one slice", "no annotation", "no background", "empty segment",
+    "other grid", "unknown background", "no output folder", "unknown suffix", "output is the input", "slice outside", "slices not understood",
+    "wrong orientation", "time budget", "model of the future", "broken model", "model with code", "foreign job folder",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_bad_input_is_one_clear_sentence_exit_code_2_and_nothing_written(name, inputs, phantom):
+    image, annotation, options, words = _broken_inputs(inputs, phantom)[name]
+    before = {p: p.read_bytes() for p in inputs.rglob("*") if p.is_file()}
+    done = sparseseg("segment", image, annotation, "-o", inputs / "d.seg.nrrd", *QUICK, *options, cwd=inputs)
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    message = [line for line in done.stderr.splitlines() if line.startswith("sparseseg: ")]
+    assert len(message) == 1, done.stderr
+    assert words in message[0]
+    assert {p: p.read_bytes() for p in inputs.rglob("*") if p.is_file()} == before
+
+
+def test_the_table_of_bad_inputs_is_complete(inputs, phantom):
+    assert sorted(CASES) == sorted(_broken_inputs(inputs, phantom))
+
+
+def test_a_bad_input_with_json_is_an_error_event(inputs):
+    done = sparseseg("segment", inputs / "no.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "d.nrrd", "--json")
+    assert done.returncode == 2
+    event = decode_event(done.stdout)
+    assert isinstance(event, Error)
+    assert (event.code, event.fatal) == ("input", True)
+
+
+def test_a_device_that_is_not_there_is_exit_code_3(inputs):
+    if torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    done = sparseseg("segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "d.nrrd", "--device", "cuda")
+    assert done.returncode == 3
+    assert "CUDA" in done.stderr
+
+
+def test_a_locked_job_is_refused(inputs, phantom):
+    from sparseseg.job import Job, JobRecord
+    from sparseseg.settings import Settings
+
+    with Job.create(inputs / "job", phantom.image, phantom.annotation, JobRecord(phantom.geometry, phantom.classes, Settings())):
+        done = sparseseg("segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "d.nrrd", "--job", inputs / "job")
+    assert done.returncode == 2
+    assert f"process {os.getpid()}" in done.stderr
+
+
+def test_overlapping_strokes_are_counted_in_a_warning(inputs, phantom):
+    path = inputs / "overlap.seg.nrrd"
+    masks = [phantom.annotation == 1, phantom.annotation == 2, phantom.annotation == 3]
+    masks[1] |= masks[2] & (np.arange(phantom.image.shape[1])[None, :, None] < 20)
+    disputed = int((masks[1] & masks[2]).sum())
+    assert disputed
+    image = sitk.GetImageFromArray(np.stack(masks, -1).astype(np.uint8), isVector=True)
+    image.CopyInformation(sitk.ReadImage(str(inputs / "image.nrrd")))
+    for n, (segment, name) in enumerate((("bg", "Background"), ("a", "liver"), ("b", "spleen"))):
+        for key, value in {"ID": segment, "Name": name, "Color": "0.5 0.5 0.5", "LabelValue": "1", "Layer": str(n), "Tags": "|"}.items():
+            image.SetMetaData(f"Segment{n}_{key}", value)
+    sitk.WriteImage(image, str(path))
+    done = sparseseg("segment", inputs / "image.nrrd", path, "-o", inputs / "d.nrrd", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert f"{disputed} voxels are painted in both" in done.stderr
+
+
+@pytest.mark.parametrize("shape", [(8, 16, 16), (6, 64, 60)], ids=["tiny", "anisotropic"])
+def test_small_and_anisotropic_volumes_work(shape, tmp_path):
+    small = two_organs(shape)
+    spacing = (0.4, 0.4, 10.0) if shape[0] == 6 else (1, 1, 1)
+    geometry = replace(small.geometry, ijk_to_lps=tuple(map(tuple, np.diag([*spacing, 1.0]))))
+    files.write_volume(tmp_path / "i.nrrd", small.image, geometry)
+    files.write_volume(tmp_path / "a.nrrd", small.annotation, geometry)
+    start = time.monotonic()
+    done = sparseseg("segment", tmp_path / "i.nrrd", tmp_path / "a.nrrd", "-o", tmp_path / "d.nrrd", *QUICK)
+    assert done.returncode == 0, done.stderr
+    assert time.monotonic() - start < 120

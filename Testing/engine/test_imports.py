@@ -1,0 +1,112 @@
+"""The walls: what may import what, and that the plain files leave the heavy packages alone."""
+
+import ast
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+import sparseseg
+
+PACKAGE = Path(sparseseg.__file__).parent
+# lowest first; a module may import those on the lines above, and those to its left
+LAYERS = [
+    ["__init__"],
+    ["errors"],
+    ["geometry", "classes", "settings"],
+    ["job", "protocol", "files", "dicomseg", "client"],
+    ["annotation"],
+    ["prior"],
+    ["unet"],
+    ["patches", "intensity", "loss", "device"],
+    ["augment", "predict", "trainer", "checkpoint"],
+    ["estimate", "suggest"],
+    ["report"],
+    ["session"],
+    ["worker", "doctor"],
+    ["cli"],
+    ["__main__"],
+]
+RANK = {name: (layer, place) for layer, names in enumerate(LAYERS) for place, name in enumerate(names)}
+TOP = (len(LAYERS), 0)
+PLAIN = ["errors", "geometry", "classes", "settings", "job", "protocol", "client", "annotation", "files"]
+HEAVY = ["torch", "slicer", "vtk", "qt", "ctk"]
+THIRD_PARTY = {"numpy": set(RANK), "SimpleITK": {"files", "dicomseg", "prior", "cli"}}
+WITH_TORCH = {"unet", "device", "intensity", "patches", "loss", "augment", "predict", "trainer", "checkpoint", "session", "doctor"}
+WITH_TORCH_IN_A_FUNCTION = {"worker", "cli"}  # they talk before the seconds that loading takes
+OPTIONAL_IN_A_FUNCTION = {"dicomseg": {"highdicom", "pydicom"}}
+
+
+def modules():
+    return sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def imports_of(name):
+    """(imported module of ours or None, top-level package or None, whether inside a function) for each import of a module."""
+    tree = ast.parse((PACKAGE / f"{name}.py").read_text(encoding="utf-8"))
+    inner = {id(n) for f in ast.walk(tree) if isinstance(f, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)) for n in ast.walk(f)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((None, alias.name.split(".")[0], id(node) in inner) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("sparseseg."):
+            yield node.module.split(".")[1], None, id(node) in inner
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield None, node.module.split(".")[0], id(node) in inner
+        elif isinstance(node, ast.ImportFrom):
+            names = (
+                [node.module]
+                if node.module
+                else [alias.name if alias.name in RANK or alias.name in modules() else "__init__" for alias in node.names]
+            )
+            yield from ((own.split(".")[0], None, id(node) in inner) for own in names)
+
+
+def test_every_module_has_its_place():
+    assert set(modules()) - set(RANK) == set(), "say in LAYERS where the new module belongs"
+
+
+@pytest.mark.parametrize("name", modules())
+def test_imports_go_down_only(name):
+    upward = [own for own, _, _ in imports_of(name) if own is not None and RANK.get(own, TOP) >= RANK.get(name, TOP)]
+    assert not upward, f"{name} imports {upward}"
+
+
+@pytest.mark.parametrize("name", modules())
+def test_third_party_packages_stay_where_they_belong(name):
+    allowed = {package for package, where in THIRD_PARTY.items() if name in where} | ({"torch"} if name in WITH_TORCH else set())
+    later = OPTIONAL_IN_A_FUNCTION.get(name, set()) | ({"torch"} if name in WITH_TORCH_IN_A_FUNCTION else set())
+    for _, package, inside in imports_of(name):
+        if package is not None and package not in {*sys.stdlib_module_names, "sparseseg"}:
+            assert package in allowed or (inside and package in later), f"{name} imports {package}"
+
+
+def test_the_lists_of_exceptions_name_modules_that_have_a_place():
+    assert WITH_TORCH | WITH_TORCH_IN_A_FUNCTION | set(OPTIONAL_IN_A_FUNCTION) | set(PLAIN) <= set(RANK)
+
+
+def loaded_by(start_python, code):
+    out, err = start_python(f"{code}\nimport json, sys\nsys.stdout.write(json.dumps(sorted(sys.modules)))").communicate(timeout=120)
+    assert out, err
+    return set(json.loads(out))
+
+
+def test_the_plain_files_leave_the_heavy_packages_unloaded(start_python):
+    there = [name for name in PLAIN if name in modules()]
+    assert len(there) >= 8
+    loaded = loaded_by(start_python, "".join(f"import sparseseg.{name}\n" for name in there))
+    assert {f"sparseseg.{name}" for name in there} <= loaded
+    assert not loaded & set(HEAVY)
+
+
+def test_the_command_line_and_the_worker_leave_them_unloaded_until_needed(start_python):
+    there = [name for name in ("cli", "worker") if name in modules()]
+    loaded = loaded_by(start_python, "".join(f"import sparseseg.{name}\n" for name in there))
+    assert not loaded & set(HEAVY)
+
+
+def test_the_whole_package_leaves_the_hosts_packages_unloaded(start_python):
+    there = [name for name in modules() if not name.startswith("__")]
+    loaded = loaded_by(start_python, "".join(f"import sparseseg.{name}\n" for name in there))
+    assert "torch" in loaded
+    assert not loaded & (set(HEAVY) - {"torch"})

@@ -1,0 +1,81 @@
+"""Real workers over real pipes."""
+
+import time
+
+import numpy as np
+import pytest
+
+from phantoms import make_job, two_organs
+from sparseseg.client import WorkerClient
+from sparseseg.protocol import Event, Open
+
+PATIENCE_S = 60.0  # for one event on a slow, busy machine; not a measure of speed
+
+
+class Talk:
+    """A worker and all that it said; `until` waits for the first event that fits."""
+
+    def __init__(self, **options):
+        self.client = WorkerClient(**options)
+        self.events: list[Event] = []
+
+    def until(self, kind, patience_s=PATIENCE_S, **wanted):
+        """The next event of this class whose fields are as wanted; earlier ones are kept in `events`."""
+        end = time.monotonic() + patience_s
+        while time.monotonic() < end:
+            event = self.client.wait(0.1)
+            if event is None:
+                continue
+            self.events.append(event)
+            if isinstance(event, kind) and all(getattr(event, name) == value for name, value in wanted.items()):
+                return event
+        raise AssertionError(f"no {kind.__name__} {wanted} in {patience_s} s; got {self.events[-5:]}\n{self.client.log}")
+
+    def open(self, folder):
+        from sparseseg.protocol import Ready
+
+        self.client.send(Open("open", str(folder), "cpu"))
+        return self.until(Ready, id="open")
+
+
+@pytest.fixture
+def start_talk():
+    talks = []
+
+    def start(**options):
+        talks.append(Talk(**options))
+        return talks[-1]
+
+    yield start
+    for talk in talks:
+        talk.client.kill()
+
+
+@pytest.fixture
+def talk(start_talk):
+    return start_talk()
+
+
+@pytest.fixture
+def phantom():
+    return two_organs()
+
+
+@pytest.fixture
+def job(tmp_path, phantom):
+    return make_job(tmp_path / "Žluť job dir", phantom)
+
+
+@pytest.fixture
+def correct(phantom):
+    """correct(folder, revision) -> name of a new annotation file in the job folder: one more slice of truth."""
+
+    def write(folder, revision):
+        annotation = phantom.annotation.copy()
+        index = 2 + revision
+        annotation[index] = phantom.truth[index] + 1
+        name = f"annotation-{revision:04d}.npy"
+        np.save(folder / name, annotation)
+        return name
+
+    return write
