@@ -21,6 +21,7 @@ from .unet import NetworkPlan, Triple, plan_network
 _PROBE_CHANNELS, _PROBE_SIZE, _PROBE_RUNS, _PROBE_SECONDS = 16, 48, 10, 2.0
 _TRAINING_BYTES_PER_VOXEL_AND_WIDTH = 90  # activations kept for the backward pass; rounded up from a measured peak in fp32
 _USEFUL_SHARE_OF_PEAK = 0.25  # of the probe's rate, which a whole training step reached on 2 CPU cores (norms and copies take the rest)
+_SHORTEST_HALVED = 16  # voxels
 _STEPS_WANTED = 250
 _GRID_PATCHES = 6  # a volume of more patches than this is worked on at a coarser grid: a network that sees little context learns slowly
 
@@ -218,12 +219,11 @@ def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], shape_kji: Seque
 def working_shape(spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], voxels: int) -> Triple:
     """The volume's grid, its finest axes halved until it has at most `voxels` voxels."""
     shape, spacing = [int(n) for n in shape_kji], [float(s) for s in spacing_kji_mm]
-    while math.prod(shape) > voxels:
-        axes = [a for a in range(3) if spacing[a] < 1.5 * min(spacing) and shape[a] >= 16]
-        if not axes:
-            break
-        for a in axes:
-            shape[a], spacing[a] = math.ceil(shape[a] / 2), spacing[a] * 2
+    while math.prod(shape) > voxels and max(shape) >= _SHORTEST_HALVED:
+        finest = min(s for s, n in zip(spacing, shape, strict=True) if n >= _SHORTEST_HALVED)
+        for a in range(3):
+            if spacing[a] < 1.5 * finest and shape[a] >= _SHORTEST_HALVED:
+                shape[a], spacing[a] = math.ceil(shape[a] / 2), spacing[a] * 2
     return _triple(shape)
 
 

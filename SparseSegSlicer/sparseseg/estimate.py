@@ -90,10 +90,12 @@ def choose_trust(probabilities: np.ndarray, belief: np.ndarray, truth: np.ndarra
     by_trust = {t: quality(np.full(classes, t, np.float32)) for t in TRUST_GRID}
     network_wins = by_trust[1.0] >= by_trust[0.0]
     allowed = [t for t in TRUST_GRID if t <= DEFAULT_TRUST or network_wins.mean() >= 0.5]
-    common = max(allowed, key=lambda t: by_trust[t].mean() - _DOUBT * abs(t - DEFAULT_TRUST))
-    trust = np.full(classes, common, np.float32)
-    for n, c in enumerate(counted):
-        best = max((t for t in TRUST_GRID if t <= DEFAULT_TRUST or network_wins[n]), key=lambda t: by_trust[t][n])
-        if by_trust[best][n] > by_trust[common][n] + _OWN_GAIN:
-            trust[c] = best
+    trust = np.full(classes, max(allowed, key=lambda t: by_trust[t].mean() - _DOUBT * abs(t - DEFAULT_TRUST)), np.float32)
+    for c, wins in zip(counted, network_wins, strict=True):
+        options = [np.where(np.arange(classes) == c, t, trust).astype(np.float32) for t in TRUST_GRID if t <= DEFAULT_TRUST or wins]
+        best = max(options, key=lambda option: quality(option).mean())
+        if quality(best).mean() > quality(trust).mean() + _OWN_GAIN / len(counted):
+            trust = best
+    if quality(trust).mean() < by_trust[0.0].mean() - _DOUBT * DEFAULT_TRUST:
+        trust = np.zeros(classes, np.float32)
     return trust, dict(zip(counted, (float(v) for v in quality(trust)), strict=True))

@@ -14,6 +14,7 @@ from torch import Tensor
 from .unet import Triple
 
 _SAMPLES = 200_000  # voxels looked at for percentiles
+_LARGEST = 1e30  # float32 has room for the arithmetic up to here
 _AIR_HU = -500  # CT in Hounsfield units goes below this; other images are scaled by their own percentiles
 
 
@@ -50,7 +51,7 @@ class Intensity:
         planes, scale = len(image), len(image) / shape_kji[0]
         for k in range(shape_kji[0]):
             first, last = int(k * scale), min(planes, math.ceil((k + 1) * scale - 1e-6))
-            slab = torch.from_numpy(np.asarray(image[first : max(last, first + 1)]).astype(np.float32)).to(device)
+            slab = torch.from_numpy(np.asarray(image[first : max(last, first + 1)]).astype(np.float32)).clamp_(-_LARGEST, _LARGEST).to(device)
             slab = torch.asinh(((slab - offset) * gain - self.centre) / self.scale).mean(0)
             result[k] = slab if slab.shape == shape_kji[1:] else F.adaptive_avg_pool2d(slab[None], shape_kji[1:])[0]
         return result

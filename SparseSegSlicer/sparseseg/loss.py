@@ -20,19 +20,24 @@ _SMOOTH = 1.0  # voxels
 
 def weighted_cross_entropy(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """logits (N, C, k, j, i) float, labels (N, k, j, i) int64, weights (N, k, j, i) float, >= 0 -> scalar. Zero where all weights are zero."""
-    per_voxel = F.cross_entropy(logits.float(), labels, reduction="none")
-    # where(), not a product: 0 x inf would be nan, and an unlabelled voxel must not reach the gradient
-    per_voxel = torch.where(weights > 0, per_voxel, torch.zeros((), device=logits.device))
+    per_voxel = F.cross_entropy(_blind(logits, weights), labels, reduction="none")
     return (per_voxel * weights).sum() / weights.sum().clamp_min(1e-8)
 
 
 def soft_dice_loss(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
     """Same arguments; 1 - mean Dice over the classes present among labelled voxels. Zero where nothing is labelled."""
     mask = weights.clamp_max(1.0).unsqueeze(1)
-    probabilities = torch.softmax(logits.float(), 1) * mask
+    probabilities = torch.softmax(_blind(logits, weights), 1) * mask
     truth = torch.zeros_like(probabilities).scatter_(1, labels.unsqueeze(1), mask.to(probabilities.dtype))
     both = torch.where(truth > 0, probabilities, torch.zeros((), device=logits.device)).sum((0, 2, 3, 4))
     sizes = probabilities.sum((0, 2, 3, 4)) + truth.sum((0, 2, 3, 4))
     present = (truth.sum((0, 2, 3, 4)) > 0).float()
     dice = (2 * both + _SMOOTH) / (sizes + _SMOOTH)
     return ((1 - dice) * present).sum() / present.sum().clamp_min(1.0)
+
+
+def _blind(logits: Tensor, weights: Tensor) -> Tensor:
+    """Logits in at least float32, with a constant where nothing is labelled: even a nan there reaches neither value nor gradient, and the
+    weight of 0 keeps the constant out of every sum."""
+    logits = logits if logits.dtype == torch.float64 else logits.float()
+    return torch.where(weights.unsqueeze(1) > 0, logits, torch.zeros((), dtype=logits.dtype, device=logits.device))

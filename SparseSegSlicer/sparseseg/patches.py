@@ -67,8 +67,8 @@ class PatchSampler:
         the volume as far as the patch fits."""
         places = self._strokes if rng.random() < self._stroke_share else self._by_class
         voxel = grid.to_working(np.array(np.unravel_index(rng.choice(places[rng.integers(len(places))]), self._shape)))
-        centre = [float(v) + rng.uniform(-0.25, 0.25) * p for v, p in zip(voxel, patch_kji, strict=True)]
-        k, j, i = (_clamped(c, p, n) for c, p, n in zip(centre, patch_kji, grid.shape_kji, strict=True))
+        moved = voxel + rng.uniform(-0.25, 0.25, 3) * patch_kji
+        k, j, i = (_centre(float(m), float(v), p, n) for m, v, p, n in zip(moved, voxel, patch_kji, grid.shape_kji, strict=True))
         return (k, j, i)
 
 
@@ -78,10 +78,12 @@ def _places_by_class(labels: np.ndarray, chosen: np.ndarray, classes: int) -> li
     return [part for c in range(classes) if len(part := places[values == c])]
 
 
-def _clamped(centre: float, patch: int, size: int) -> float:
-    if patch >= size:
-        return (size - 1) / 2
-    return float(np.clip(centre, (patch - 1) / 2, size - 1 - (patch - 1) / 2))
+def _centre(wanted: float, voxel: float, patch: int, size: int) -> float:
+    """The patch's centre along one axis: inside of the volume as far as it fits, and shifted by less than a voxel so that the patch's lattice
+    goes through the drawn voxel; on a coarse grid its label would often be stepped over."""
+    centre = (size - 1) / 2 if patch >= size else float(np.clip(wanted, (patch - 1) / 2, size - 1 - (patch - 1) / 2))
+    steps = voxel - (centre - (patch - 1) / 2)
+    return centre + steps - round(steps)
 
 
 def tile_starts(size: int, tile: int, overlap: int) -> list[int]:

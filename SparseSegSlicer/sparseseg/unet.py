@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 MAX_WIDTH = 320
 IN_CHANNELS = 4  # the image, and where each voxel lies in the volume (k, j, i)
+_POOLABLE = 8  # voxels that an axis must have to be halved
 Triple = tuple[int, int, int]
 
 
@@ -67,24 +68,27 @@ class NetworkPlan:
 def plan_network(
     spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], classes: int, width: int, depth: int, residual: bool = False
 ) -> NetworkPlan:
-    """Pools and kernels for a spacing and a volume: at each level, axes within twice the finest spacing are pooled, if enough voxels are left."""
+    """Pools and kernels for a spacing and a volume: at each level, those axes are pooled that lie within twice the finest spacing and have
+    voxels to spare. Axes too short to pool do not hold up the others."""
     spacing, size = [float(s) for s in spacing_kji_mm], [float(n) for n in shape_kji]
     pools: list[Triple] = []
-    kernels: list[Triple] = [_kernel(spacing)]
+    kernels: list[Triple] = [_kernel(spacing, size)]
     for _ in range(depth):
-        pool = [2 if s < 2 * min(spacing) and n >= 8 else 1 for s, n in zip(spacing, size, strict=True)]
-        if max(pool) == 1:
+        finest = min((s for s, n in zip(spacing, size, strict=True) if n >= _POOLABLE), default=None)
+        if finest is None:
             break
+        pool = [2 if s < 2 * finest and n >= _POOLABLE else 1 for s, n in zip(spacing, size, strict=True)]
         spacing = [s * p for s, p in zip(spacing, pool, strict=True)]
         size = [n / p for n, p in zip(size, pool, strict=True)]
-        pools.append((pool[0], pool[1], pool[2]))
-        kernels.append(_kernel(spacing))
+        pools.append(_triple(pool))
+        kernels.append(_kernel(spacing, size))
     return NetworkPlan(classes, width, tuple(pools), tuple(kernels), residual)
 
 
-def _kernel(spacing: Sequence[float]) -> Triple:
-    k, j, i = (3 if s < 3 * min(spacing) else 1 for s in spacing)
-    return (k, j, i)
+def _kernel(spacing: Sequence[float], size: Sequence[float]) -> Triple:
+    """1 across slices more than three times as thick as the finest axis that can still be pooled, else 3."""
+    finest = min((s for s, n in zip(spacing, size, strict=True) if n >= _POOLABLE), default=max(spacing))
+    return _triple([3 if s < 3 * finest else 1 for s in spacing])
 
 
 def _triple(values: Sequence[Any]) -> Triple:

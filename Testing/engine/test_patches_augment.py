@@ -85,10 +85,11 @@ def test_a_patch_lies_in_the_volume_and_holds_the_drawn_voxel(shape, patch, seed
     centre = PatchSampler(np.zeros(shape, np.uint8), weights, 1).draw(np.random.default_rng(seed), patch, own(shape))
     for c, p, n, v in zip(centre, patch, shape, voxel, strict=True):
         if p >= n:
-            assert c == (n - 1) / 2
+            assert abs(c - (n - 1) / 2) <= 0.5
         else:
-            assert (p - 1) / 2 <= c <= n - 1 - (p - 1) / 2
+            assert (p - 1) / 2 - 0.5 <= c <= n - 1 - (p - 1) / 2 + 0.5
         assert abs(v - c) <= p / 2
+        assert (v - c + (p - 1) / 2) % 1 == 0  # the drawn voxel is a point of the patch's lattice
 
 
 def test_a_seed_reproduces_the_centres():
