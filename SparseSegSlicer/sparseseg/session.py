@@ -210,10 +210,9 @@ class Session:
         self.settings = Settings.from_json({**self.job.record.settings.to_json(), **(overrides or {})})
         start = checkpoint.load(Path(start_from)) if start_from else None
         self._clock = Clock(self.settings)
-        self._make_prior()
         self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
         trainer = self._prepare(start, resume)
-        last_preview = last_saved = self._clock.seconds
+        last_preview = last_saved = time.monotonic()
         while self._clock.fraction(trainer.steps) < 1 and not self.host.finishing:
             trainer = self._safe_step()
             self._tick("training")
@@ -221,13 +220,12 @@ class Session:
                 update(self)
                 self._clock.take_back(_AFTER_UPDATE, trainer.steps)
             self._estimate_if_due()
-            now = self._clock.seconds
-            if now - last_preview > self._preview_interval() and not self._holding:
+            if time.monotonic() - last_preview > self._preview_interval() and not self._holding:
                 self._show_network()
-                last_preview = self._clock.seconds
-            if now - last_saved > _CHECKPOINT_EVERY_S:
+                last_preview = time.monotonic()
+            if time.monotonic() - last_saved > _CHECKPOINT_EVERY_S:
                 self._save_model(finished=False)
-                last_saved = self._clock.seconds
+                last_saved = time.monotonic()
         if self._holding:
             self._end_holding()
         return self._finish_training("finish" if self.host.finishing else "steps" if self.settings.steps else "budget")
