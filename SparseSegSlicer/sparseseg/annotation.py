@@ -6,8 +6,9 @@ loss altogether, and w > 0 where somebody did. Here
     w(x) = m(x) * N / (n_c ** b * sum_k n_k ** (1 - b)),        c = y(x)
 
 with n_c the labelled voxels of class c, N all labelled voxels, b the class balance (0: each voxel counts alike, 1: each class counts
-alike; the mean of w over labelled voxels is 1 for m = 1), and m(x) > 1 for corrections. Optionally a border term is added as in
-Ronneberger et al., U-Net, MICCAI 2015, eq. 2.
+alike), and m(x) > 1 for corrections. The factor after m is cut to 0.1..10: no class counts more than ten times, or less than a tenth of,
+the mean. Where nothing is cut and m = 1, w is 1 on average over the labelled voxels; nothing is scaled back after cutting. Optionally a
+border term is added to the finished w, as in Ronneberger et al., U-Net, MICCAI 2015, eq. 2.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from .settings import Settings
 
 UNLABELLED, STROKE, COMPLETE, CORRECTION = 0, 1, 2, 3  # where a label came from: the values of Annotation.origin
 _BALANCE_LIMIT = 10.0  # no class weighs more than this many times the mean: one stray voxel must not steer the network
+_FILLED = 1 / 6  # of a finished slice's segment voxels have all four neighbours in the slice painted; on lines up to two voxels wide none has
 _HOW_TO_LABEL_BACKGROUND = "Paint some voxels that belong to none of the segments in a segment named Background, or declare a slice complete."
 
 
@@ -75,40 +77,98 @@ def merge_strokes(
     """Several strokes, which may overlap, as one annotation map.
 
     strokes: (value, box, mask): the annotation value (1 background, 1 + c segment c), where the mask lies in the volume, and the bool mask.
-    Returns the annotation, (K, J, I) uint8, unlabelled where two values were painted, and the voxels so lost for each pair of values.
+    Returns the annotation, (K, J, I) uint8, unlabelled where two values were painted, and for each pair of values (the lower first) how
+    many voxels both claim. The order of the strokes changes neither, and a voxel counts once for a pair.
     """
     annotation = np.zeros(shape_kji, np.uint8)
-    disputed = []
-    overlaps: dict[tuple[int, int], int] = {}
+    places, claims = [], []  # flat index and value of every claim on a voxel that another value holds already
     for value, box, mask in strokes:
         view = annotation[box]
-        clash = mask & (view != 0) & (view != value)
-        if clash.any():
-            for other, count in enumerate(np.bincount(view[clash])):
-                if count:
-                    pair = (min(other, value), max(other, value))
-                    overlaps[pair] = overlaps.get(pair, 0) + int(count)
-            disputed.append((box, clash))
-        view[mask] = value
-    for box, clash in disputed:
-        annotation[box][clash] = UNLABELLED
-    return annotation, overlaps
+        taken = mask & (view != UNLABELLED)
+        view[mask & ~taken] = value
+        at = np.nonzero(taken & (view != value))
+        if len(at[0]):
+            index = tuple(inside + part.indices(n)[0] for inside, part, n in zip(at, box, shape_kji, strict=True))
+            places.append(np.ravel_multi_index(index, shape_kji))
+            claims.append(np.full(len(at[0]), value, np.int64))
+    if not places:
+        return annotation, {}
+    disputed = np.unique(np.concatenate(places))
+    held = annotation.reshape(-1)[disputed].astype(np.int64)
+    annotation.reshape(-1)[disputed] = UNLABELLED
+    return annotation, _pairs(np.concatenate([disputed, *places]), np.concatenate([held, *claims]))
+
+
+def _pairs(places: np.ndarray, values: np.ndarray) -> dict[tuple[int, int], int]:
+    """How often each two of the `values` stand at one of the `places`."""
+    place, value = np.divmod(np.unique(places * 256 + values), 256)  # sorted by place, then value; each claim once
+    counts: dict[tuple[int, int], int] = {}
+    for apart in range(1, len(place)):
+        same = place[apart:] == place[:-apart]
+        if not same.any():
+            break
+        pairs, voxels = np.unique(value[:-apart][same] * 256 + value[apart:][same], return_counts=True)
+        for pair, count in zip(pairs.tolist(), voxels.tolist(), strict=True):
+            counts[divmod(pair, 256)] = counts.get(divmod(pair, 256), 0) + count
+    return dict(sorted(counts.items()))
+
+
+def annotated_planes(labelled: np.ndarray, factor: float) -> tuple[tuple[int, int], ...]:
+    """Slices that were painted on as such, with lines or areas: they hold `factor` times more labelled voxels than the slices around them.
+
+    labelled: bool (K, J, I). What is painted on slices of other orientations crosses a slice as dots and lines, so a painted slice stands
+    out from the two on either side; neighbouring slices that are both painted are not found. Returns (axis, index).
+    """
+    return tuple((axis, index) for axis in range(3) for index in _peaks(_sums(labelled, axis), factor))
 
 
 def find_complete_slices(annotation: np.ndarray, axes: Sequence[int] = (0, 1, 2), factor: float = 4.0) -> tuple[tuple[int, int], ...]:
-    """Slices that somebody evidently segmented as a whole: `factor` times more segment voxels than the slices around them.
+    """Slices that somebody evidently segmented as a whole, so that what is unpainted there is background.
 
-    annotation: (K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c. Slices of other orientations cross each slice as lines, so a
-    painted slice stands out from the two on either side; neighbouring slices that are both painted are not found. Returns (axis, index).
+    annotation: (K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c. A voxel is inner where it and its four neighbours in the slice
+    are painted with segments. A slice is complete where
+
+    - its areas are filled: inner voxels are at least a sixth of its segment voxels, and `factor` times more than on the two slices on
+      either side (neighbouring slices that are both filled are not told from a thick stroke, and not found); and it does not stand out by
+      background painted on it, which would be needless on a complete slice;
+    - or every voxel of it is labelled, with a segment among them, and it stands out as in `annotated_planes`.
+
+    A wide stroke on one slice without background looks filled too: it is for the user to say that there are complete slices at all.
+    Returns (axis, index).
     """
-    painted = annotation > 1
+    painted, labelled = annotation > 1, annotation > 0
+    planes = annotated_planes(labelled, factor)
     found = []
     for axis in axes:
-        counts = painted.sum(axis=tuple(a for a in range(3) if a != axis))
-        padded = np.pad(counts, 2)
-        around = np.max([padded[:-4], padded[1:-3], padded[3:-1], padded[4:]], axis=0)
-        found += [(axis, int(index)) for index in np.flatnonzero((counts > 0) & (counts >= factor * np.maximum(around, 1)))]
+        segment, label, inner = _sums(painted, axis), _sums(labelled, axis), _sums(_inner(painted, axis), axis)
+        filled = {i for i in _peaks(inner, factor) if inner[i] >= _FILLED * segment[i]} - set(_peaks(label - segment, factor))
+        whole = {i for a, i in planes if a == axis and segment[i] and label[i] == annotation.size // len(label)}
+        found += [(axis, index) for index in sorted(filled | whole)]
     return tuple(found)
+
+
+def _sums(mask: np.ndarray, axis: int) -> np.ndarray:
+    """How many voxels of the mask lie on each slice along an axis."""
+    return np.count_nonzero(mask, axis=tuple(a for a in range(3) if a != axis))
+
+
+def _peaks(counts: np.ndarray, factor: float) -> list[int]:
+    """Where a count is `factor` times the highest of the two before and the two after it."""
+    padded = np.pad(counts, 2)
+    around = np.max([padded[:-4], padded[1:-3], padded[3:-1], padded[4:]], axis=0)
+    return [int(index) for index in np.flatnonzero((counts > 0) & (counts >= factor * np.maximum(around, 1)))]
+
+
+def _inner(mask: np.ndarray, axis: int) -> np.ndarray:
+    """The voxels whose four neighbours in the slice along `axis` are in the mask as they are; none at the volume's edge."""
+    inner = mask.copy()
+    for other in range(3):
+        if other != axis:
+            low, high = _neighbours(other)
+            inner[low] &= mask[high]
+            inner[high] &= mask[low]
+            inner[_slice(other, 0)] = inner[_slice(other, -1)] = False
+    return inner
 
 
 def build_annotation(
@@ -128,6 +188,7 @@ def build_annotation(
     """
     settings = settings or Settings()
     _check(annotation, classes, complete_slices)
+    annotation = np.ascontiguousarray(annotation)  # so that reshape(-1) below is a view of everything made from it
     origin = (annotation > 0).astype(np.uint8)
     for axis, index in complete_slices:
         view = origin[_slice(axis, index)]
@@ -150,9 +211,11 @@ def build_annotation(
 
 
 def add_border_weight(annotation: Annotation, spacing_kji_mm: Sequence[float], weight: float, width_mm: float) -> Annotation:
-    """Raise w by weight * exp(-d^2 / (2 width^2)), d the distance in mm to the nearest labelled voxel of another class that touches its own.
+    """The same annotation with weight * exp(-d^2 / (2 width^2)) added to w of every labelled voxel (Ronneberger et al. 2015, eq. 2).
 
-    Ronneberger et al. 2015, eq. 2, with one distance: strokes seldom show two borders. Distances are exact up to 3 widths, where it ends.
+    d: the distance in mm, between voxel centres, to the nearest border voxel of any class. A border voxel is a labelled voxel that shares a
+    face with a labelled voxel of another class, so it gets all of `weight` itself. The paper adds the distances to two borders; strokes
+    seldom show two. Distances are exact; from 3 widths on nothing is added. w is neither scaled nor cut afterwards.
     """
     labelled, labels = annotation.labelled, annotation.labels
     far = np.float32((3 * width_mm) ** 2)

@@ -57,7 +57,7 @@ class Checkpoint:
             network.load_state_dict(self.weights)
         except RuntimeError as error:
             raise ModelError("The model's weights do not fit its own description.", "Train a new model.") from error
-        return network.to(device, memory_format=torch.channels_last_3d).requires_grad_(False)  # type: ignore[call-overload,no-any-return]
+        return network.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
 
 
 def load(path: Path) -> Checkpoint:
@@ -86,7 +86,7 @@ def load(path: Path) -> Checkpoint:
             (int(patch[0]), int(patch[1]), int(patch[2])),
             data["training"],
         )
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path.name} is damaged ({error}).", "Train a new model.") from error

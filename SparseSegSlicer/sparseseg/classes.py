@@ -29,8 +29,12 @@ class Segment:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Segment:
-        r, g, b = data["color"]
-        return cls(data["id"], data["name"], (r, g, b), dict(data.get("tags", {})), dict(data.get("extra", {})))
+        """Raises InputError, KeyError, TypeError or ValueError where a part is missing or of another type."""
+        r, g, b = map(float, data["color"])
+        tags, extra = dict(data.get("tags", {})), dict(data.get("extra", {}))
+        if not all(isinstance(text, str) for text in (data["id"], data["name"], *tags, *tags.values(), *extra, *extra.values())):
+            raise InputError("A segment's ID, name, tags and further fields must be text.", "Make the job again.")
+        return cls(data["id"], data["name"], (r, g, b), tags, extra)
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,9 @@ class ClassTable:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> ClassTable:
+        """Raises InputError, KeyError, TypeError or ValueError where a part is missing or of another type."""
+        if not isinstance(data, dict):
+            raise InputError("The table of segments is no table.", "Make the job again.")
         background = data.get("background")
         rows = sorted(data["segments"], key=lambda row: row["value"])
         if [row["value"] for row in rows] != list(range(1, len(rows) + 1)):

@@ -22,8 +22,9 @@ _PROBE_CHANNELS, _PROBE_SIZE, _PROBE_RUNS, _PROBE_SECONDS = 16, 48, 10, 2.0
 _TRAINING_BYTES_PER_VOXEL_AND_WIDTH = 90  # activations kept for the backward pass; rounded up from a measured peak in fp32
 _USEFUL_SHARE_OF_PEAK = 0.25  # of the probe's rate, which a whole training step reached on 2 CPU cores (norms and copies take the rest)
 _SHORTEST_HALVED = 16  # voxels
-_STEPS_WANTED = 250
-_GRID_PATCHES = 6  # a volume of more patches than this is worked on at a coarser grid: a network that sees little context learns slowly
+_STEPS_WANTED = 100  # at least, in the time budget
+_LONGEST_STEP_S = 0.6  # so that a cancel is heard within a second
+_GRID_PATCHES = 4.5  # a volume of more patches than this is worked on at a coarser grid: a network that sees little context learns slowly
 
 
 @dataclass(frozen=True)
@@ -56,17 +57,19 @@ class RunPlan:
         return math.prod(self.patch_kji) * self.batch
 
     def halved(self) -> RunPlan | None:
-        """The next smaller plan after running out of memory: fewer patches, then smaller ones; None where nothing is left to halve."""
+        """The next smaller plan after running out of memory: fewer patches, then smaller ones; None where nothing is left to halve.
+
+        The side with the most multiples of the network's pooling is halved first; none gets below that multiple, or below 8 voxels.
+        """
         if self.batch > 1:
             return replace(self, batch=self.batch // 2)
-        multiple = self.network.multiple_kji
-        axis = max(range(3), key=lambda a: self.patch_kji[a] / multiple[a])
-        half = self.patch_kji[axis] // 2 // multiple[axis] * multiple[axis]
-        if half < max(multiple[axis], 8):
-            return None
-        patch = list(self.patch_kji)
-        patch[axis] = half
-        return replace(self, patch_kji=(patch[0], patch[1], patch[2]))
+        multiple, patch = self.network.multiple_kji, list(self.patch_kji)
+        for axis in sorted(range(3), key=lambda a: -patch[a] / multiple[a]):
+            half = patch[axis] // 2 // multiple[axis] * multiple[axis]
+            if half >= max(multiple[axis], 8):
+                patch[axis] = half
+                return replace(self, patch_kji=(patch[0], patch[1], patch[2]))
+        return None
 
 
 def usable_cores() -> int:
@@ -151,7 +154,7 @@ def choose(requested: str = "auto") -> Compute:
         try:
             compute = _tried(name)
         except DeviceError as error:
-            failures.append(error.sentence)
+            failures.append(error.sentence.rstrip("."))
             continue
         if compute.device.type != "cpu":
             return compute
@@ -176,7 +179,7 @@ def _tried(name: str) -> Compute:
             failure = str(error).splitlines()[0]
     if not rates:
         raise DeviceError(
-            f"{name} did not run a 3-D convolution ({failure})", f"Found here: {', '.join(candidates())}; `sparseseg doctor` says more."
+            f"{name} did not run a 3-D convolution ({failure}).", f"Found here: {', '.join(candidates())}; `sparseseg doctor` says more."
         )
     # half precision costs accuracy, so it must pay
     best = max(rates, key=lambda dtype: rates[dtype] * (1.3 if dtype == torch.float32 else 1.0))
@@ -207,10 +210,14 @@ def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], shape_kji: Seque
     network = plan_network(spacing_kji_mm, shape_kji, classes, width, depth, settings.residual)
     while not settings.width and network.width > 8 and _affordable_voxels(compute, network, settings) < 32**3:
         network = replace(network, width=network.width // 2)
-    wanted = settings.patch_voxels or min(_affordable_voxels(compute, network, settings), 128**3 if compute.is_cuda else 64**3)
+    largest = 128**3 if compute.is_cuda else 64**3
+    wanted = settings.patch_voxels or min(_affordable_voxels(compute, network, settings), largest)
     in_memory = int(0.5 * compute.free_bytes / (_TRAINING_BYTES_PER_VOXEL_AND_WIDTH * network.width))
     voxels = max(512, min(wanted, in_memory))
-    grid = shape_kji if settings.full_resolution else working_shape(spacing_kji_mm, shape_kji, _GRID_PATCHES * voxels)
+    grid_voxels = int(
+        _GRID_PATCHES * (settings.patch_voxels or largest)
+    )  # not of what is affordable: the grid must not hang on the load of the machine
+    grid = shape_kji if settings.full_resolution else working_shape(spacing_kji_mm, shape_kji, grid_voxels)
     spacing = WorkingGrid(_triple(shape_kji), _triple(grid)).spacing(spacing_kji_mm)
     network = plan_network(spacing, grid, classes, network.width, depth, settings.residual)
     return RunPlan(network, _triple(grid), patch_shape(spacing, grid, network.multiple_kji, voxels), settings.batch or (2 if compute.is_cuda else 1))
@@ -233,7 +240,7 @@ def _triple(values: Sequence[int]) -> Triple:
 
 
 def _affordable_voxels(compute: Compute, network: NetworkPlan, settings: Settings) -> int:
-    per_step = settings.time_budget_s / _STEPS_WANTED
+    per_step = min(_LONGEST_STEP_S, settings.time_budget_s / _STEPS_WANTED)
     return max(16**3, int(per_step * compute.tflops * 1e12 * _USEFUL_SHARE_OF_PEAK / (3 * network.flops_per_voxel())))
 
 

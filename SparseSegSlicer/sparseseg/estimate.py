@@ -11,9 +11,9 @@ from itertools import pairwise
 
 import numpy as np
 
-from .annotation import find_complete_slices
+from .annotation import annotated_planes
 
-TRUST_GRID = (0.0, 0.3, 0.4, 0.5, 0.6, 0.7, 0.85, 1.0)
+TRUST_GRID = (0.0, 0.3, 0.4, 0.5, 0.6)  # above 0.5 a certain network overrules a certain prior
 DEFAULT_TRUST = 0.5  # up to here the network overrules the prior only where that is unsure; also where nothing can be held out
 _DOUBT = 0.02  # Dice that a trust far from the default must gain, per unit of distance
 _OWN_GAIN = 0.03  # Dice that a segment's own trust must gain for it over the common one
@@ -40,7 +40,7 @@ def split(labels: np.ndarray, labelled: np.ndarray, classes: int) -> np.ndarray 
 
 def _annotated_planes(labelled: np.ndarray) -> list[list[tuple[int, int, int]]]:
     """For each axis, the (axis, first, last + 1) of single slices that were painted on."""
-    found = find_complete_slices(np.where(labelled, np.uint8(2), np.uint8(0)), factor=3.0)
+    found = annotated_planes(labelled, factor=3.0)
     return [[(axis, index, index + 1) for a, index in found if a == axis] for axis in range(3)]
 
 
@@ -88,7 +88,7 @@ def choose_trust(probabilities: np.ndarray, belief: np.ndarray, truth: np.ndarra
         return np.array([dice(label, truth, c) for c in counted])
 
     by_trust = {t: quality(np.full(classes, t, np.float32)) for t in TRUST_GRID}
-    network_wins = by_trust[1.0] >= by_trust[0.0]
+    network_wins = quality(np.ones(classes, np.float32)) >= by_trust[0.0]
     allowed = [t for t in TRUST_GRID if t <= DEFAULT_TRUST or network_wins.mean() >= 0.5]
     trust = np.full(classes, max(allowed, key=lambda t: by_trust[t].mean() - _DOUBT * abs(t - DEFAULT_TRUST)), np.float32)
     for c, wins in zip(counted, network_wins, strict=True):

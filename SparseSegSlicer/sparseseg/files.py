@@ -1,12 +1,7 @@
-"""Volumes and .seg.nrrd in and out.
+"""Volumes and segmentations in and out: the one door to image files.
 
-SimpleITK reads every format and writes the plain ones. The text header of a .seg.nrrd is read and written here: it is a few lines of
-`key:=value`, and every one of them, known or not, has to come back as it was. Decisions worth knowing:
-
-* Slicer cuts a layer that several segments share to the Extent of its first segment. So all segments of one layer are written with one
-  Extent, that of the layer's voxels; an Extent of its own for each segment would lose voxels when Slicer opens the file.
-* Slicer's offset field counts from the image that a cropped file was made for. Files written here cover the whole grid: offset 0 0 0.
-* Truncated NIfTI is the one case that ITK reads without complaint (as zeros), and a full disk the one it writes so. Both are checked here.
+SimpleITK reads every format and writes the plain ones; `segnrrd` knows the header and the layers of a .seg.nrrd. Truncated NIfTI is the one
+case that ITK reads without complaint (as zeros), and a full disk the one it writes so. Both are checked here.
 """
 
 from __future__ import annotations
@@ -14,31 +9,26 @@ from __future__ import annotations
 import gzip
 import math
 import os
-import re
 import struct
 import zlib
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import numpy as np
 import SimpleITK as sitk
 
-from .classes import BACKGROUND_TAG, ClassTable, Segment, distinct_color
+from . import segnrrd
+from .classes import ClassTable
 from .errors import AnnotationError, InputError, OutputError
 from .geometry import Geometry
+from .segnrrd import SparseLabels as SparseLabels
 
 READ_SUFFIXES = (".seg.nrrd", ".nrrd", ".nhdr", ".nii.gz", ".nii", ".mha", ".mhd", ".dcm")
 WRITE_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha")
 SLICE_GAP_TOLERANCE = 0.01  # DICOM slice distances may differ by this part of their median: far below a missing slice, above rounding
-_OFFSET = "Segmentation_ReferenceImageExtentOffset"
-_CONTAINER = {"Segmentation_ContainedRepresentationNames": "Binary labelmap|", "Segmentation_MasterRepresentation": "Binary labelmap"}
-_FOLLOWS_DATA = ("Extent", "LabelValue", "Layer")  # segment fields that are made from the voxels, not carried over
 _COPY_AGAIN = "Copy or export the file again."
 
 
@@ -48,20 +38,6 @@ class Volume:
 
     array: np.ndarray
     geometry: Geometry
-
-
-@dataclass(frozen=True)
-class SparseLabels:
-    """Strokes as read from a file.
-
-    `annotation` (K, J, I) uint8: 0 unlabelled, 1 background, 1 + c segment c of `classes`. `overlaps`: for two segments' names, how many
-    voxels both claimed; those are unlabelled. `header`: the file's fields that belong to no segment, for `write_segmentation`.
-    """
-
-    annotation: np.ndarray
-    classes: ClassTable
-    overlaps: dict[tuple[str, str], int]
-    header: dict[str, str]
 
 
 # ---------------------------------------------------------------- images in
@@ -280,13 +256,40 @@ def read_annotation(path: Path, geometry: Geometry, background: str | None = Non
     """
     path = Path(path)
     _check_readable(path)
-    fields = _nrrd_fields(path)
-    if any(re.fullmatch(r"Segment\d+_ID", key) for key in fields):
+    try:
+        fields = segnrrd.read_fields(path)
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    if segnrrd.has_segments(fields):
         return _read_segmentation(path, fields, geometry, background)
     if _suffix(path, READ_SUFFIXES) == ".seg.nrrd":
         _read_image(path, layered=True)  # a damaged file should be called damaged
         raise AnnotationError(f"{path.name} holds no segment.", "Paint each structure and the background, and save again.")
     return _read_labelmap(path, geometry, background)
+
+
+def _read_segmentation(path: Path, fields: dict[str, str], geometry: Geometry, background: str | None) -> SparseLabels:
+    segnrrd.check_binary(fields, path)
+    image = _read_image(path, layered=True)
+    layers = sitk.GetArrayViewFromImage(image)
+    layers = layers if layers.ndim == 4 else layers[..., None]
+    _check_label_values(layers, path)
+    return segnrrd.read_layers(path, fields, layers, _placed(image, geometry, path), geometry, background)
+
+
+def _placed(image: sitk.Image, geometry: Geometry, path: Path) -> tuple[int, int, int]:
+    """The (k, j, i) index in `geometry` of the file's first voxel."""
+    grid = _grid(image, path)
+    if grid.voxels == 1 and not sitk.GetArrayViewFromImage(image).any():
+        return (0, 0, 0)  # what Slicer writes where nothing at all is painted
+    offset_ijk = np.rint(np.linalg.solve(geometry.matrix, [*grid.origin_lps_mm, 1]))
+    shifted = geometry.matrix
+    shifted[:, 3] = geometry.matrix @ offset_ijk
+    difference = grid.difference_from(Geometry(grid.shape_kji, tuple(map(tuple, shifted))))
+    if difference:
+        raise InputError(f"{path.name} does not lie on the image's grid: {difference}.", "Choose the image as its source geometry in Slicer.")
+    i, j, k = (int(v) for v in offset_ijk[:3])
+    return (k, j, i)
 
 
 def _read_labelmap(path: Path, geometry: Geometry, background: str | None) -> SparseLabels:
@@ -314,186 +317,6 @@ def _check_label_values(values: np.ndarray, path: Path) -> None:
             f"{path.name} has values from {values.min():g} to {values.max():g}, outside 0 to 255.",
             "Give a label map: 0 unlabelled, 1 background, 2, ... segments.",
         )
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One segment of a .seg.nrrd, and where its voxels are: `value` in `layer`."""
-
-    segment: Segment
-    value: int
-    layer: int
-
-
-def _read_segmentation(path: Path, fields: dict[str, str], geometry: Geometry, background: str | None) -> SparseLabels:
-    header = {key: value for key, value in fields.items() if not re.match(r"Segment\d+_", key)}
-    if "fractional" in fields.get("Segmentation_MasterRepresentation", fields.get("Segmentation_SourceRepresentation", "")).lower():
-        raise InputError(f"{path.name} holds a fractional labelmap.", "Make the binary labelmap the source representation in Slicer, and save again.")
-    image = _read_image(path, layered=True)
-    layers = sitk.GetArrayViewFromImage(image)
-    layers = layers if layers.ndim == 4 else layers[..., None]
-    rows = _rows(fields, layers.shape[3], path)
-    chosen = _background_row(rows, background, path)
-    ordered = [row for row in rows if row is not chosen]
-    if not ordered:
-        raise AnnotationError(f"{path.name} holds no segment besides the background.", "Add a segment for each structure, and save again.")
-    classes = ClassTable(tuple(row.segment for row in ordered), chosen.segment if chosen else None)
-    _check_label_values(layers, path)
-    codes = {(row.layer, row.value): c for c, row in enumerate(ordered, start=2)} | ({(chosen.layer, chosen.value): 1} if chosen else {})
-    annotation, clashes = _merge(layers, codes, _placed(image, geometry, path), geometry, path)
-    names = [chosen.segment.name if chosen else "", *classes.names]  # names[code - 1]
-    overlaps: Counter[tuple[str, str]] = Counter()
-    for (first, second), count in clashes.items():
-        overlaps[names[first - 1], names[second - 1]] += count
-    return SparseLabels(annotation, classes, dict(overlaps), header)
-
-
-def _placed(image: sitk.Image, geometry: Geometry, path: Path) -> tuple[int, int, int]:
-    """The (k, j, i) index in `geometry` of the file's first voxel."""
-    grid = _grid(image, path)
-    if grid.voxels == 1 and not sitk.GetArrayViewFromImage(image).any():
-        return (0, 0, 0)  # what Slicer writes where nothing at all is painted
-    offset_ijk = np.rint(np.linalg.solve(geometry.matrix, [*grid.origin_lps_mm, 1]))
-    shifted = geometry.matrix
-    shifted[:, 3] = geometry.matrix @ offset_ijk
-    difference = grid.difference_from(Geometry(grid.shape_kji, tuple(map(tuple, shifted))))
-    if difference:
-        raise InputError(f"{path.name} does not lie on the image's grid: {difference}.", "Choose the image as its source geometry in Slicer.")
-    i, j, k = (int(v) for v in offset_ijk[:3])
-    return (k, j, i)
-
-
-def _merge(
-    layers: np.ndarray, codes: dict[tuple[int, int], int], start: tuple[int, ...], geometry: Geometry, path: Path
-) -> tuple[np.ndarray, Counter[tuple[int, int]]]:
-    """Layers (k, j, i, layer), lying at `start` in the grid, made one annotation; and how many voxels each two codes both claim."""
-    tables = np.zeros((layers.shape[3], 256), np.uint8)
-    for (layer, value), code in codes.items():
-        tables[layer, value] = code
-    annotation = np.zeros(geometry.shape_kji, np.uint8)
-    clashes: Counter[tuple[int, int]] = Counter()
-    low = [max(0, -s) for s in start]  # the part of the file inside the grid, in the file's indices
-    high = [max(a, min(n, size - s)) for a, s, n, size in zip(low, start, layers.shape[:3], geometry.shape_kji, strict=True)]
-    outside = 0
-    for k, slab in enumerate(layers):  # one slab at a time: the layers of a large scan do not fit in memory twice
-        merged, painted = _merge_slab(slab, tables, clashes)
-        outside += int(np.count_nonzero(painted))
-        if low[0] <= k < high[0]:
-            window = (slice(low[1], high[1]), slice(low[2], high[2]))
-            outside -= int(np.count_nonzero(painted[window]))
-            target = annotation[k + start[0]]
-            target[tuple(slice(w.start + s, w.stop + s) for w, s in zip(window, start[1:], strict=True))] = merged[window]
-    if outside:
-        raise InputError(f"{path.name} has {outside} painted voxels outside the image.", "Erase them, or choose the image that was painted on.")
-    return annotation, clashes
-
-
-def _merge_slab(slab: np.ndarray, tables: np.ndarray, clashes: Counter[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
-    """One slab (j, i, layer) as codes (j, i), 0 where two claim a voxel (counted in `clashes`); and where anything is painted."""
-    claims = np.stack([table[slab[..., n].astype(np.uint8)] for n, table in enumerate(tables)])
-    merged = claims.max(axis=0)
-    painted = merged > 0
-    clash = np.where(claims == 0, np.uint8(255), claims).min(axis=0) < merged
-    if clash.any():
-        columns, counts = np.unique(claims[:, clash], axis=1, return_counts=True)
-        for column, count in zip(columns.T.tolist(), counts.tolist(), strict=True):
-            for pair in combinations(sorted(set(column) - {0}), 2):
-                clashes[pair] += count
-        merged[clash] = 0
-    return merged, painted
-
-
-def _background_row(rows: list[_Row], background: str | None, path: Path) -> _Row | None:
-    """The background: the one asked for (by ID, else by name), else the tagged one, else the one called "background"."""
-    if background is not None:
-        tests: list[Callable[[Segment], bool]] = [lambda s: s.id == background, lambda s: s.name == background]
-    else:
-        tests = [lambda s: BACKGROUND_TAG in s.tags, lambda s: "background" in (s.id.lower(), s.name.lower())]
-    for test in tests:
-        for row in rows:
-            if test(row.segment):
-                return row
-    if background is None:
-        return None
-    listed = ", ".join(f"{row.segment.name} (ID {row.segment.id})" for row in rows)
-    raise InputError(f"{path.name} has no segment {background!r} to take as background.", f"Choose one of: {listed}.")
-
-
-def _rows(fields: dict[str, str], layers: int, path: Path) -> list[_Row]:
-    numbers = sorted(int(match[1]) for match in map(re.compile(r"Segment(\d+)_ID").fullmatch, fields) if match)
-    rows: list[_Row] = []
-    for place, number in enumerate(numbers):
-        prefix = f"Segment{number}_"
-        own = {key.removeprefix(prefix): value for key, value in fields.items() if key.startswith(prefix)}
-        try:
-            row = _row(own, place, layers)
-        except ValueError as error:
-            raise InputError(
-                f"The header of {path.name} is damaged at segment {fields[prefix + 'ID']!r}.", "Save the segmentation again from Slicer."
-            ) from error
-        if any((row.layer, row.value) == (other.layer, other.value) for other in rows):
-            raise InputError(
-                f"In {path.name}, segment {fields[prefix + 'ID']!r} has the voxels of another segment.", "Save the segmentation again from Slicer."
-            )
-        rows.append(row)
-    return rows
-
-
-def _row(own: dict[str, str], place: int, layers: int) -> _Row:
-    """A segment's header fields, taken apart. Raises ValueError where they make no sense."""
-    segment_id = own.pop("ID")
-    r, g, b = map(float, own["Color"].split()) if "Color" in own else distinct_color(place)
-    value, layer = int(own.get("LabelValue", 1)), int(own.get("Layer", place))  # files from before Slicer 4.11 have a layer of ones for each segment
-    if not (0 < value < 256 and 0 <= layer < layers):
-        raise ValueError(f"label value {value}, layer {layer}")
-    known = ("Name", "Color", "Tags", *_FOLLOWS_DATA)
-    extra = {key: text for key, text in own.items() if key not in known}
-    return _Row(Segment(segment_id, own.get("Name", segment_id), (r, g, b), _tags(own.get("Tags", "")), extra), value, layer)
-
-
-def _tags(text: str) -> dict[str, str]:
-    """`key:value|key:value|` taken apart so that `_tag_text` gives the same text: what cannot begin a tag belongs to the one before."""
-    tags: dict[str, str] = {}
-    last = None
-    for piece in text.removesuffix("|").split("|") if text else []:
-        key, colon, value = piece.partition(":")
-        if last is not None and (not colon or key in tags or not key):
-            tags[last] += "|" + piece
-        else:
-            tags[key], last = value, key
-    return tags
-
-
-def _tag_text(tags: dict[str, str]) -> str:
-    return "".join(f"{key}:{value}|" for key, value in tags.items())
-
-
-def _nrrd_fields(path: Path) -> dict[str, str]:
-    """The `key:=value` lines of a NRRD header, in their order; empty for other files. Slicer writes UTF-8; old files may be Latin-1."""
-    lines: list[bytes] = []
-    try:
-        with path.open("rb") as file:
-            if not file.readline(80).startswith(b"NRRD000"):
-                return {}
-            while line := file.readline(1 << 24).rstrip(b"\n").removesuffix(b"\r"):
-                lines.append(line)
-    except OSError as error:
-        raise _unreadable(path, error) from error
-    try:
-        text = [line.decode("utf-8") for line in lines]
-    except UnicodeDecodeError:
-        text = [line.decode("latin-1") for line in lines]
-    pairs = (line.partition(":=") for line in text if not line.startswith("#"))
-    return {_unescaped(key): _unescaped(value) for key, mark, value in pairs if mark and ": " not in key}
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\[\\n]", lambda found: "\n" if found[0] == "\\n" else "\\", text)
-
-
-def _escaped(text: str) -> str:
-    """For a NRRD header: backslash and line feed escaped as Teem does; a carriage return, which it cannot hold, becomes a line feed."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\\", "\\\\").replace("\n", "\\n")
 
 
 # ---------------------------------------------------------------- out
@@ -526,7 +349,8 @@ def write_segmentation(path: Path, dense: np.ndarray, geometry: Geometry, classe
     """
     _check_labels(dense, geometry, len(classes))
     if _suffix(Path(path), WRITE_SUFFIXES) == ".seg.nrrd":
-        _write_layer(Path(path), dense, geometry, classes.segments, header or {}, np.arange(256, dtype=np.uint8))
+        with _replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            segnrrd.write_layer(file, dense, geometry, classes.segments, header or {}, np.arange(256, dtype=np.uint8))
     else:
         _write_plain(Path(path), dense, geometry)
 
@@ -538,17 +362,12 @@ def write_annotation(path: Path, annotation: np.ndarray, geometry: Geometry, cla
     Raises as `write_segmentation` does.
     """
     _check_labels(annotation, geometry, len(classes) + 1)
-    if _suffix(Path(path), WRITE_SUFFIXES) != ".seg.nrrd":
-        return _write_plain(Path(path), annotation, geometry)
-    segments, background = classes.segments, classes.background
-    if background is None and (annotation == 1).any():
-        background = Segment("SparseSegSlicer_Background", "background", (0.5, 0.5, 0.5))
-    if background is not None:
-        tagged = background.tags if BACKGROUND_TAG in background.tags else {**background.tags, BACKGROUND_TAG: "1"}
-        segments = (*segments, Segment(background.id, background.name, background.color, tagged, background.extra))
-    values = np.arange(-1, 255) % 256  # code 1 + c becomes c
-    values[0], values[1] = 0, len(classes) + 1
-    return _write_layer(Path(path), annotation, geometry, segments, {}, values.astype(np.uint8))
+    if _suffix(Path(path), WRITE_SUFFIXES) == ".seg.nrrd":
+        segments, values = segnrrd.with_background(classes, annotation)
+        with _replacing(Path(path)) as temporary, temporary.open("wb") as file:
+            segnrrd.write_layer(file, annotation, geometry, segments, {}, values)
+    else:
+        _write_plain(Path(path), annotation, geometry)
 
 
 def write_volume(path: Path, array: np.ndarray, geometry: Geometry) -> None:
@@ -582,58 +401,6 @@ def _write_plain(path: Path, array: np.ndarray, geometry: Geometry) -> None:
         difference = _grid(written, path).difference_from(geometry)
         if difference:
             raise OSError(f"the format cannot hold the grid: {difference}")
-
-
-def _write_layer(
-    path: Path, labels: np.ndarray, geometry: Geometry, segments: tuple[Segment, ...], header: dict[str, str], values: np.ndarray
-) -> None:
-    """A .seg.nrrd of one layer: `values[labels]`, in which value n is `segments[n - 1]`."""
-    text = "\n".join([*_layer_lines(geometry), *_field_lines(segments, header, _extent(labels)), "", ""])
-    with _replacing(path) as temporary, temporary.open("wb") as file:
-        file.write(text.encode("utf-8", errors="replace"))
-        with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0) as zipped:
-            for slab in labels:
-                zipped.write(values[slab].tobytes())
-
-
-def _layer_lines(geometry: Geometry) -> list[str]:
-    def vector(numbers: Any) -> str:
-        return "(" + ",".join(repr(float(v)) for v in numbers) + ")"
-
-    return [
-        "NRRD0004",
-        "type: unsigned char",
-        "dimension: 3",
-        "space: left-posterior-superior",
-        "sizes: " + " ".join(map(str, geometry.shape_kji[::-1])),
-        "space directions: " + " ".join(vector(column) for column in geometry.matrix[:3, :3].T),
-        "kinds: domain domain domain",
-        "encoding: gzip",
-        "space origin: " + vector(geometry.origin_lps_mm),
-    ]
-
-
-def _field_lines(segments: tuple[Segment, ...], header: dict[str, str], extent: str) -> Iterator[str]:
-    for number, segment in enumerate(segments):
-        color = " ".join(repr(float(v)).removesuffix(".0") for v in segment.color)
-        own = {"ID": segment.id, "Name": segment.name, "Color": color, "Tags": _tag_text(segment.tags), **segment.extra}
-        own |= {"Extent": extent, "LabelValue": str(number + 1), "Layer": "0"}
-        for key, value in own.items():
-            yield f"Segment{number}_{_escaped(key)}:={_escaped(value)}"
-    for key, value in {**(header or _CONTAINER), _OFFSET: "0 0 0"}.items():
-        yield f"{_escaped(key)}:={_escaped(value)}"
-
-
-def _extent(labels: np.ndarray) -> str:
-    """First and last index of what is not 0, along i, j, k; the whole layer's (see the head of this file)."""
-    used = [np.zeros(n, bool) for n in labels.shape]
-    for k, slab in enumerate(labels):
-        painted = slab > 0
-        used[0][k] = painted.any()
-        used[1] |= painted.any(axis=1)
-        used[2] |= painted.any(axis=0)
-    ends = [(int(axis.argmax()), len(axis) - 1 - int(axis[::-1].argmax())) if axis.any() else (0, -1) for axis in reversed(used)]
-    return " ".join(f"{first} {last}" for first, last in ends)
 
 
 @contextmanager

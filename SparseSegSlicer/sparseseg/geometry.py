@@ -15,6 +15,7 @@ import numpy as np
 from .errors import InputError
 
 SAME_POINT_MM = 1e-3  # corners of two grids closer than this are the same: far below any voxel, above float32 header rounding
+_TURNED = 0.01  # axes of unit length that end farther apart than this (about half a degree) are turned, whatever else differs
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the LPS axis that a plane's slices are stacked along
 
@@ -28,9 +29,9 @@ class Geometry:
 
     def __post_init__(self) -> None:
         matrix = np.asarray(self.ijk_to_lps, dtype=float)
-        if len(self.shape_kji) != 3 or min(self.shape_kji) < 1:
+        if len(self.shape_kji) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in self.shape_kji):
             raise InputError(f"A volume needs three axes of at least one voxel, got shape {tuple(self.shape_kji)}.")
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < 1e-12:
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not _spans_space(matrix[:3, :3]):
             raise InputError("The volume's geometry is unusable: its axes do not span space.", "Re-export the volume with a valid orientation.")
         object.__setattr__(self, "shape_kji", tuple(int(n) for n in self.shape_kji))
         object.__setattr__(self, "ijk_to_lps", tuple(tuple(float(v) for v in row) for row in matrix))
@@ -104,7 +105,11 @@ class Geometry:
         return (names[best[2]], names[best[1]], names[best[0]])
 
     def difference_from(self, other: Geometry) -> str:
-        """How this grid differs from `other`, in words; empty where they are the same within SAME_POINT_MM at every corner."""
+        """How this grid differs from `other`, in words; empty where they are the same within SAME_POINT_MM at every corner.
+
+        Of a voxel's size, the tolerance is at least a thousandth and at most a tenth. Where spacing, direction and origin differ a little,
+        the one is named that moves the corners most.
+        """
         if self.shape_kji != other.shape_kji:
             return f"{_times(self.shape_kji)} voxels instead of {_times(other.shape_kji)} (k x j x i)"
         if not np.allclose(self.spacing_kji_mm, other.spacing_kji_mm, rtol=1e-4):
@@ -113,12 +118,25 @@ class Geometry:
             [(i, j, k, 1) for k in (0, self.shape_kji[0] - 1) for j in (0, self.shape_kji[1] - 1) for i in (0, self.shape_kji[2] - 1)], dtype=float
         )
         apart = np.linalg.norm((corners @ (self.matrix - other.matrix).T)[:, :3], axis=1)
-        tolerance = max(SAME_POINT_MM, 1e-3 * min(self.spacing_kji_mm))
-        if apart.max() <= tolerance:
+        voxel = min(self.spacing_kji_mm)
+        if apart.max() <= max(min(SAME_POINT_MM, 0.1 * voxel), 1e-3 * voxel):
             return ""
-        if apart.min() == apart.max() or np.allclose(self.direction, other.direction, atol=1e-4):
-            return f"origin {_mm(self.origin_lps_mm)} instead of {_mm(other.origin_lps_mm)} (LPS mm)"
-        return f"axes turned or flipped (corners up to {apart.max():.3g} mm apart)"
+        by_spacing, by_direction, by_origin, turned = self._shares_of_difference(other)
+        if turned > _TURNED or by_direction >= max(by_spacing, by_origin):
+            return f"axes turned or flipped (corners up to {apart.max():.3g} mm apart)"
+        if by_spacing > by_origin:
+            spacings = f"{_mm(self.spacing_kji_mm)} mm instead of {_mm(other.spacing_kji_mm)} mm"
+            return f"spacing {spacings} (k x j x i; corners up to {apart.max():.3g} mm apart)"
+        return f"origin {_mm(self.origin_lps_mm)} instead of {_mm(other.origin_lps_mm)} (LPS mm)"
+
+    def _shares_of_difference(self, other: Geometry) -> tuple[float, float, float, float]:
+        """How far (mm) other spacing, other direction and another origin alone move a corner at most; and the largest change of a direction."""
+        steps = np.array(self.shape_kji[::-1]) - 1
+        spacing = np.array(self.spacing_ijk_mm)
+        turned = np.linalg.norm((self.matrix[:3, :3] / spacing - other.matrix[:3, :3] / np.array(other.spacing_ijk_mm)), axis=0) * (steps > 0)
+        by_spacing = steps * np.abs(spacing - np.array(other.spacing_ijk_mm))
+        by_origin = np.linalg.norm(np.array(self.origin_lps_mm) - other.origin_lps_mm)
+        return float(by_spacing.max()), float((steps * spacing * turned).max()), float(by_origin), float(turned.max())
 
     def to_json(self) -> dict[str, Any]:
         return {"shape_kji": list(self.shape_kji), "ijk_to_lps": [list(row) for row in self.ijk_to_lps]}
@@ -126,6 +144,12 @@ class Geometry:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Geometry:
         return cls(tuple(data["shape_kji"]), tuple(map(tuple, data["ijk_to_lps"])))
+
+
+def _spans_space(axes: np.ndarray) -> bool:
+    """Whether the columns are three independent directions, however short."""
+    lengths = np.linalg.norm(axes, axis=0)
+    return bool(np.isfinite(lengths).all() and lengths.min() > 0 and abs(np.linalg.det(axes / lengths)) > 1e-6)
 
 
 def _times(values: Sequence[int]) -> str:

@@ -1,20 +1,25 @@
 """The job folder: the contract between a host and the engine (docs/job-folder.md).
 
 Arrays are .npy, (K, J, I), and can be memory-mapped. Every file is written to a temporary name, flushed, and renamed, so a reader sees
-the old or the new one, never half. One writer at a time, by a lock that the operating system drops when its process dies.
+the old or the new one, never half. One writer at a time, by a lock that the operating system drops when its process dies. Files of other
+programs are neither changed nor deleted: what is ours is known by job.json or, where making a job was interrupted, by its lock.
 """
 
 from __future__ import annotations
 
 import contextlib
+import fnmatch
 import json
+import math
 import os
+import re
 import shutil
 import sys
+import tokenize
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
@@ -41,10 +46,13 @@ _OURS = (
     LOG,
     RECORD,
     LOCK,
-    "annotation-*.npy",
-    "preview-*.npy",
-    ".*.part",
+    "annotation-[0-9]*.npy",
+    "preview-[0-9]*.npy",
 )
+_RECORD_BEGINS = re.compile(r'\{\s*"schema_version":\s*\d+,\s*"engine_version":\s*"')  # of job.json as it is written here, where the rest is damaged
+_UNREADABLE = (OSError, ValueError, EOFError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MemoryError, RecursionError)
+_UNREADABLE_ARRAY = (*_UNREADABLE, SyntaxError, tokenize.TokenError)  # numpy evaluates an array's header as Python text
+_WHERE_IS_THE_JOB = "Choose the folder of a job, or start a new one."
 _IMAGE_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32")
 
 
@@ -72,29 +80,44 @@ class JobRecord:
 
     @classmethod
     def from_json(cls, data: Any) -> JobRecord:
-        """Raises JobError for another schema version or a record with parts missing."""
+        """Raises JobError for another schema version, or a record with parts missing or wrong."""
         if not isinstance(data, dict) or "schema_version" not in data:
             raise JobError("job.json is not a record of this program.", "Choose another job folder.")
-        if data["schema_version"] != SCHEMA_VERSION:
+        if type(data["schema_version"]) is not int or data["schema_version"] != SCHEMA_VERSION:
             raise JobError(f"The job has schema version {data['schema_version']}, this engine reads {SCHEMA_VERSION}.", "Start a new job.")
         try:
+            geometry = Geometry.from_json(data["geometry"])
             return cls(
-                Geometry.from_json(data["geometry"]),
+                geometry,
                 ClassTable.from_json(data["classes"]),
                 Settings.from_json(data["settings"]),
-                int(data["revision"]),
-                checked_slices(data["complete_slices"]),
+                _checked_revision(data["revision"]),
+                checked_slices(data["complete_slices"], geometry.shape_kji),
                 str(data["engine_version"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except _UNREADABLE as error:
             raise JobError(f"job.json is damaged ({error}).", "Start a new job.") from error
 
 
-def checked_slices(pairs: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    """(axis, index) pairs as tuples; raises InputError where one is something else."""
-    if not all(len(pair) == 2 and pair[0] in (0, 1, 2) and int(pair[1]) >= 0 for pair in pairs):
+def checked_slices(pairs: Sequence[Sequence[int]], shape_kji: Sequence[int] | None = None) -> tuple[tuple[int, int], ...]:
+    """(axis, index) pairs as tuples; raises InputError where one is something else, or lies outside of `shape_kji` where that is given."""
+    try:
+        whole = all(type(n) is int or isinstance(n, np.integer) for pair in pairs for n in pair)
+        fits = whole and all(axis in (0, 1, 2) and index >= 0 for axis, index in pairs)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
         raise InputError("A complete slice is an (axis, index) pair with axis 0, 1 or 2.")
+    for axis, index in pairs:
+        if shape_kji is not None and index >= shape_kji[axis]:
+            raise InputError(f"Complete slice {index} along axis {'kji'[axis]} lies outside of the volume.")
     return tuple((int(axis), int(index)) for axis, index in pairs)
+
+
+def _checked_revision(revision: Any) -> int:
+    if type(revision) is not int or revision < 0:
+        raise InputError(f"A revision is a whole number, got {revision!r}.")
+    return revision
 
 
 class Job:
@@ -105,13 +128,16 @@ class Job:
 
     @classmethod
     def create(cls, folder: Path, image: np.ndarray, annotation: np.ndarray | None, record: JobRecord) -> Job:
-        """Make a private folder (0700) and write the inputs. A folder with foreign files is refused; an older job is replaced.
+        """Make a private folder (0700) and write the inputs, arrays in C order. An older job of any schema version is replaced.
 
-        image: (K, J, I), any real type; annotation: (K, J, I) uint8, or None for a job that only predicts. Raises JobError, OutputError.
+        image: (K, J, I), any real type; annotation: (K, J, I) uint8, or None for a job that only predicts. A folder that holds an older job
+        keeps the files that are not ours; one that holds other files and no job is refused untouched. Raises JobError, OutputError.
         """
-        if folder.exists() and any(folder.iterdir()) and not (folder / RECORD).exists() and not (folder / LOCK).exists():
-            raise JobError(f"{folder} is not empty and holds no job.", "Choose an empty or a new folder.")
         with _writing(folder):
+            if folder.exists() and not folder.is_dir():
+                raise JobError(f"{folder} is a file, not a folder.", "Choose an empty or a new folder.")
+            if folder.exists() and any(folder.iterdir()) and not _holds_ours(folder):
+                raise JobError(f"{folder} is not empty and holds no job.", "Choose an empty or a new folder.")
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(OSError):
                 folder.chmod(0o700)
@@ -132,11 +158,11 @@ class Job:
     def open(cls, folder: Path) -> Job:
         """Raises JobError for a folder that is missing, foreign, damaged, of another version, or locked by a live process."""
         if not (folder / RECORD).is_file():
-            raise JobError(f"{folder} holds no job.", "Choose the folder of a job, or start a new one.")
+            raise JobError(f"{folder} holds no job.", _WHERE_IS_THE_JOB)
+        JobRecord.from_json(_read_json(folder / RECORD))  # before the lock, which would be left in a foreign folder
         lock = Lock(folder)
         try:
-            record = JobRecord.from_json(_read_json(folder / RECORD))
-            return cls(folder, lock, record)
+            return cls(folder, lock, JobRecord.from_json(_read_json(folder / RECORD)))
         except BaseException:
             lock.release()
             raise
@@ -168,22 +194,35 @@ class Job:
         return self._load(DENSE, ("uint8",)) if self.path(DENSE).exists() else None
 
     def adopt_annotation(self, name: str, revision: int, complete_slices: Sequence[Sequence[int]]) -> None:
-        """Make the checked file `name` the job's annotation; from here on this revision is the job's."""
-        with _writing(self.folder):
-            if name != ANNOTATION:
-                os.replace(self.path(name), self.path(ANNOTATION))
-        self.save_record(replace(self.record, revision=revision, complete_slices=checked_slices(complete_slices)))
+        """Make the file `name` in the folder the job's annotation; from here on this revision is the job's.
+
+        Everything is checked first. Raises InputError, JobError or OutputError; then the old annotation, revision and slices stay.
+        """
+        if Path(name).name != name or _checked_revision(revision) <= self.record.revision:
+            raise JobError(f"An update must name a file in the job folder and a revision above {self.record.revision}, got {name!r}, {revision}.")
+        pairs = checked_slices(complete_slices, self.record.geometry.shape_kji)
+        self._load(name, ("uint8",))
+        before = self.record
+        self.save_record(replace(before, revision=revision, complete_slices=pairs))  # first: this may fail for want of space, a rename hardly
+        try:
+            with _writing(self.folder):
+                if name != ANNOTATION:
+                    os.replace(self.path(name), self.path(ANNOTATION))
+        except BaseException:
+            self.save_record(before)
+            raise
 
     def save_record(self, record: JobRecord) -> None:
-        self.record = record
         self.save_json(RECORD, record.to_json())
+        self.record = record
 
     def save_json(self, name: str, data: Any) -> None:
-        text = json.dumps(data, indent=1, ensure_ascii=True)
+        """Numbers that JSON lacks (nan, inf) are written as null."""
+        text = json.dumps(_without_nan(data), indent=1, ensure_ascii=True, allow_nan=False)
         self._save(name, lambda file: file.write(text.encode("ascii")))
 
     def save_array(self, name: str, array: np.ndarray) -> Path:
-        return self._save(name, lambda file: np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=False))
+        return self._save(name, lambda file: np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False))
 
     def save_bytes(self, name: str, write: Callable[[IO[bytes]], Any]) -> Path:
         """`write` receives an open binary file; the file gets its name only once it is whole."""
@@ -197,8 +236,8 @@ class Job:
     def _load(self, name: str, types: Sequence[str]) -> np.ndarray:
         path = self.path(name)
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            array = np.lib.format.open_memmap(path, mode="r")
+        except _UNREADABLE_ARRAY as error:
             raise JobError(f"{name} in the job folder is missing, truncated or foreign.", "Export the data again.") from error
         if array.shape != self.record.geometry.shape_kji or array.dtype.name not in types:
             expected = f"{self.record.geometry.shape_kji} {' or '.join(types)}"
@@ -209,33 +248,43 @@ class Job:
 class Lock:
     """An operating-system lock on the file `lock` in a folder; the file names the process. A killed process holds it no longer."""
 
+    _held_here: ClassVar[set[tuple[int, int]]] = set()  # the lock files (device, number) that this process holds
+
     def __init__(self, folder: Path) -> None:
-        """Raises JobError where a live process holds the lock."""
+        """Raises JobError where a live process holds the lock, OutputError where it cannot be written."""
         self._path = folder / LOCK
         with _writing(folder):
             self._file = open(self._path, "a+", encoding="ascii")  # noqa: SIM115 - held open as long as the lock
+        status = os.fstat(self._file.fileno())
+        self._identity = (status.st_dev, status.st_ino)
         try:
             _lock_file(self._file)
         except OSError as error:
-            owner = self._owner()
+            here = self._identity in self._held_here
+            sentence = "The job folder is already open in this process." if here else f"The job folder is in use by another process{self._owner()}."
             self._file.close()
-            raise JobError(
-                f"The job folder is in use by another process{owner}.", "Finish or close that one first, or choose another job folder."
-            ) from error
-        self._file.truncate(0)
-        self._file.write(json.dumps({"pid": os.getpid()}))
-        self._file.flush()
+            raise JobError(sentence, "Finish or close that one first, or choose another job folder.") from error
+        self._held_here.add(self._identity)
+        try:
+            with _writing(folder):
+                self._file.truncate(0)
+                self._file.write(json.dumps({"pid": os.getpid()}))
+                self._file.flush()
+        except BaseException:
+            self.release()
+            raise
 
     def _owner(self) -> str:
-        try:
-            return f" (process {json.loads(self._path.read_text(encoding='ascii'))['pid']})"
-        except (OSError, ValueError, KeyError, TypeError):
-            return ""
+        pid = _pid_in(self._path)
+        return f" (process {pid})" if pid else ""
 
     def release(self) -> None:
+        """May be called again."""
         if not self._file.closed:
+            self._held_here.discard(self._identity)
             _unlock_file(self._file)
-            self._file.close()
+            with contextlib.suppress(OSError):  # what could not be written when the lock was taken is tried again here
+                self._file.close()
 
 
 if sys.platform == "win32":  # pragma: no cover
@@ -278,17 +327,74 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
 
 
 def remove_job(folder: Path) -> None:
-    """Delete a job folder and all in it that is ours. Raises JobError where it is in use or holds no job."""
-    Job.open(folder).close()
-    _remove_contents(folder, keep_lock=False)
+    """Delete a job folder, be the job damaged or of another version, and all in it that is ours. Other files stay, and then the folder.
+
+    Raises JobError where it is in use or holds no job, OutputError where it cannot be deleted.
+    """
+    if not folder.is_dir() or not _holds_ours(folder):
+        raise JobError(f"{folder} holds no job.", _WHERE_IS_THE_JOB)
+    lock = Lock(folder)
+    try:
+        _remove_contents(folder)
+        with contextlib.suppress(OSError):
+            (folder / LOCK).unlink()  # while it is held; Windows deletes no open file
+    finally:
+        lock.release()
     with contextlib.suppress(OSError):
+        (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()  # stays where the user keeps files of their own in it
 
 
-def _remove_contents(folder: Path, keep_lock: bool = True) -> None:
-    for path in folder.iterdir():
-        if any(path.match(pattern) for pattern in _OURS) and not (keep_lock and path.name == LOCK):
-            path.unlink()
+def _remove_contents(folder: Path) -> None:
+    """All that is ours but the lock; job.json first, since a folder with job.json is complete."""
+    with _writing(folder):
+        (folder / RECORD).unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if path.name != LOCK and _is_our_name(path.name):
+                path.unlink()
+
+
+def _is_our_name(name: str) -> bool:
+    part = re.fullmatch(r"\.(.+)\.\d+\.part", name)  # what `write_whole` leaves when it is killed
+    return any(fnmatch.fnmatchcase(part[1] if part else name, pattern) for pattern in _OURS)
+
+
+def _holds_ours(folder: Path) -> bool:
+    """Whether a folder holds a job of any schema version, damaged or not; or nothing but what an interrupted `create` or `remove_job` left."""
+    with contextlib.suppress(OSError, ValueError):
+        if (folder / RECORD).exists():
+            return _is_our_record((folder / RECORD).read_text(encoding="ascii"))
+    names = {path.name for path in folder.iterdir()}
+    if names == {LOCK}:
+        return _pid_in(folder / LOCK) is not None or (folder / LOCK).stat().st_size == 0  # empty: ended before it named its process
+    return all(map(_is_our_name, names)) and _pid_in(folder / LOCK) is not None
+
+
+def _is_our_record(text: str) -> bool:
+    if _RECORD_BEGINS.match(text):
+        return True
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and {"schema_version", "engine_version"} <= set(data)
+
+
+def _pid_in(path: Path) -> int | None:
+    """The process that a lock file names; None where it is no lock file of ours."""
+    try:
+        content = json.loads(path.read_text(encoding="ascii"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content["pid"] if isinstance(content, dict) and set(content) == {"pid"} and type(content["pid"]) is int else None
+
+
+def _without_nan(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
 @contextlib.contextmanager
@@ -306,5 +412,5 @@ def _writing(folder: Path) -> Iterator[None]:
 def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="ascii"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise JobError(f"{path.name} is damaged.", "Start a new job.") from error

@@ -19,6 +19,7 @@ from .prior import Prior
 from .unet import Triple, UNet3d
 
 Box = tuple[slice, slice, slice]
+_SLAB_VOXELS = 2**20
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,16 @@ def tile_probabilities(network: UNet3d, data: Input, tile_kji: Triple, compute: 
         part = torch.cat([data.image[tile].float()[None], position(base + corner, shape, data.is_trained_on)])
         with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
             logits = network(part[None].contiguous(memory_format=torch.channels_last_3d))[0]
-        yield box, torch.softmax(_on_own_grid(logits.float(), start, box, data.grid), 0)
+        for slab in _slabs(box):
+            yield slab, torch.softmax(_on_own_grid(logits.float(), start, slab, data.grid), 0)
+
+
+def _slabs(box: Box) -> Iterator[Box]:
+    """A tile of a coarse grid covers many own voxels: in slabs, so that few of them have a float for each class at a time."""
+    k, j, i = box
+    step = max(1, _SLAB_VOXELS // max(1, (j.stop - j.start) * (i.stop - i.start)))
+    for first in range(k.start, k.stop, step):
+        yield (slice(first, min(first + step, k.stop)), j, i)
 
 
 def _own_box(core: Sequence[tuple[int, int, int]], grid: WorkingGrid) -> Box:

@@ -7,6 +7,8 @@ the worker's stdin, the worker writes events to its stdout. Pipes carry numbers 
 from __future__ import annotations
 
 import json
+import math
+import sys
 import types
 import typing
 from dataclasses import MISSING, asdict, dataclass, field, fields
@@ -190,9 +192,11 @@ EVENTS: dict[str, type[Event]] = {e.kind: e for e in (Ready, Progress, Preview, 
 
 
 def encode(message: Message) -> str:
-    """One line of ASCII JSON with its newline. Raises ValueError for a number that JSON lacks (nan, inf)."""
+    """One line of ASCII JSON with its newline. Raises ValueError for a number that JSON lacks (nan, inf), ProtocolError for too long a line."""
     key = "command" if isinstance(message, Command) else "event"
-    return json.dumps({key: message.kind, **asdict(message)}, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
+    line = json.dumps({key: message.kind, **asdict(message)}, ensure_ascii=True, allow_nan=False, separators=(",", ":")) + "\n"
+    _check_length(line)
+    return line
 
 
 def decode_command(line: str) -> Command:
@@ -205,11 +209,25 @@ def decode_event(line: str) -> Event:
     return _decode(line, "event", EVENTS)
 
 
-def _decode(line: str, key: str, known: dict[str, Any]) -> Any:
+def _check_length(line: str) -> None:
     if len(line) > MAX_LINE:
         raise ProtocolError(f"A line of {len(line)} characters is longer than the {MAX_LINE} allowed.")
+
+
+def _finite(text: str) -> float:
+    """A number of a message. Raises ProtocolError for NaN and Infinity, which Python reads but JSON lacks, and for 1e999, which becomes one."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ProtocolError(f"{text[:80]} is no number that a message may hold.", "Send null, or leave the message out.")
+    return number
+
+
+def _decode(line: str, key: str, known: dict[str, Any]) -> Any:
+    _check_length(line)
     try:
-        data = json.loads(line)
+        data = json.loads(line, parse_constant=_finite, parse_float=_finite)
+    except ProtocolError:
+        raise
     except (ValueError, RecursionError) as error:
         raise ProtocolError(f"Not a JSON object: {line[:80]!r}.", "Send one JSON object a line.") from error
     if not isinstance(data, dict):
@@ -245,7 +263,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is Any:
         return True
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool)
     return isinstance(value, hint)

@@ -31,7 +31,7 @@ class Settings:
     """Choices of one training run. Zero in `steps`, `width`, `depth`, `patch_voxels`, `batch` means: the engine chooses.
 
     With `steps` > 0 the run takes exactly that many steps whatever the clock says, and is then repeatable on the same CPU machine.
-    Raises InputError for a value out of its range.
+    Raises InputError for a value of another type or out of its range.
     """
 
     time_budget_s: float = 120.0  # for training and the final prediction together
@@ -45,7 +45,7 @@ class Settings:
     pseudo_label_weight: float = 0.3  # of a voxel that only the prior labels, at full confidence; 0 = train on strokes alone
     ignore_weights: bool = False  # for tests: every voxel weighs 1 (unlabelled ones count as background), which ruins the result
     # the network and its training
-    learning_rate: float = 4e-3
+    learning_rate: float = 3e-3
     dice_weight: float = 1.0
     ema_decay: float = 0.98
     width: int = 0
@@ -58,10 +58,17 @@ class Settings:
     estimate: bool = True  # hold annotation out in the first part of the run, to measure quality and choose the trust in the network
 
     def __post_init__(self) -> None:
-        for name, (low, high) in _RANGES.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not low <= value <= high:
-                raise InputError(f"The setting {name} must lie between {low:g} and {high:g}, got {value!r}.")
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if f.type == "bool":
+                if not isinstance(value, bool):
+                    raise InputError(f"The setting {f.name} must be true or false, got {value!r}.")
+                continue
+            low, high = _RANGES[f.name]
+            number = int if f.type == "int" else (int, float)
+            if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
+                whole = " and be a whole number" if f.type == "int" else ""
+                raise InputError(f"The setting {f.name} must lie between {low:g} and {high:g}{whole}, got {value!r}.")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)

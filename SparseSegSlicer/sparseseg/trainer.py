@@ -37,7 +37,7 @@ class Trainer:
         self.compute, self.settings = compute, settings
         self.volume, self.sampler, self.augmenter = volume, sampler, augmenter
         self.network = UNet3d(plan.network).to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self.average = copy.deepcopy(self.network).requires_grad_(False)
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
             self.network.parameters(), lr=settings.learning_rate, weight_decay=1e-4, fused=compute.device.type != "mps"
         )
@@ -123,6 +123,7 @@ class Trainer:
     def _update_average(self) -> None:
         decay = min(self.settings.ema_decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        torch._foreach_copy_(list(self.average.buffers()), list(self.network.buffers()))
 
     def _check(self) -> None:
         """Back to the last good state where a loss is no number, with a smaller step; keep this state where it is."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 MAX_WIDTH = 320
 IN_CHANNELS = 4  # the image, and where each voxel lies in the volume (k, j, i)
+_MOMENTUM = 0.1  # of the norms' remembered statistics, per patch
 _POOLABLE = 8  # voxels that an axis must have to be halved
 Triple = tuple[int, int, int]
 
@@ -45,15 +46,16 @@ class NetworkPlan:
         return (k, j, i)
 
     def flops_per_voxel(self) -> float:
-        """Multiply-adds times two of one forward pass, by input voxel; a training step costs three times that."""
+        """Multiply-adds times two of all convolutions of one forward pass, by input voxel; a training step costs three times that."""
         widths, total, share = self.widths, 0.0, 1.0
         for level, kernel in enumerate(self.kernels):
             taps = math.prod(kernel)
             before = self.in_channels if level == 0 else widths[level - 1]
-            total += 2 * share * taps * widths[level] * (before + widths[level])
+            total += 2 * share * widths[level] * (taps * (before + widths[level]) + (before if self.residual else 0))
             if level < len(self.pools):
-                total += 2 * share * widths[level] * (taps * 2 * widths[level] + widths[level + 1])
+                total += 2 * share * widths[level] * taps * 2 * widths[level]
                 share /= math.prod(self.pools[level])
+                total += 2 * share * widths[level] * widths[level + 1]  # narrowing, on the smaller grid
         return total + 2 * widths[0] * self.classes
 
     def to_json(self) -> dict[str, Any]:
@@ -97,20 +99,28 @@ def _triple(values: Sequence[Any]) -> Triple:
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm with scale and shift (Ulyanov et al. 2016), one sample at a time through batch norm's kernel.
+    """Instance norm with scale and shift (Ulyanov et al. 2016) in training; in prediction, with the statistics that training has seen.
 
-    For one sample the two are the same sum; batch norm's kernels keep channels-last memory and bf16, where those of group and instance
-    norm are 2 to 7 times slower backward on the CPU (`make bench-engine` shows the parts).
+    A tile of nothing but air has statistics of its own that say nothing, and normalising by them makes structures of noise; the patches that
+    the network was trained on show air beside anatomy. One sample at a time through batch norm's kernel: for one sample the two are the same
+    sum, and its kernels keep channels-last memory and bf16; torch's own instance and group norm are slower on the CPU (`make bench-engine`).
     """
+
+    mean: Tensor
+    variance: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("mean", torch.zeros(channels))
+        self.register_buffer("variance", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if math.prod(x.shape[2:]) == 1:  # no variance over one voxel
+        if self.training and math.prod(x.shape[2:]) == 1:  # no variance over one voxel
             return x
-        samples = [F.batch_norm(sample, None, None, self.weight, self.bias, training=True) for sample in x.split(1)]
+        if not self.training:
+            return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, training=False)
+        samples = [F.batch_norm(sample, self.mean, self.variance, self.weight, self.bias, training=True, momentum=_MOMENTUM) for sample in x.split(1)]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
 
 

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+
 from cases import SHARED, load_case, score
 from sparseseg import device, files
 from sparseseg.job import Job, JobRecord

@@ -2,9 +2,12 @@
 
 import itertools
 import math
+from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
@@ -15,6 +18,7 @@ from sparseseg.annotation import (
     STROKE,
     UNLABELLED,
     add_border_weight,
+    annotated_planes,
     build_annotation,
     find_complete_slices,
     merge_strokes,
@@ -23,6 +27,7 @@ from sparseseg.classes import ClassTable, Segment
 from sparseseg.errors import AnnotationError
 from sparseseg.settings import Settings
 
+DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 ONE, TWO, THREE = ClassTable.numbered(1), ClassTable.numbered(2), ClassTable.numbered(3)
 ALIKE = Settings(class_balance=0)
 
@@ -194,6 +199,17 @@ def test_earlier_labels_are_kept(strokes, data):
     assert ((second.origin == CORRECTION) == ((more > 0) & (strokes == 0) & (preview != 2))).all()
 
 
+def test_the_memory_order_of_the_annotation_does_not_matter():
+    strokes = annotation_map((2, 2, 2), (1, (0,)), (2, (1, 0)))
+    more = annotation_map((2, 2, 2), (1, (0,)), (2, (1,)))
+    earlier = build_annotation(strokes, ONE)
+    for order in "CF":
+        preview = np.zeros((2, 2, 2), np.uint8, order=order)
+        built = build_annotation(np.array(more, order=order), ONE, earlier=earlier, preview=preview)
+        assert (built.origin == CORRECTION).sum() == built.corrections == 2
+        assert built.weights[1, 1].tolist() == (4 * built.weights[1, 0]).tolist()
+
+
 # ---------------------------------------------------------------- strokes that overlap
 
 WHOLE = (slice(0, 1), slice(0, 1), slice(0, 5))
@@ -215,6 +231,20 @@ def test_the_same_value_twice_is_no_overlap():
     assert overlaps == {}
 
 
+@pytest.mark.parametrize("order", [(2, 3, 4), (2, 4, 3), (4, 2, 3), (2, 3, 4, 2), (4, 4, 3, 3, 2, 2)])
+def test_three_segments_on_one_voxel_dispute_it_in_pairs(order):
+    merged, overlaps = merge_strokes((1, 1, 5), [line(value, "..x..") for value in order])
+    assert not merged.any()
+    assert overlaps == {(2, 3): 1, (2, 4): 1, (3, 4): 1}
+
+
+def test_overlaps_are_counted_where_the_boxes_meet():
+    first, second = (slice(0, 3), slice(1, 3), slice(0, 4)), (slice(2, 4), slice(0, None), slice(3, 5))
+    merged, overlaps = merge_strokes((4, 3, 5), [(2, first, np.ones((3, 2, 4), bool)), (3, second, np.ones((2, 3, 2), bool))])
+    assert overlaps == {(2, 3): 2}
+    assert np.argwhere((merged == 0) & (np.indices(merged.shape)[0] == 2)).tolist()[-2:] == [[2, 1, 3], [2, 2, 3]]
+
+
 def test_strokes_lie_in_their_boxes():
     box = (slice(1, 2), slice(0, 2), slice(2, 3))
     merged, _ = merge_strokes((2, 2, 3), [(5, box, np.array([[[True], [False]]]))])
@@ -225,11 +255,15 @@ def test_strokes_lie_in_their_boxes():
 @given(st.lists(st.tuples(st.integers(1, 4), st.integers(0, 31)), max_size=6), st.randoms(use_true_random=False))
 def test_the_order_of_strokes_does_not_matter(strokes, random):
     lines = [line(value, "".join("x" if bits >> n & 1 else "." for n in range(5))) for value, bits in strokes]
-    merged, _ = merge_strokes((1, 1, 5), lines)
+    merged, overlaps = merge_strokes((1, 1, 5), lines)
     claims = [{value for value, bits in strokes if bits >> n & 1} for n in range(5)]
     assert merged.ravel().tolist() == [claim.pop() if len(claim) == 1 else 0 for claim in claims]
     random.shuffle(lines)
-    assert (merge_strokes((1, 1, 5), lines)[0] == merged).all()
+    again, overlaps_again = merge_strokes((1, 1, 5), lines)
+    assert (again == merged).all()
+    claims = [{value for value, bits in strokes if bits >> n & 1} for n in range(5)]
+    pairs = Counter(pair for claim in claims for pair in itertools.combinations(sorted(claim), 2))
+    assert overlaps_again == overlaps == pairs
 
 
 # ---------------------------------------------------------------- complete slices found
@@ -257,7 +291,47 @@ def test_neighbouring_painted_slices_are_not_found():
 
 
 def test_background_strokes_make_no_slice_complete():
-    assert find_complete_slices(annotation_map((9, 9, 9), (1, (4,)), (1, (slice(None), 2)), (2, (slice(3, 6), slice(3, 6), slice(3, 6))))) == ()
+    strokes = annotation_map((9, 9, 9), (1, (4,)), (1, (slice(None), 2)), (2, (slice(3, 6), slice(3, 6), slice(3, 6))), (0, (4, 8, 8)))
+    assert find_complete_slices(strokes) == ()
+
+
+def test_a_stroke_is_no_complete_slice():
+    for stroke in ((10, 10, slice(5, 10)), (10, slice(9, 11), slice(2, 18)), (10, slice(10, 13), slice(5, 8))):
+        assert find_complete_slices(annotation_map((20, 20, 20), (2, stroke))) == ()
+
+
+def test_a_filled_slice_with_background_strokes_on_it_is_not_complete():
+    filled = ((2, (10, slice(5, 12), slice(5, 12))), (3, (10, slice(13, 17), slice(13, 17))))
+    assert find_complete_slices(annotation_map((20, 20, 20), *filled)) == ((0, 10),)
+    assert find_complete_slices(annotation_map((20, 20, 20), *filled, (1, (10, 2)))) == ()
+    crossing = annotation_map((20, 20, 20), (1, (slice(None), slice(None), 2)), *filled)  # painted on a slice of another orientation
+    assert find_complete_slices(crossing) == ((0, 10),)
+
+
+def test_a_slice_labelled_in_every_voxel_is_complete_however_thin_its_segments():
+    strokes = annotation_map((12, 12, 12), (1, (6,)), (2, (6, 3)))
+    assert find_complete_slices(strokes) == ((0, 6),)
+    strokes[6, 0, 0] = 0
+    assert find_complete_slices(strokes) == ()
+
+
+def test_planes_that_strokes_lie_on_are_found():
+    strokes = annotation_map((20, 20, 20), (1, (5, 3, slice(2, 18))), (2, (5, 10, slice(5, 10))), (2, (slice(4, 16), 15, 15)))
+    assert annotated_planes(strokes > 0, 3.0) == ((0, 5), (1, 3), (1, 10), (1, 15), (2, 15))
+    assert annotated_planes(np.zeros((3, 4, 5), bool), 3.0) == ()
+
+
+@pytest.mark.parametrize("case", ["ct-abdomen", "ct-aorta", "ct-dicom", "mr-macaque-brain"])
+@pytest.mark.parametrize("protocol", ["slices-3", "slices-5", "ortho-3", "strokes-2", "strokes-3"])
+def test_complete_slices_of_real_annotations(case, protocol):
+    path = DATA / case / "annotations" / f"{protocol}.nii.gz"
+    if not path.is_file():
+        pytest.skip(f"development data {case} is not beside the repository")
+    strokes = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
+    expected = tuple((axis, index) for axis in range(3) for index, plane in enumerate(np.moveaxis(strokes, axis, 0)) if plane.all())
+    assert len(expected) == {"slices-3": 3, "slices-5": 5, "ortho-3": 9}.get(protocol, 0)
+    assert find_complete_slices(strokes) == expected
+    assert find_complete_slices(np.where(strokes > 1, strokes, 0)) == expected  # without the background, too
 
 
 def test_a_slice_at_the_border_is_found():
@@ -279,6 +353,12 @@ def test_border_weight_leaves_lone_strokes_as_they_are():
     strokes = np.array([[[1, 0, 2]]], np.uint8)
     built = build_annotation(strokes, ONE, ALIKE)
     assert (add_border_weight(built, (1, 1, 1), 5, 3).weights == built.weights).all()
+
+
+def test_border_weight_is_added_after_the_limits_and_not_scaled_back():
+    strokes = annotation_map((1, 10, 100), (1, ...), (2, (0, 0, 0)))
+    built = build_annotation(strokes, ONE, Settings(class_balance=1))  # weight of the one voxel: cut to 10
+    assert add_border_weight(built, (1, 1, 1), 3, 0.1).weights[0, 0, 0] == 13
 
 
 @pytest.mark.parametrize("spacing", [(1, 1, 1), (2.5, 0.7, 1.1)])

@@ -60,7 +60,7 @@ def test_a_model_comes_back_as_it_was_saved(model):
 
 def test_the_network_built_from_a_model_says_what_the_saved_one_said(model):
     x = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(1))
-    original = UNet3d(PLAN).requires_grad_(False)
+    original = UNet3d(PLAN).eval().requires_grad_(False)
     original.load_state_dict(made().weights)
     built = load(model).build_network(CPU)
     torch.testing.assert_close(built(x), original(x), atol=1e-5, rtol=1e-5)

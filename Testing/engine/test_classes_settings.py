@@ -79,6 +79,14 @@ def test_label_values_with_gaps_or_doubles_are_refused(values):
         ClassTable.from_json({"segments": rows})
 
 
+@pytest.mark.parametrize("part", [{"name": 7}, {"id": None}, {"tags": {"a": 1}}, {"extra": {"b": []}}])
+def test_parts_of_another_type_are_refused(part):
+    with pytest.raises(InputError, match="must be text"):
+        ClassTable.from_json({"segments": [{**LIVER.to_json(), "value": 1, **part}]})
+    with pytest.raises(InputError, match="is no table"):
+        ClassTable.from_json([])
+
+
 def test_neighbouring_colours_are_far_apart_in_hue():
     hues = [colorsys.rgb_to_hsv(*distinct_color(n))[0] for n in range(30)]
     apart = [abs(a - b) for a, b in itertools.pairwise(hues)]
@@ -110,6 +118,20 @@ def test_values_outside_of_a_range_are_refused_by_name(name):
     for value in (LOWEST[name] - 1, HIGHEST[name] + 1, float("nan"), float("inf"), True, "1", None):
         with pytest.raises(InputError, match=f"The setting {name} must lie between .* got"):
             Settings(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["steps", "seed", "width", "depth", "patch_voxels", "batch"])
+def test_counts_are_whole_numbers(name):
+    for value in (1.5, 1.0):
+        with pytest.raises(InputError, match=f"The setting {name} must lie between .* and be a whole number, got {value}"):
+            Settings(**{name: value})
+
+
+@pytest.mark.parametrize("name", ["residual", "mirror", "estimate", "ignore_weights", "full_resolution"])
+def test_switches_are_true_or_false(name):
+    for value in ("no", 1, None):
+        with pytest.raises(InputError, match=f"The setting {name} must be true or false, got {value!r}"):
+            Settings.from_json({name: value})
 
 
 def test_every_number_among_the_settings_has_a_range():

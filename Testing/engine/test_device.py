@@ -58,7 +58,7 @@ def test_a_device_that_fails_is_refused_with_its_reason(monkeypatch):
         raise RuntimeError("no kernel image is available\nsecond line")
 
     monkeypatch.setattr(device, "probe", broken)
-    with pytest.raises(DeviceError, match=r"cpu did not run a 3-D convolution \(no kernel image is available\)"):
+    with pytest.raises(DeviceError, match=r"cpu did not run a 3-D convolution \(no kernel image is available\)\. Found here"):
         choose("cpu")
     with pytest.raises(DeviceError, match=r"No device works: .*Reinstall PyTorch"):
         choose("auto")
@@ -73,7 +73,7 @@ def test_the_first_device_that_works_is_taken_and_the_cpu_says_why_it_was(monkey
         return SLOW
 
     monkeypatch.setattr(device, "_tried", tried)
-    assert choose("auto").why == ", since The driver is too old."
+    assert choose("auto").why == ", since The driver is too old"  # who shows it ends the sentence
     monkeypatch.setattr(device, "_tried", lambda name: FAST if name == "cuda:0" else SLOW)
     assert choose("auto") is FAST
     monkeypatch.setattr(device, "candidates", lambda: ["cpu"])
@@ -201,6 +201,19 @@ def test_halving_takes_patches_first_and_then_voxels_by_hand():
         (1, (8, 8, 16)),
         (1, (8, 8, 8)),
     ]
+
+
+def test_an_axis_too_short_to_halve_does_not_keep_the_grid_fine():
+    assert working_shape((1, 1, 1), (8, 64, 64), 600) == (8, 8, 8)
+
+
+def test_all_axes_are_halved_before_giving_up():
+    network = plan_network((10, 0.4, 0.4), (40, 512, 512), 3, 8, 3)
+    assert network.multiple_kji == (1, 8, 8)
+    plan, sides = RunPlan(network, (40, 512, 512), (8, 64, 64), 1), []
+    while (plan := plan.halved()) is not None:
+        sides.append(plan.patch_kji)
+    assert sides == [(8, 32, 64), (8, 32, 32), (8, 16, 32), (8, 16, 16), (8, 8, 16), (8, 8, 8)]
 
 
 def test_no_side_is_halved_below_eight_voxels():

@@ -214,3 +214,13 @@ def test_where_all_is_sure_nothing_is_suggested():
 
 def test_no_more_than_asked_for():
     assert len(next_slices(np.full((30, 30, 30), 255, np.uint8), None, count=3)) == 3
+
+
+def test_the_mixture_is_not_worse_than_the_prior_where_it_was_chosen():
+    counts = (100, 150, 50)
+    truth = np.repeat(np.array([0, 1, 2], np.uint8), counts)
+    network = np.repeat(np.array([[0.52, 0.10, 0.07], [0.48, 0.90, 0.92], [0.00, 0.00, 0.01]], np.float32), counts, axis=1)
+    belief = np.repeat(np.array([[0.06, 0.00, 0.12], [0.56, 0.93, 0.40], [0.38, 0.07, 0.48]], np.float32), counts, axis=1)
+    _, quality = choose_trust(network, belief, truth)
+    prior = [dice(belief.argmax(0), truth, c) for c in (1, 2)]  # 0.75 and 1
+    assert np.mean(list(quality.values())) >= np.mean(prior) - 0.01

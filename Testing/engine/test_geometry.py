@@ -135,6 +135,31 @@ def test_the_same_grid_within_header_rounding_has_no_difference(grid):
     assert grid.difference_from(PLAIN) == ""
 
 
+def test_a_grid_flipped_about_its_own_middle_is_said_to_be_flipped():
+    flipped = other(origin=(12.5, -20, 30), direction=(-1, 0, 0, 0, 1, 0, 0, 0, 1))
+    assert flipped.difference_from(PLAIN) == "axes turned or flipped (corners up to 2.5 mm apart)"
+
+
+def test_a_turn_is_named_before_the_origin_that_moved_farther():
+    assert other(origin=(400, -20, 30), direction=turn(2, 2).ravel()).difference_from(PLAIN).startswith("axes turned")
+
+
+def test_an_origin_that_is_the_same_is_not_blamed():
+    large = Geometry.from_axes((10, 512, 512), (0.7, 0.7, 1))
+    coarser = Geometry.from_axes((10, 512, 512), (0.70005, 0.7, 1))
+    assert coarser.difference_from(large) == "spacing 1 x 0.7 x 0.70005 mm instead of 1 x 0.7 x 0.7 mm (k x j x i; corners up to 0.0255 mm apart)"
+    turned_little = Geometry.from_axes((10, 512, 512), (0.7, 0.7, 1), direction=(1, -5e-5, 0, 5e-5, 1, 0, 0, 0, 1))
+    assert turned_little.difference_from(large).startswith("axes turned")
+    assert Geometry.from_axes((10, 512, 512), (0.7, 0.7, 1), (5, 0, 0), turned_little.direction).difference_from(large).startswith("origin 5 x 0 x 0")
+
+
+def test_voxels_of_a_microscope_are_allowed_and_told_apart():
+    small = Geometry.from_axes((2, 2, 2), (5e-5,) * 3)
+    assert small.spacing_ijk_mm[0] == pytest.approx(5e-5)
+    assert Geometry.from_axes((2, 2, 2), (5e-5,) * 3, (1e-4, 0, 0)).difference_from(small).startswith("origin")  # two voxels
+    assert Geometry.from_axes((2, 2, 2), (5e-5,) * 3, (1e-6, 0, 0)).difference_from(small) == ""
+
+
 def test_an_axis_of_one_voxel_has_no_sense_of_direction():
     flat = Geometry.from_axes((1, 5, 6), (1, 1, 1))
     assert Geometry.from_axes((1, 5, 6), (1, 1, 1), direction=(1, 0, 0, 0, 1, 0, 0, 0, -1)).difference_from(flat) == ""
@@ -150,7 +175,7 @@ def test_difference_is_empty_only_where_every_corner_agrees(first, second):
         assert two.difference_from(one) != ""
 
 
-@pytest.mark.parametrize("shape", [(5, 6), (0, 5, 6), (1, 2, 3, 4)])
+@pytest.mark.parametrize("shape", [(5, 6), (0, 5, 6), (1, 2, 3, 4), (2.5, 3, 4), (float("inf"), 1, 1)])
 def test_a_volume_without_three_axes_is_refused(shape):
     with pytest.raises(InputError, match="three axes of at least one voxel"):
         Geometry.from_axes(shape, (1, 1, 1))

@@ -15,8 +15,8 @@ LAYERS = [
     ["__init__"],
     ["errors"],
     ["geometry", "classes", "settings"],
-    ["job", "protocol", "files", "dicomseg", "client"],
     ["annotation"],
+    ["job", "protocol", "segnrrd", "files", "dicomseg", "client"],
     ["prior"],
     ["unet"],
     ["patches", "intensity", "loss", "device"],
@@ -30,7 +30,7 @@ LAYERS = [
 ]
 RANK = {name: (layer, place) for layer, names in enumerate(LAYERS) for place, name in enumerate(names)}
 TOP = (len(LAYERS), 0)
-PLAIN = ["errors", "geometry", "classes", "settings", "job", "protocol", "client", "annotation", "files"]
+PLAIN = ["errors", "geometry", "classes", "settings", "job", "protocol", "client", "annotation", "segnrrd", "files"]
 HEAVY = ["torch", "slicer", "vtk", "qt", "ctk"]
 THIRD_PARTY = {"numpy": set(RANK), "SimpleITK": {"files", "dicomseg", "prior", "cli"}}
 WITH_TORCH = {"unet", "device", "intensity", "patches", "loss", "augment", "predict", "trainer", "checkpoint", "session", "doctor"}

@@ -141,3 +141,12 @@ def test_read_only_and_flipped_arrays_are_taken():
 def test_json_and_back():
     fitted = Intensity(1.25, 0.1, True)
     assert Intensity.from_json(json.loads(json.dumps(fitted.to_json()))) == fitted
+
+
+def test_extreme_images_stay_finite():
+    for low in (-3.4e38, 0):
+        image = np.linspace(low, 3.4e38, 1000, dtype=np.float32).reshape(10, 10, 10)
+        assert Intensity.fit(image, np.empty(0)).apply(image, image.shape, torch.device("cpu")).isfinite().all()
+    image = np.zeros((8, 8, 8), np.float32)
+    image[0, 0, 0] = 3e38
+    assert Intensity(0.5, 0.02, True).apply(image, image.shape, torch.device("cpu")).isfinite().all()

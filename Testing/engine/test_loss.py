@@ -171,3 +171,19 @@ def test_half_precision_logits_are_turned_to_full_before_the_softmax(loss):
     logits, labels, weights = random_batch(seed=7)
     half = logits.to(torch.bfloat16)
     assert loss(half, labels, weights).item() == loss(half.float(), labels, weights).item()
+
+
+@pytest.mark.parametrize("loss", [weighted_cross_entropy, soft_dice_loss])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+def test_unlabelled_voxels_may_be_no_number(loss, value):
+    logits = torch.randn(1, 3, 2, 2, 2, generator=torch.Generator().manual_seed(0))
+    labels, weights = torch.arange(8).view(1, 2, 2, 2) % 3, torch.ones(1, 2, 2, 2)
+    weights[0, 0, 0, 0] = 0
+    expected = loss(logits, labels, weights)
+    logits[0, 1, 0, 0, 0] = value
+    logits.requires_grad_(True)
+    actual = loss(logits, labels, weights)
+    actual.backward()
+    assert actual.item() == pytest.approx(expected.item(), rel=1e-6)
+    assert (logits.grad[0, :, 0, 0, 0] == 0).all()
+    assert logits.grad.isfinite().all()

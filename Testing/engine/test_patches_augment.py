@@ -390,3 +390,17 @@ def test_noise_has_the_drawn_size_and_spares_labels_and_position():
     assert (after[0][0] - before[0][0]).std().item() == pytest.approx(0.2, rel=0.05)
     assert torch.equal(after[0][1:], before[0][1:])
     assert torch.equal(after[1], before[1])
+
+
+@pytest.mark.parametrize("index", [4, 5])
+def test_a_patch_on_a_coarser_grid_sees_the_slice_that_it_was_drawn_for(index):
+    w = torch.zeros(12, 12, 12).half()
+    w[index] = 1
+    grid = WorkingGrid((12,) * 3, (6,) * 3)
+    v = TrainingVolume(grid, torch.zeros(6, 6, 6).half(), torch.zeros(12, 12, 12, dtype=torch.uint8), w)
+    sampler, a, rng = PatchSampler(np.zeros((12,) * 3, np.uint8), w.numpy(), 1), Augmenter((1, 1, 1)), np.random.default_rng(0)
+    empty = sum(
+        take_patch(v, a.draw(rng, sampler.draw(rng, (6, 6, 6), grid)), offsets((6, 6, 6), torch.device("cpu")))[2].sum().item() == 0
+        for _ in range(200)
+    )
+    assert empty < 10

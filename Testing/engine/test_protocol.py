@@ -105,6 +105,19 @@ def test_a_number_that_json_lacks_is_refused(number):
         encode(Preview("1", 1, "f", "prior", 0, number))
 
 
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+def test_numbers_that_json_lacks_are_refused_when_they_come(number):
+    with pytest.raises(ProtocolError, match=f"{number} is no number that a message may hold"):
+        decode_event(f'{{"event":"preview","id":"","revision":1,"file":"f","source":"s","step":1,"seconds":{number}}}')
+    with pytest.raises(ProtocolError, match=number):
+        decode_command(f'{{"command":"train","id":"1","settings":{{"any":[{number}]}}}}')
+
+
+def test_a_whole_number_too_large_for_a_fraction_is_refused_as_one():
+    with pytest.raises(ProtocolError, match="seconds must be float"):
+        decode_event(json.dumps({**PREVIEW, "seconds": 10**400}))
+
+
 OPEN = {"command": "open", "id": "1", "job": "a"}
 UPDATE = {"command": "update", "id": "1", "annotation": "a.npy", "revision": 2}
 PREVIEW = {"event": "preview", "id": "1", "revision": 1, "file": "f", "source": "prior", "step": 0, "seconds": 1.0}
@@ -205,12 +218,18 @@ def test_deep_nesting_is_refused(line):
 
 
 def test_a_line_that_is_too_long_is_refused_unread():
-    line = encode(Open("1", "a" * MAX_LINE))
+    line = json.dumps({"command": "open", "id": "1", "job": "a" * MAX_LINE})
     with pytest.raises(ProtocolError, match=rf"A line of {len(line)} characters is longer than the {MAX_LINE}"):
         decode_command(line)
     longest = encode(Open("1", "a" * (MAX_LINE - len(encode(Open("1", ""))))))
     assert len(longest) == MAX_LINE
     assert decode_command(longest).id == "1"
+
+
+def test_a_line_that_is_too_long_is_not_sent():
+    longest = "a" * (MAX_LINE - len(encode(Open("1", ""))))
+    with pytest.raises(ProtocolError, match=f"A line of {MAX_LINE + 1} characters is longer than the {MAX_LINE}"):
+        encode(Open("1", longest + "a"))
 
 
 def test_a_refusal_quotes_no_more_than_the_start_of_a_line():

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+
 from phantoms import make_job, two_organs
 from sparseseg import device, session
 from sparseseg.annotation import CORRECTION

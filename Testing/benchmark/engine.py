@@ -1,0 +1,102 @@
+"""Measures the engine: training speed beside MONAI, prediction memory, weight map and prior times, and on request Dice. See README.md here.
+
+Prints one markdown table a part. Timings are read by people, never by pass/fail tests; `--quick` only shows that each part runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker has it
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import memory
+import quality
+import torch
+import training
+from common import Rows
+
+from sparseseg import device
+
+
+def markdown(rows: Rows) -> str:
+    def shown(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return str(value)
+
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *([shown(row[name]) for name in head] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def cpu_name() -> str:
+    if sys.platform == "darwin":
+        return subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False).stdout.strip()
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+
+
+def machine(options: argparse.Namespace) -> dict[str, Any]:
+    compute = device.choose(options.device)
+    load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
+    return {
+        "CPU": cpu_name(),
+        "usable cores": device.usable_cores(),
+        "device": compute.name,
+        "precision chosen": str(compute.dtype)[6:],
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "load before": load,
+    }
+
+
+PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
+    "training": training.training,
+    "norm": training.norm,
+    "memory": memory.memory,
+    "weights": quality.weights,
+    "prior": quality.prior,
+    "dice": quality.dice,
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", action="append", choices=[*PARTS], metavar="NAME", help=f"one part, may be repeated: {', '.join(PARTS)}")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, too")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--dice", type=float, metavar="SECONDS", help="also train real cases with this time budget each")
+    parser.add_argument("--cases", type=Path, nargs="+", metavar="FOLDER", help="for --dice")
+    parser.add_argument("--protocols", nargs="+", default=list(quality.DICE_PROTOCOLS), help="for --dice")
+    parser.add_argument("--seed", type=int, default=0, help="for --dice")
+    options = parser.parse_args()
+    if options.only and "dice" in options.only and options.dice is None:
+        parser.error("--only dice needs --dice SECONDS")
+    about = machine(options)
+    print(markdown([about]))
+    print(f"\nRepeat: python Testing/benchmark/engine.py {' '.join(sys.argv[1:])}")
+    numbers: dict[str, Any] = {"machine": about}
+    for name in options.only or [p for p in PARTS if p != "dice" or options.dice is not None]:
+        print(f"\n## {name}\n{PARTS[name].__doc__}\n", flush=True)
+        numbers[name] = PARTS[name](options)
+        if numbers[name]:
+            print(f"\n{markdown(numbers[name])}", flush=True)
+    if options.json:
+        options.json.write_text(json.dumps(numbers, indent=1, default=lambda number: number.item()) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

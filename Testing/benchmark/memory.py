@@ -1,0 +1,102 @@
+"""Memory that prediction takes, in a process of its own."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import multiprocessing
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import CT_KJI, SEGMENTS, SPACING_KJI_MM, Rows, organs, times
+
+from sparseseg import device
+from sparseseg.device import Compute, RunPlan
+from sparseseg.intensity import Intensity
+from sparseseg.patches import WorkingGrid
+from sparseseg.predict import Fusion, Input, predict
+from sparseseg.prior import Prior
+from sparseseg.settings import Settings
+from sparseseg.unet import UNet3d
+
+
+def memory(options: argparse.Namespace) -> Rows:
+    """Memory that predicting a whole CT takes beyond the volume's own bytes, on the CPU, in a process of its own."""
+    if sys.platform == "win32":
+        print("skipped: Windows has no getrusage, and its peak cannot be reset")
+        return []
+    shape = (40, 64, 64) if options.quick else CT_KJI
+    with tempfile.TemporaryDirectory(prefix="sparseseg-bench-") as folder:
+        file = Path(folder) / "image.npy"
+        np.save(file, organs(shape)[0])
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            row = pool.submit(measure_memory, str(file), options.quick).result()
+    return [row]
+
+
+def measure_memory(file: str, quick: bool) -> dict[str, Any]:
+    """In the fresh process: a tiny prediction first, so that torch itself is not counted."""
+    settings = Settings(width=4, depth=2, patch_voxels=16**3) if quick else Settings()
+    compute = device.choose("cpu")
+    predict_whole(compute, organs((32, 32, 32))[0], Settings(width=4, depth=2, patch_voxels=16**3))
+    torch_own = resident_bytes()
+    reset_peak()
+    image = np.load(file, mmap_mode="r")
+    start = time.perf_counter()
+    plan, outputs = predict_whole(compute, image, settings)
+    seconds = time.perf_counter() - start
+    over = peak_bytes() - torch_own - image.nbytes
+    return {
+        "volume (k j i)": times(image.shape),
+        "segments": SEGMENTS,
+        "own bytes, GB": image.nbytes / 1e9,
+        "peak over own bytes, GB": over / 1e9,
+        "of it prior and results, GB": outputs / 1e9,
+        "torch's own, GB": torch_own / 1e9,
+        "seconds": seconds,
+        "grid": times(plan.grid_kji),
+        "tile": times(plan.patch_kji),
+        "width": plan.network.width,
+        "precision": str(compute.dtype)[6:],
+    }
+
+
+def predict_whole(compute: Compute, image: np.ndarray, settings: Settings) -> tuple[RunPlan, int]:
+    """As Session predicts: the working grid, an untrained network of the planned size, and fusion with a prior. The bytes of prior and results."""
+    plan = device.plan_run(compute, SPACING_KJI_MM, image.shape, SEGMENTS + 1, settings)
+    rng = np.random.default_rng(0)
+    prior = Prior(rng.integers(0, SEGMENTS + 1, image.shape, np.uint8), rng.integers(0, 256, image.shape, np.uint8))
+    network = UNet3d(plan.network).to(compute.device, memory_format=torch.channels_last_3d).requires_grad_(False)
+    working = Intensity.fit(image, np.empty(0)).apply(image, plan.grid_kji, compute.device)
+    fusion = Fusion(prior, np.full(SEGMENTS + 1, 0.5, np.float32))
+    results = predict(network, Input(working, WorkingGrid(image.shape, plan.grid_kji)), plan.patch_kji, compute, fusion)
+    return plan, sum(a.nbytes for a in (prior.label, prior.confidence, *results))
+
+
+def resident_bytes() -> int:
+    return status("VmRSS") or peak_bytes()
+
+
+def peak_bytes() -> int:
+    """Linux: this process's own peak (getrusage's includes its parent's there); elsewhere getrusage, in bytes on macOS."""
+    import resource
+
+    return status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def reset_peak() -> None:
+    with contextlib.suppress(OSError):  # not Linux, or not allowed: then the warm-up's own small peak is the least that is reported
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+
+
+def status(name: str) -> int:
+    """Bytes from /proc/self/status; 0 where there is none."""
+    file = Path("/proc/self/status")
+    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)

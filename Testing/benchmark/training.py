@@ -1,0 +1,171 @@
+"""Training speed beside MONAI's BasicUNet, and the norms' share of it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from functools import partial
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from common import SEGMENTS, SPACING_KJI_MM, Rows, annotate, organs, times
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from sparseseg import device
+from sparseseg.augment import Augmenter, position
+from sparseseg.device import Compute, RunPlan
+from sparseseg.intensity import Intensity
+from sparseseg.patches import PatchSampler, TrainingVolume, WorkingGrid, to_device
+from sparseseg.settings import Settings
+from sparseseg.trainer import Trainer
+from sparseseg.unet import InstanceNorm
+
+TRAINING_KJI = (160, 192, 192)
+DEPTH = 4  # BasicUNet always pools four times
+Loop = tuple[torch.dtype, Callable[[], None], nn.Module]
+
+
+def training(options: argparse.Namespace) -> Rows:
+    """Voxels a second of the engine's training step and of a plain MONAI loop, at equal widths, levels, patch and batch, interleaved."""
+    compute = device.choose(options.device)
+    width, patch, shape = (4, 32**3, (64, 64, 64)) if options.quick else (32 if compute.is_cuda else 16, 64**3, TRAINING_KJI)
+    settings = Settings(width=width, depth=DEPTH, patch_voxels=patch, full_resolution=options.quick)
+    plan = device.plan_run(compute, SPACING_KJI_MM, shape, SEGMENTS + 1, settings)
+    image, truth = organs(shape)
+    data = (training_volume(compute, plan, image, truth), truth, annotate(truth)[0] > 0)
+    half = compute.dtype if compute.dtype != torch.float32 else torch.bfloat16
+    loops: dict[str, Loop] = {"ours, as chosen": ours(compute, plan, settings, data)}
+    if compute.dtype != torch.float32:
+        plain = Compute(compute.device, torch.float32, compute.name, compute.tflops, compute.free_bytes, compute.why)
+        loops["ours, float32"] = ours(plain, plan, settings, data)
+    try:
+        loops["MONAI BasicUNet, plain"] = monai(compute, plan, data[0], torch.float32, torch.contiguous_format)
+        loops["MONAI BasicUNet, autocast, channels last"] = monai(compute, plan, data[0], half, torch.channels_last_3d)
+    except ImportError:
+        print("MONAI is not installed (pip install -e '.[bench]'): only ours is measured.")
+    rounds, steps = (2, 1) if options.quick else (7, 20 if compute.is_cuda else 2)
+    seconds = interleaved({name: step for name, (_, step, _) in loops.items()}, rounds, steps, compute.device)
+    peaks = {dtype: convolution_peak(compute.device, dtype, options.quick) for dtype in {dtype for dtype, _, _ in loops.values()}}
+    print(f"patch {times(plan.patch_kji)}, batch {plan.batch}, widths {plan.network.widths}, grid {times(plan.grid_kji)}, {compute.why}")
+    print(f"our own count: {plan.network.flops_per_voxel() / 1e3:.1f} kFLOP a voxel, forward; a training step takes three times that")
+    reference = seconds.get("MONAI BasicUNet, plain")
+    return [training_row(name, *loops[name], s, reference, plan, peaks) for name, s in seconds.items()]
+
+
+def training_row(
+    name: str, dtype: torch.dtype, _: object, network: nn.Module, seconds: list[float], reference: list[float] | None, plan: RunPlan, peaks: dict
+) -> dict[str, Any]:
+    rate = plan.voxels_per_step / median(seconds)
+    flops = counted_flops(network, plan)
+    row = {"loop": name, "precision": str(dtype)[6:], "ms a step": 1000 * median(seconds), "voxels/s": rate}
+    ratios = [r / s for r, s in zip(reference, seconds, strict=True)] if reference else []
+    row["times MONAI plain (min to max)"] = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
+    return row | {"kFLOP/voxel forward": flops / 1e3, "GFLOP/s": 3 * flops * rate / 1e9, "of conv peak": f"{3 * flops * rate / peaks[dtype]:.0%}"}
+
+
+def training_volume(compute: Compute, plan: RunPlan, image: np.ndarray, truth: np.ndarray) -> TrainingVolume:
+    grid, on = WorkingGrid(image.shape, plan.grid_kji), compute.device
+    working = Intensity.fit(image, image[truth > 0]).apply(image, plan.grid_kji, on)
+    return TrainingVolume(grid, working, to_device(truth, on, torch.uint8), torch.ones(truth.shape, dtype=torch.float16, device=on))
+
+
+def ours(compute: Compute, plan: RunPlan, settings: Settings, data: tuple) -> Loop:
+    """The engine's own step: sampling, augmentation, network, both losses, clipping, AdamW, moving average."""
+    volume, truth, annotated = data
+    sampler = PatchSampler(truth, np.ones(truth.shape, np.float32), SEGMENTS + 1, annotated)
+    trainer = Trainer(compute, plan, volume, sampler, Augmenter(volume.grid.spacing(SPACING_KJI_MM)), settings)
+    return compute.dtype, lambda: trainer.step(0.5), trainer.network
+
+
+def monai(compute: Compute, plan: RunPlan, volume: TrainingVolume, dtype: torch.dtype, layout: torch.memory_format) -> Loop:
+    """What MONAI's users write: random crops without augmentation, BasicUNet, DiceCELoss, AdamW."""
+    from monai.losses import DiceCELoss
+    from monai.networks.nets import BasicUNet
+
+    on, net, shape = compute.device, plan.network, volume.grid.shape_kji
+    axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32, device=on) for n in shape), indexing="ij")
+    image = torch.cat([volume.image.float()[None], position(torch.stack(axes), shape)])  # the channels that ours sees
+    labels = F.interpolate(volume.labels[None, None].float(), size=shape, mode="nearest")[0]
+    model = BasicUNet(spatial_dims=3, in_channels=net.in_channels, out_channels=net.classes, features=(*net.widths, net.widths[0]))
+    model = model.to(on, memory_format=layout)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    loss, rng = DiceCELoss(to_onehot_y=True, softmax=True), np.random.default_rng(0)
+
+    def crop() -> tuple[slice, ...]:
+        starts = [int(rng.integers(0, n - p + 1)) for n, p in zip(shape, plan.patch_kji, strict=True)]
+        return (slice(None), *(slice(a, a + p) for a, p in zip(starts, plan.patch_kji, strict=True)))
+
+    def step() -> None:
+        boxes = [crop() for _ in range(plan.batch)]
+        x, y = (torch.stack([source[box] for box in boxes]) for source in (image, labels))
+        optimizer.zero_grad()
+        with torch.autocast(on.type, dtype, enabled=dtype != torch.float32):
+            logits = model(x.contiguous(memory_format=layout))
+        loss(logits.float(), y).backward()
+        optimizer.step()
+
+    return dtype, step, model
+
+
+def interleaved(steps: dict[str, Callable[[], Any]], rounds: int, repeats: int, on: torch.device) -> dict[str, list[float]]:
+    """Seconds a call of each, one number a round, A B A B: what disturbs the machine disturbs all alike."""
+    for step in steps.values():
+        step()
+        step()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(rounds):
+        for name, step in steps.items():
+            device.synchronize(on)
+            start = time.perf_counter()
+            for _ in range(repeats):
+                step()
+            device.synchronize(on)
+            seconds[name].append((time.perf_counter() - start) / repeats)
+    return seconds
+
+
+def counted_flops(network: nn.Module, plan: RunPlan) -> float:
+    """FLOPs of the convolutions in one forward pass, by input voxel, as PyTorch counts them."""
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        network(torch.zeros(1, plan.network.in_channels, *plan.patch_kji, device=next(network.parameters()).device))
+    return counter.get_total_flops() / float(np.prod(plan.patch_kji))
+
+
+def convolution_peak(on: torch.device, dtype: torch.dtype, quick: bool) -> float:
+    """FLOP/s of the faster of two plain convolutions, forward and backward: the engine's probe, and 32 channels on 64 x 64 x 64."""
+    probed = device.probe(on, dtype) * 1e12
+    return probed if quick else max(probed, convolution_rate(on, dtype, 32, 64))
+
+
+def convolution_rate(on: torch.device, dtype: torch.dtype, channels: int, side: int) -> float:
+    conv = nn.Conv3d(channels, channels, 3, padding=1, bias=False).to(on, dtype, memory_format=torch.channels_last_3d)
+    x = torch.randn(1, channels, side, side, side, device=on).to(dtype, memory_format=torch.channels_last_3d).requires_grad_(True)
+    seconds = interleaved({"conv": lambda: conv(x).sum().backward()}, 5, 2, on)["conv"]
+    return 3 * 2 * 27 * channels**2 * side**3 / min(seconds)
+
+
+def norm(options: argparse.Namespace) -> Rows:
+    """Why InstanceNorm runs on batch norm's kernel: the same sums by PyTorch's three norms, forward and backward, channels last."""
+    compute = device.choose(options.device)
+    channels, side = (4, 16) if options.quick else (16, 64)
+    layers = {
+        "ours (batch norm of one sample)": InstanceNorm(channels),
+        "torch instance norm": nn.InstanceNorm3d(channels, affine=True),
+        "torch group norm": nn.GroupNorm(channels, channels),
+    }
+    x = torch.randn(1, channels, side, side, side, device=compute.device).to(compute.dtype, memory_format=torch.channels_last_3d).requires_grad_(True)
+
+    def call(layer: nn.Module) -> None:
+        with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
+            y = layer(x)
+        y.backward(torch.ones_like(y))
+
+    calls = {name: partial(call, layer.to(compute.device)) for name, layer in layers.items()}
+    seconds = interleaved(calls, 3 if options.quick else 9, 3, compute.device)
+    least = median(next(iter(seconds.values())))
+    return [{"norm": name, "ms": 1000 * median(s), "times ours": median(s) / least} for name, s in seconds.items()]
