@@ -29,6 +29,7 @@ from .protocol import Cancel, Command, Error, Event, Finish, Open, Predict, Prev
 from .settings import Settings
 
 _INTERRUPTED = 130
+_RESTARTS = 2
 _REWRITE = "\r\x1b[K"  # back to the line's start, and clear it
 _EXIT_BY_CODE = {cls.code: cls.exit_code for cls in (InputError, DeviceError, WorkerError, OutputError)} | {
     "annotation": 2,
@@ -128,7 +129,7 @@ def _segment(options: argparse.Namespace) -> int:
     with _job_folder(options.job) as folder:
         _write_job(folder, volume.array, strokes.annotation, record)
         train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
-        result, interrupted = _drive(folder, options.device, train, show)
+        result, interrupted = _drive_on(folder, options.device, train, show)
         if result is None:
             return _INTERRUPTED
         _write_outputs(options, folder, record, strokes.header)
@@ -234,6 +235,18 @@ def _doctor(options: argparse.Namespace) -> int:
 
 
 # -- driving the worker ------------------------------------------------------------------------------------------------
+
+
+def _drive_on(folder: Path, device: str, train: Train, show: Screen) -> tuple[Result | None, bool]:
+    """As _drive; a worker that got stuck is started again, and goes on from its checkpoint."""
+    for _ in range(_RESTARTS):
+        try:
+            return _drive(folder, device, train, show)
+        except SparseSegError as error:
+            if error.code != "stuck":
+                raise
+            show.event(Warning(train.id, 0, "restarted", error.sentence, "It was started again."))
+    return _drive(folder, device, train, show)
 
 
 def _drive(folder: Path, device: str, command: Command, show: Screen) -> tuple[Result | None, bool]:

@@ -125,6 +125,7 @@ class WorkerClient:
     def _read(self) -> None:
         pipe = self._process.stdout
         assert pipe is not None
+        said_goodbye = False
         for line in pipe:
             self._heard = time.monotonic()
             try:
@@ -134,10 +135,11 @@ class WorkerClient:
                 continue
             if isinstance(event, Ready):
                 self._worker_pid = event.pid
+            said_goodbye = isinstance(event, Error) and event.fatal
             self._events.put(event)
         pipe.close()
         code = self._process.wait()
-        if not self._asked_to_end:
+        if not self._asked_to_end and not said_goodbye:
             advice = "Start it again: training goes on from the last checkpoint. The engine's log may say why."
             self._events.put(Error("", 0, "worker", f"The engine process ended unexpectedly ({_reason(code)}).", advice, fatal=True))
 

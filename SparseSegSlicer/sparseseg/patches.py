@@ -108,5 +108,5 @@ def tile_cores(size: int, tile: int, overlap: int) -> list[tuple[int, int, int]]
 
 
 def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """On the device, in this type."""
-    return torch.from_numpy(np.ascontiguousarray(array)).to(device=device, dtype=dtype)
+    """A copy on the device, in this type."""
+    return torch.from_numpy(np.array(array)).to(device=device, dtype=dtype)

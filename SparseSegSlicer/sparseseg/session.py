@@ -213,6 +213,7 @@ class Session:
         self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
         trainer = self._prepare(start, resume)
         last_preview = last_saved = time.monotonic()
+        self._tick("training")
         while self._clock.fraction(trainer.steps) < 1 and not self.host.finishing:
             trainer = self._safe_step()
             self._tick("training")
@@ -369,9 +370,9 @@ class Session:
         places = np.flatnonzero(held)
         probabilities = np.zeros((self.classes, len(places)), np.float32)
         for box, values in tile_probabilities(self._trainer.average, self._input, self._trainer.plan.patch_kji, self.compute, _box_around(held)):
-            chosen = np.nonzero(held[box])
-            own = np.ravel_multi_index(tuple(axis + part.start for axis, part in zip(chosen, box, strict=True)), held.shape)
-            probabilities[:, np.searchsorted(places, own)] = values.cpu().numpy()[(slice(None), *chosen)]
+            chosen = held[box].nonzero()
+            own = np.ravel_multi_index((chosen[0] + box[0].start, chosen[1] + box[1].start, chosen[2] + box[2].start), held.shape)
+            probabilities[:, np.searchsorted(places, own)] = values.cpu().numpy()[:, chosen[0], chosen[1], chosen[2]]
             self._tick("estimating")
         prior, truth = self._training_prior, self.labels.labels[held]
         assert prior is not None
@@ -594,7 +595,8 @@ def _grid_of_model(model: checkpoint.Checkpoint, shape_kji: Triple, spacing: tup
 
 def _box_around(mask: np.ndarray) -> Box:
     places = [np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    k, j, i = (slice(int(p[0]), int(p[-1]) + 1) for p in places)
+    first_and_last = [(int(p[0]), int(p[-1])) for p in places]
+    k, j, i = (slice(first, last + 1) for first, last in first_and_last)
     return (k, j, i)
 
 

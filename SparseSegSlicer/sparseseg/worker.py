@@ -53,6 +53,9 @@ if TYPE_CHECKING:
 
 _HEARTBEAT_S = 1.0
 _PROGRESS_EVERY_S = 0.25
+_STUCK_S = {"training": 30.0}  # a step takes well under a second; seen: threads that wait for each other for ever inside a CPU convolution
+_STUCK_ELSEWHERE_S = 180.0  # one silent stretch of reading, growing or writing a very large volume
+_STUCK_EXIT_CODE = 5
 _EXIT_AFTER_EOF_S = 10.0  # a step that does not end must not outlive the host
 _log = logging.getLogger("sparseseg")
 
@@ -92,7 +95,7 @@ class Worker:
         self._working: type[Command] | None = None
         self._cancel_id: str | None = None
         self._progress: Progress | None = None
-        self._started = self._last_line = time.monotonic()
+        self._started = self._last_line = self._last_tick = time.monotonic()
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -114,7 +117,7 @@ class Worker:
         if isinstance(command, ProtocolError):
             self._error("", command)
             return
-        self._answering, self._started = command.id, time.monotonic()
+        self._answering, self._started, self._last_tick = command.id, time.monotonic(), time.monotonic()
         self._finish, self._working = False, type(command)
         if isinstance(command, Open | Train | Predict | Update):  # the heartbeat begins here
             self._progress = Progress(command.id, self._revision, "opening" if isinstance(command, Open) else "starting", 0, 0.0, None, 0.0, {}, {})
@@ -197,7 +200,8 @@ class Worker:
         estimate: dict[str, float] | None = None,
     ) -> None:
         """Note the progress and look at what the host wants. Raises Cancelled."""
-        seconds = time.monotonic() - self._started
+        self._last_tick = time.monotonic()
+        seconds = self._last_tick - self._started
         before = self._progress
         rounded = {term: round(value, 5) for term, value in (loss or {}).items()}
         self._progress = Progress(self._answering, self._revision, stage, step, round(seconds, 2), eta, round(fraction, 4), rounded, estimate or {})
@@ -326,12 +330,24 @@ class Worker:
         os._exit(0)
 
     def _beat(self) -> None:
-        """The last progress again, with the time that has passed, while a long step says nothing."""
+        """The last progress again, with the time that has passed, while a long step says nothing; the end, where it is too long."""
         while True:
             time.sleep(_HEARTBEAT_S / 4)
-            progress, silent = self._progress, time.monotonic() - self._last_line
-            if progress is not None and silent >= _HEARTBEAT_S:
-                self._emit(replace(progress, seconds=round(time.monotonic() - self._started, 2)))
+            progress, now = self._progress, time.monotonic()
+            if progress is None:
+                continue
+            if now - self._last_tick > _STUCK_S.get(progress.stage, _STUCK_ELSEWHERE_S):
+                self._give_up(progress)
+            if now - self._last_line >= _HEARTBEAT_S:
+                self._emit(replace(progress, seconds=round(now - self._started, 2)))
+
+    def _give_up(self, progress: Progress) -> None:
+        """A thread that hangs in C code cannot be stopped, only its process; the checkpoint is on disk."""
+        sentence = f"The engine got stuck while {progress.stage} and has ended itself."
+        advice = "Start it again: training goes on from the last checkpoint."
+        self._emit(Error(progress.id, progress.revision, "stuck", sentence, advice, fatal=True))
+        _log.error(sentence)
+        os._exit(_STUCK_EXIT_CODE)
 
 
 def _versions() -> dict[str, str]:

@@ -185,7 +185,7 @@ def test_commands_without_a_job_say_so(talk):
 
 def test_predict_uses_the_trained_model_without_annotation(talk, job, tmp_path, phantom):
     talk.open(job)
-    talk.client.send(Train("t", {"steps": 60}))
+    talk.client.send(Train("t", {"steps": 200, "estimate": False, "full_resolution": True}))
     model = talk.until(Result, id="t").model
     bare = tmp_path / "bare"
     from sparseseg.job import JobRecord
@@ -309,6 +309,17 @@ def test_killed_in_training_then_resumed_from_the_checkpoint(start_talk, job, mo
     assert again.until(Progress, stage="training").step >= step
     again.client.send(Finish("f"))
     assert again.until(Result, id="t").step >= step
+
+
+def test_a_step_that_never_ends_ends_the_worker_with_one_sentence(start_talk, job):
+    code = "import time; worker._STUCK_S['training'] = 1.0; from sparseseg.trainer import Trainer; Trainer.step = lambda *_: time.sleep(3600)"
+    talk = start_talk(python=(sys.executable, str(_wrapper(job.parent / "stuck.py", code))))
+    talk.open(job)
+    talk.client.send(Train("t", LONG))
+    error = talk.until(Error, id="t")
+    assert (error.code, error.fatal) == ("stuck", True)
+    _wait_for_end(talk.client)
+    assert not talk.client.poll()  # said once
 
 
 def test_two_workers_on_one_job(start_talk, job):
