@@ -56,7 +56,7 @@ def test_the_examples_carry_this_protocols_number():
 
 def test_every_error_code_is_listed_once():
     classes = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubclass(c, errors.SparseSegError)]
-    codes = {c.code for c in classes} | {protocol.ProtocolError.code} | set(re.findall(r'"(busy|memory)"', inspect.getsource(worker)))
+    codes = {c.code for c in classes} | {protocol.ProtocolError.code} | set(re.findall(r'"(busy|memory|stuck)"', inspect.getsource(worker)))
     listed = rows_of("protocol.md", "error code")
     assert len(listed) == len(set(listed))
     assert set(listed) == codes
@@ -70,7 +70,7 @@ def test_exit_codes_are_those_of_the_errors():
 
 
 def test_every_warning_code_of_the_engine_is_listed():
-    used = set(re.findall(r'host\.warning\(\s*"(\w+)"', inspect.getsource(session))) | {"idle", "overlap"}
+    used = set(re.findall(r'host\.warning\(\s*"(\w+)"', inspect.getsource(session))) | {"idle", "overlap", "restarted"}
     assert set(rows_of("protocol.md", "warning code")) == used
 
 
