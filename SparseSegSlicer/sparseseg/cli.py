@@ -18,25 +18,21 @@ from typing import NoReturn
 
 import numpy as np
 
-from . import __version__, files
+from . import __version__, errors, files
 from .annotation import find_complete_slices
 from .classes import ClassTable
 from .client import WorkerClient, worker_environment
-from .errors import DeviceError, InputError, OutputError, SparseSegError, WorkerError
+from .errors import DeviceError, InputError, OutputError, SparseSegError, StuckError
 from .geometry import Geometry
 from .job import DENSE, PRIOR, REPORT, WEIGHTS, Job, JobRecord
-from .protocol import Cancel, Command, Error, Event, Finish, Open, Predict, Preview, Progress, Ready, Result, Train, Warning, encode
+from .protocol import Cancel, Command, Error, Event, Finish, Open, Predict, Preview, Progress, ProtocolError, Ready, Result, Train, Warning, encode
 from .settings import Settings
 
 _INTERRUPTED = 130
 _RESTARTS = 2
 _REWRITE = "\r\x1b[K"  # back to the line's start, and clear it
-_EXIT_BY_CODE = {cls.code: cls.exit_code for cls in (InputError, DeviceError, WorkerError, OutputError)} | {
-    "annotation": 2,
-    "job": 2,
-    "model": 2,
-    "protocol": 2,
-}
+_ERRORS = (*vars(errors).values(), ProtocolError)
+_EXIT_BY_CODE = {cls.code: cls.exit_code for cls in _ERRORS if isinstance(cls, type) and issubclass(cls, SparseSegError)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -243,7 +239,7 @@ def _drive_on(folder: Path, device: str, train: Train, show: Screen) -> tuple[Re
         try:
             return _drive(folder, device, train, show)
         except SparseSegError as error:
-            if error.code != "stuck":
+            if error.code != StuckError.code:
                 raise
             show.event(Warning(train.id, 0, "restarted", error.sentence, "It was started again."))
     return _drive(folder, device, train, show)

@@ -64,6 +64,12 @@ class WorkerError(SparseSegError, RuntimeError):
     exit_code = 4
 
 
+class StuckError(WorkerError):
+    """A step of the worker did not end; the process ended itself, and its checkpoint is on disk."""
+
+    code = "stuck"
+
+
 class TrainingError(SparseSegError, RuntimeError):
     """Training could not go on (for example the loss stayed not-a-number)."""
 

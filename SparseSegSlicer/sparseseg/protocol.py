@@ -24,6 +24,7 @@ class ProtocolError(SparseSegError, ValueError):
     """A line that is no message of this protocol."""
 
     code = "protocol"
+    exit_code = 2
 
 
 # -- commands: host -> worker ------------------------------------------------------------------------------------------

@@ -164,8 +164,9 @@ class Session:
         if Path(name).name != name or revision <= self.job.record.revision:
             raise JobError(f"An update must name a file in the job folder and a revision above {self.job.record.revision}, got {name!r}, {revision}.")
         pairs = checked_slices(complete_slices)
-        self.annotation = self._build(self.job.annotation(name), pairs, self.annotation)
-        self.job.adopt_annotation(name, revision, pairs)
+        built = self._build(self.job.annotation(name), pairs, self.annotation)
+        self.job.adopt_annotation(name, revision, pairs)  # may fail (a full disk): only then is it ours
+        self.annotation = built
         self._make_prior()
         if self._trainer is not None:
             self._set_labels()
@@ -241,7 +242,7 @@ class Session:
                 plan = _with_network(plan, (start or saved), self.classes, shape, self.spacing)  # type: ignore[arg-type]
             self._load_image(plan, start or saved)
             self._trainer = self._new_trainer(plan)
-            self._estimated = False
+            self._estimated, self._estimates_made = False, 0
             if start is not None:
                 self._trainer.start_from(start.weights)
         else:

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
 from . import __version__
-from .errors import Cancelled, SparseSegError
+from .errors import Cancelled, SparseSegError, StuckError
 from .job import EVENTS, LOG
 from .protocol import (
     MAX_LINE,
@@ -286,7 +286,7 @@ class Worker:
             )
         )
 
-    def _error(self, command_id: str, error: Exception) -> None:
+    def _error(self, command_id: str, error: Exception, fatal: bool = False) -> None:
         if isinstance(error, SparseSegError):
             code, sentence, advice = error.code, error.sentence, error.advice
         elif isinstance(error, MemoryError) or "out of memory" in str(error).lower():
@@ -298,7 +298,7 @@ class Worker:
         else:
             code, sentence, advice = "internal", f"Unexpected failure: {type(error).__name__}: {error}", "Please report it with the job's log.txt."
             _log.error("unexpected failure", exc_info=error)
-        self._emit(Error(command_id, self._revision, code, sentence, advice))
+        self._emit(Error(command_id, self._revision, code, sentence, advice, fatal))
 
     def _emit(self, event: Event) -> None:
         line = encode(event)
@@ -343,10 +343,11 @@ class Worker:
 
     def _give_up(self, progress: Progress) -> None:
         """A thread that hangs in C code cannot be stopped, only its process; the checkpoint is on disk."""
-        sentence = f"The engine got stuck while {progress.stage} and has ended itself."
-        advice = "Start it again: training goes on from the last checkpoint."
-        self._emit(Error(progress.id, progress.revision, "stuck", sentence, advice, fatal=True))
-        _log.error(sentence)
+        error = StuckError(
+            f"The engine got stuck while {progress.stage} and has ended itself.", "Start it again: training goes on from the last checkpoint."
+        )
+        self._error(progress.id, error, fatal=True)
+        _log.error(error.sentence)
         os._exit(_STUCK_EXIT_CODE)
 
 

@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import torch
 
 from phantoms import two_organs
-from sparseseg import files
+from sparseseg import cli, files
 from sparseseg.classes import BACKGROUND_TAG, ClassTable, Segment
 from sparseseg.protocol import Error, Preview, Result, decode_event
 
@@ -295,6 +295,13 @@ def test_a_device_that_is_not_there_is_exit_code_3(inputs):
     done = sparseseg("segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "d.nrrd", "--device", "cuda")
     assert done.returncode == 3
     assert "CUDA" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code"), [("stuck", 4), ("worker", 4), ("job", 2), ("protocol", 2), ("device", 3), ("internal", 1), ("busy", 1)]
+)
+def test_the_workers_errors_have_the_documented_exit_codes(code, exit_code):
+    assert cli._as_exception(Error("t", 1, code, "sentence", "advice")).exit_code == exit_code
 
 
 def test_a_locked_job_is_refused(inputs, phantom):

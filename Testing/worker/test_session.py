@@ -9,7 +9,7 @@ import torch
 from phantoms import make_job, two_organs
 from sparseseg import device, session
 from sparseseg.annotation import CORRECTION
-from sparseseg.errors import Cancelled, DeviceError, TrainingError
+from sparseseg.errors import Cancelled, DeviceError, OutputError, TrainingError
 from sparseseg.session import Session
 from sparseseg.settings import Settings
 from sparseseg.trainer import Trainer
@@ -192,6 +192,29 @@ def test_a_correction_weighs_more_and_stays_one(opened, host):
     np.save(running.job.folder / "annotation-3.npy", annotation)
     running.update("annotation-3.npy", 3, [])
     assert (running.annotation.origin == CORRECTION).sum() == 25
+
+
+def test_an_update_that_cannot_be_saved_leaves_the_old_annotation(opened, monkeypatch):
+    running = opened()
+    before = running.annotation
+    np.save(running.job.folder / "annotation-2.npy", before.labels + 1)
+
+    def full(*_):
+        raise OutputError("Could not write.")
+
+    monkeypatch.setattr(running.job, "adopt_annotation", full)
+    with pytest.raises(OutputError):
+        running.update("annotation-2.npy", 2, [])
+    assert running.annotation is before
+
+
+def test_a_second_run_from_scratch_is_estimated_anew(opened):
+    running = opened(replace(QUICK, steps=20))
+    running.train()
+    measured = len([entry for entry in running.history if "held_out" in entry])
+    running.train(resume=False)
+    assert len([entry for entry in running.history if "held_out" in entry]) == 2 * measured
+    assert not running._holding
 
 
 def test_the_same_seed_gives_the_same_result(opened):
