@@ -72,25 +72,25 @@ class Annotation:
 
 
 def merge_strokes(
-    shape_kji: tuple[int, int, int], strokes: Iterable[tuple[int, tuple[slice, ...], np.ndarray]]
+    shape_kji: tuple[int, int, int], strokes: Iterable[tuple[tuple[slice, ...], np.ndarray]]
 ) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
-    """Several strokes, which may overlap, as one annotation map.
+    """Several strokes or layers of strokes, which may overlap, as one annotation map.
 
-    strokes: (value, box, mask): the annotation value (1 background, 1 + c segment c), where the mask lies in the volume, and the bool mask.
+    strokes: (box, values): where it lies in the volume, and uint8 annotation values (0 nothing, 1 background, 1 + c segment c).
     Returns the annotation, (K, J, I) uint8, unlabelled where two values were painted, and for each pair of values (the lower first) how
     many voxels both claim. The order of the strokes changes neither, and a voxel counts once for a pair.
     """
     annotation = np.zeros(shape_kji, np.uint8)
     places, claims = [], []  # flat index and value of every claim on a voxel that another value holds already
-    for value, box, mask in strokes:
+    for box, values in strokes:
         view = annotation[box]
-        taken = mask & (view != UNLABELLED)
-        view[mask & ~taken] = value
-        at = np.nonzero(taken & (view != value))
+        other = (values != UNLABELLED) & (view != UNLABELLED) & (view != values)
+        np.copyto(view, values, where=(values != UNLABELLED) & ~other)
+        at = np.nonzero(other)
         if len(at[0]):
             index = tuple(inside + part.indices(n)[0] for inside, part, n in zip(at, box, shape_kji, strict=True))
             places.append(np.ravel_multi_index(index, shape_kji))
-            claims.append(np.full(len(at[0]), value, np.int64))
+            claims.append(values[at].astype(np.int64))
     if not places:
         return annotation, {}
     disputed = np.unique(np.concatenate(places))
@@ -120,6 +120,42 @@ def annotated_planes(labelled: np.ndarray, factor: float) -> tuple[tuple[int, in
     out from the two on either side; neighbouring slices that are both painted are not found. Returns (axis, index).
     """
     return tuple((axis, index) for axis in range(3) for index in _peaks(_sums(labelled, axis), factor))
+
+
+def covering_slices(
+    annotation: np.ndarray, extra: Iterable[tuple[int, int]] = (), values: int = 256, limit: int = 200
+) -> tuple[list[tuple[int, int]], dict[tuple[int, int], np.ndarray]]:
+    """The few slices, of all three orientations, that together hold the strokes: those that somebody painted on, most probably.
+
+    Greedy cover: the slice with most labelled voxels that no earlier one holds comes first, until none is left (or `limit` slices are found).
+    A stroke of one slice is a single slice that way, and neighbouring painted slices are found too. Of more than a million labelled voxels
+    only every n-th is looked at. `extra`: slices that are listed in any case, where they lie in the volume.
+    Returns (axis, index) sorted, and for each of them the count of voxels by annotation value (int64, length `values`).
+    """
+    places = np.flatnonzero(annotation.reshape(-1))
+    coordinates = [c.astype(np.int32) for c in np.unravel_index(places, annotation.shape)]
+    found = {(a, i) for a, i in extra if i < annotation.shape[a]}
+    left = [c[:: max(1, len(places) // 1_000_000)] for c in coordinates]
+    for axis, index in found:
+        left = _without(left, axis, index)
+    while len(left[0]) and len(found) < limit:
+        counts = [np.bincount(c, minlength=n) for c, n in zip(left, annotation.shape, strict=True)]
+        axis = int(np.argmax([c.max() for c in counts]))
+        index = int(counts[axis].argmax())
+        found.add((axis, index))
+        left = _without(left, axis, index)
+    painted = annotation.reshape(-1)[places].astype(np.int64)
+    tables = [
+        np.bincount(c * np.int64(values) + painted, minlength=n * values).reshape(n, values) if any(a == axis for a, _ in found) else None
+        for axis, (c, n) in enumerate(zip(coordinates, annotation.shape, strict=True))
+    ]
+    ordered = sorted(found)
+    return ordered, {(axis, index): tables[axis][index] for axis, index in ordered}  # type: ignore[index]
+
+
+def _without(coordinates: list[np.ndarray], axis: int, index: int) -> list[np.ndarray]:
+    keep = coordinates[axis] != index
+    return [c[keep] for c in coordinates]
 
 
 def find_complete_slices(annotation: np.ndarray, axes: Sequence[int] = (0, 1, 2), factor: float = 4.0) -> tuple[tuple[int, int], ...]:

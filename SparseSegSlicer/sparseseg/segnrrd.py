@@ -225,13 +225,8 @@ def _merge_slab(claims: list[np.ndarray]) -> tuple[np.ndarray, dict[tuple[int, i
     if len(claims) == 1:
         return claims[0], {}
     j, i = claims[0].shape
-    strokes = (
-        (value, (slice(0, 1), slice(0, j), slice(0, i)), (claim == value)[None])
-        for claim in claims
-        for value in np.flatnonzero(np.bincount(claim.reshape(-1), minlength=1)).tolist()
-        if value
-    )
-    merged, overlaps = merge_strokes((1, j, i), strokes)
+    box = (slice(0, 1), slice(0, j), slice(0, i))
+    merged, overlaps = merge_strokes((1, j, i), ((box, claim[None]) for claim in claims))
     return merged[0], overlaps
 
 

@@ -20,6 +20,7 @@ from sparseseg.annotation import (
     add_border_weight,
     annotated_planes,
     build_annotation,
+    covering_slices,
     find_complete_slices,
     merge_strokes,
 )
@@ -210,13 +211,46 @@ def test_the_memory_order_of_the_annotation_does_not_matter():
         assert built.weights[1, 1].tolist() == (4 * built.weights[1, 0]).tolist()
 
 
+# ---------------------------------------------------------------- the slices that hold the strokes
+
+
+def test_covering_slices_are_those_that_were_painted_on_in_every_orientation_and_next_to_each_other():
+    annotation = np.zeros((12, 14, 16), np.uint8)
+    annotation[4, 2:9, 3:12] = 2
+    annotation[5, 2:8, 3:11] = 2
+    annotation[:, 10, 2:14] = 1
+    annotation[1:11, 1:5, 14] = 3
+    found, counts = covering_slices(annotation)
+    assert found == [(0, 4), (0, 5), (1, 10), (2, 14)]
+    assert counts[0, 4][:4].tolist() == [0, 12, 63, 4]
+    assert counts[2, 14][:4].tolist() == [0, 0, 0, 40]
+
+
+def test_covering_slices_list_what_was_asked_for_and_nothing_outside():
+    annotation = np.zeros((3, 4, 5), np.uint8)
+    found, counts = covering_slices(annotation, extra=[(2, 4), (0, 3)])
+    assert found == [(2, 4)]
+    assert not counts[2, 4].any()
+
+
+def test_covering_slices_leave_no_stroke_out():
+    rng = np.random.default_rng(3)
+    annotation = (rng.random((9, 10, 11)) > 0.97).astype(np.uint8) * 2
+    found, _ = covering_slices(annotation)
+    left = annotation.copy()
+    for axis, index in found:
+        left[(slice(None),) * axis + (index,)] = 0
+    assert annotation.any()
+    assert not left.any()
+
+
 # ---------------------------------------------------------------- strokes that overlap
 
 WHOLE = (slice(0, 1), slice(0, 1), slice(0, 5))
 
 
 def line(value, text):
-    return value, WHOLE, np.array([[[letter == "x" for letter in text]]])
+    return WHOLE, np.array([[[value * (letter == "x") for letter in text]]], np.uint8)
 
 
 def test_voxels_claimed_by_two_segments_are_unlabelled_and_counted():
@@ -240,14 +274,14 @@ def test_three_segments_on_one_voxel_dispute_it_in_pairs(order):
 
 def test_overlaps_are_counted_where_the_boxes_meet():
     first, second = (slice(0, 3), slice(1, 3), slice(0, 4)), (slice(2, 4), slice(0, None), slice(3, 5))
-    merged, overlaps = merge_strokes((4, 3, 5), [(2, first, np.ones((3, 2, 4), bool)), (3, second, np.ones((2, 3, 2), bool))])
+    merged, overlaps = merge_strokes((4, 3, 5), [(first, np.full((3, 2, 4), 2, np.uint8)), (second, np.full((2, 3, 2), 3, np.uint8))])
     assert overlaps == {(2, 3): 2}
     assert np.argwhere((merged == 0) & (np.indices(merged.shape)[0] == 2)).tolist()[-2:] == [[2, 1, 3], [2, 2, 3]]
 
 
 def test_strokes_lie_in_their_boxes():
     box = (slice(1, 2), slice(0, 2), slice(2, 3))
-    merged, _ = merge_strokes((2, 2, 3), [(5, box, np.array([[[True], [False]]]))])
+    merged, _ = merge_strokes((2, 2, 3), [(box, np.array([[[5], [0]]], np.uint8))])
     assert np.argwhere(merged == 5).tolist() == [[1, 0, 2]]
     assert np.count_nonzero(merged) == 1
 
