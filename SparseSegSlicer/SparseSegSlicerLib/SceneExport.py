@@ -7,17 +7,19 @@ different parent transforms) are resampled by nearest neighbour. All arrays (K, 
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
 import slicer
 import vtk
+from vtk.util import numpy_support
+
 from sparseseg.annotation import covering_slices, merge_strokes
 from sparseseg.classes import BACKGROUND_TAG, MAX_SEGMENTS, ClassTable, Segment
 from sparseseg.errors import AnnotationError, InputError
 from sparseseg.geometry import Geometry
-from vtk.util import numpy_support
 
 APPLIED_TAG = "SparseSegSlicer.Applied"  # marks a segment that holds our dense result, not strokes; undo takes it away with the result
 BINARY_LABELMAP = "Binary labelmap"  # the name of Slicer's representation, fixed by its file format
@@ -76,6 +78,7 @@ class Strokes:
     complete: tuple[tuple[int, int], ...]
     slices: tuple[SliceRow, ...]
     notes: tuple[str, ...]
+    digest: int  # of the annotation's voxels: the same for the same strokes
 
 
 # -- the volume --------------------------------------------------------------------------------------------------------
@@ -114,6 +117,13 @@ def matrixFromArray(array: np.ndarray):
     return matrix
 
 
+def matrixBetween(sourceTransform, targetTransform) -> np.ndarray | None:
+    """4 x 4 from one transform node's frame to another's (None: world); None where a transform on the way is not linear."""
+    matrix = vtk.vtkMatrix4x4()
+    linear = slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(sourceTransform, targetTransform, matrix)
+    return arrayFromMatrix(matrix) if linear else None
+
+
 # -- the main thread's half ------------------------------------------------------------------------------------------------
 
 
@@ -122,7 +132,7 @@ def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = ()) -> 
     AnnotationError where the segmentation holds an applied result instead of strokes."""
     geometry = volumeGeometry(volumeNode)
     segmentation = segmentationNode.GetSegmentation()
-    ids = [sid for sid in segmentation.GetSegmentIDs() if sid not in unused]
+    ids = sorted(sid for sid in segmentation.GetSegmentIDs() if sid not in unused)  # the order in the table means nothing
     applied = [segmentation.GetSegment(sid).GetName() for sid in ids if hasTag(segmentation.GetSegment(sid), APPLIED_TAG)]
     if applied:
         raise AnnotationError(
@@ -130,7 +140,9 @@ def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = ()) -> 
             f'Press "Go on correcting" to use the strokes kept in another segmentation, or undo (Ctrl+Z) in {segmentationNode.GetName()}.',
         )
     if len(ids) > MAX_SEGMENTS:
-        raise InputError(f"{len(ids)} segments are more than the {MAX_SEGMENTS} that one training can hold.", "Untick some, or split the segmentation.")
+        raise InputError(
+            f"{len(ids)} segments are more than the {MAX_SEGMENTS} that one training can hold.", "Untick some, or split the segmentation."
+        )
     grid = _gridInSegmentation(volumeNode, segmentationNode, geometry)
     layers, outside = [], 0
     for image, values in _layerImages(segmentation, ids, grid, geometry.shape_kji):
@@ -170,14 +182,13 @@ def backgroundSegmentID(segmentation) -> str:
 def _gridInSegmentation(volumeNode, segmentationNode, geometry: Geometry) -> np.ndarray:
     """4 x 4 from the volume's IJK to the frame in which the segmentation's layers lie, both parent transforms included."""
     volumeTransform, segmentationTransform = volumeNode.GetParentTransformNode(), segmentationNode.GetParentTransformNode()
-    if not slicer.vtkMRMLTransformNode.IsTransformBetweenNodesLinear(volumeTransform, segmentationTransform):
+    between = matrixBetween(volumeTransform, segmentationTransform)
+    if between is None:
         raise InputError(
             f"{volumeNode.GetName()} and {segmentationNode.GetName()} are under different transforms, and one is not linear.",
             "Harden that transform, or put both under the same one.",
         )
-    between = vtk.vtkMatrix4x4()
-    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(volumeTransform, segmentationTransform, between)
-    return arrayFromMatrix(between) @ geometry.ijk_to_ras()
+    return between @ geometry.ijk_to_ras()
 
 
 def _layerImages(segmentation, ids: list[str], grid: np.ndarray, shape_kji):
@@ -263,7 +274,9 @@ def _resampled(image, extent: np.ndarray, toGrid: np.ndarray, grid: np.ndarray, 
     output = slicer.vtkOrientedImageData()
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     if not resample(image, _emptyImage(grid, shape_kji, box), output, False):
-        raise InputError("The segmentation could not be brought to the volume's grid.", "Set its source geometry to the volume in the Segment Editor.")
+        raise InputError(
+            "The segmentation could not be brought to the volume's grid.", "Set its geometry to the volume in the Segment Editor."
+        )
     return Layer(box, _imageArray(output).copy(), meaning), 0
 
 
@@ -288,7 +301,7 @@ def readStrokes(snapshot: Snapshot, choices: Choices = Choices()) -> Strokes:
     rows = tuple(_sliceRow(snapshot, value, pair, counts[pair], choices) for pair in found)
     ignored = set(choices.ignored)
     complete = tuple(pair for pair in choices.complete if pair not in ignored and pair[1] < snapshot.geometry.shape_kji[pair[0]])
-    return Strokes(annotation, snapshot.geometry, classes, complete, rows, tuple(notes))
+    return Strokes(annotation, snapshot.geometry, classes, complete, rows, tuple(notes), zlib.crc32(annotation))
 
 
 def _ignoreSlices(annotation: np.ndarray, found, ignored) -> None:

@@ -11,10 +11,11 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import slicer
 import vtk
+from vtk.util import numpy_support
+
 from sparseseg import __version__
 from sparseseg.classes import Segment
 from sparseseg.geometry import Geometry
-from vtk.util import numpy_support
 
 from .SceneExport import APPLIED_TAG, BINARY_LABELMAP, _gridInSegmentation, hasTag, matrixFromArray, volumeGeometry
 
@@ -203,7 +204,8 @@ def makeResultNode(sourceNode, volumeNode, segments: Sequence[Segment]):
     node.CreateDefaultDisplayNodes()
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    for segment in segments:
+    order = list(sourceNode.GetSegmentation().GetSegmentIDs())
+    for segment in sorted(segments, key=lambda s: order.index(s.id) if s.id in order else len(order)):
         addSegment(node.GetSegmentation(), segment)
         original = sourceNode.GetSegmentation().GetSegment(segment.id)
         if original is not None:

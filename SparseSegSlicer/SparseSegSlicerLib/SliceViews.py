@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import slicer
-import vtk
+
 from sparseseg.errors import InputError
 
-from .SceneExport import arrayFromMatrix, sliceCentre, volumeGeometry
+from .SceneExport import arrayFromMatrix, matrixBetween, sliceCentre, volumeGeometry
 
 _PARALLEL = 0.999  # cosine: a view turned by less than 2.6 degrees shows the slice itself, not a cut through several
 _DEFAULT_ORIENTATION = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
@@ -82,12 +82,10 @@ def showOverlay(volumeNode, overlayNode, opacity: float) -> None:
 
 
 def _ijkToWorld(volumeNode, geometry) -> np.ndarray:
-    matrix = vtk.vtkMatrix4x4()
-    transform = volumeNode.GetParentTransformNode()
-    if not slicer.vtkMRMLTransformNode.IsTransformBetweenNodesLinear(transform, None):
+    toWorld = matrixBetween(volumeNode.GetParentTransformNode(), None)
+    if toWorld is None:
         raise InputError(f"{volumeNode.GetName()} is under a transform that is not linear.", "Harden the transform first.")
-    slicer.vtkMRMLTransformNode.GetMatrixTransformBetweenNodes(transform, None, matrix)
-    return arrayFromMatrix(matrix) @ geometry.ijk_to_ras()
+    return toWorld @ geometry.ijk_to_ras()
 
 
 def _viewAlong(nodes: list, volumeNode, geometry, axis: int):
