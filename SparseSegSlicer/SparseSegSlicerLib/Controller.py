@@ -160,14 +160,19 @@ class Controller:
     def makeSegmentation(self):
         """A segmentation for the volume, with a background segment and a first structure, chosen as input."""
         node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", self.scene.GenerateUniqueName("Segmentation"))
+        self.prepareSegmentation(node)
+        self.setSegmentation(node)
+        return node
+
+    def prepareSegmentation(self, node) -> None:
+        """A new, empty segmentation gets the volume's geometry, transform and study, and a first structure beside the background."""
         node.CreateDefaultDisplayNodes()
         if self.volumeNode is not None:
             node.SetReferenceImageGeometryParameterFromVolumeNode(self.volumeNode)
             node.SetAndObserveTransformNodeID(self.volumeNode.GetTransformNodeID())
             SceneImport.placeInStudy(node, self.volumeNode)
-        self.setSegmentation(node)
+        ensureBackground(node)
         node.GetSegmentation().AddEmptySegment("", "Structure 1")
-        return node
 
     def _adoptInputs(self) -> None:
         self._observers.clear()

@@ -181,8 +181,7 @@ def backgroundSegmentID(segmentation) -> str:
 
 def _gridInSegmentation(volumeNode, segmentationNode, geometry: Geometry) -> np.ndarray:
     """4 x 4 from the volume's IJK to the frame in which the segmentation's layers lie, both parent transforms included."""
-    volumeTransform, segmentationTransform = volumeNode.GetParentTransformNode(), segmentationNode.GetParentTransformNode()
-    between = matrixBetween(volumeTransform, segmentationTransform)
+    between = matrixBetween(volumeNode.GetParentTransformNode(), segmentationNode.GetParentTransformNode())
     if between is None:
         raise InputError(
             f"{volumeNode.GetName()} and {segmentationNode.GetName()} are under different transforms, and one is not linear.",
@@ -202,17 +201,23 @@ def _layerImages(segmentation, ids: list[str], grid: np.ndarray, shape_kji):
         image = segment.GetRepresentation(BINARY_LABELMAP)
         if image is not None and image.GetPointData().GetScalars() is not None and image.GetNumberOfPoints():
             layers.setdefault(image.GetAddressAsString("vtkDataObject"), (image, {}))[1][segment.GetLabelValue()] = place
-    return list(layers.values())
+    yield from layers.values()  # not returned: a segmentation that is dropped takes its segments' voxels out of the layers first
 
 
 def _rasterized(segmentation, grid: np.ndarray, shape_kji):
     """A copy of closed surfaces as labelmaps on the volume's grid; the user's segmentation stays as it is."""
     copy = slicer.vtkSegmentation()
     copy.DeepCopy(segmentation)
-    converter = slicer.vtkSegmentationConverter
-    copy.SetConversionParameter(converter.GetReferenceImageGeometryParameterName(), converter.SerializeImageGeometry(_emptyImage(grid, shape_kji)))
-    copy.CreateRepresentation(BINARY_LABELMAP)
+    makeLabelmaps(copy, grid, shape_kji)
     return copy
+
+
+def makeLabelmaps(segmentation, grid: np.ndarray, shape_kji) -> None:
+    """Gives a segmentation of closed surfaces labelmaps on a grid; grid: IJK -> the segmentation's frame."""
+    converter = slicer.vtkSegmentationConverter
+    geometry = converter.SerializeImageGeometry(_emptyImage(grid, shape_kji))
+    segmentation.SetConversionParameter(converter.GetReferenceImageGeometryParameterName(), geometry)
+    segmentation.CreateRepresentation(BINARY_LABELMAP)
 
 
 def _emptyImage(grid: np.ndarray, shape_kji, box=None):
@@ -257,27 +262,33 @@ def _cut(image, extent_kji: np.ndarray, meaning: np.ndarray, shape_kji) -> tuple
     start, stop = np.maximum(low, 0), np.minimum(high, shape_kji)
     inside = tuple(slice(a - b, max(c - b, a - b)) for a, b, c in zip(start, low, stop, strict=True))
     part = array[inside].copy()
-    lost = 0 if part.shape == array.shape else int(np.count_nonzero(array) - np.count_nonzero(part))
+    lost = 0 if part.shape == array.shape else int((meaning[array] >= 0).sum() - (meaning[part] >= 0).sum())
     if not part.size:
         return None, lost
     return Layer(tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True)), part, meaning), lost
 
 
 def _resampled(image, extent: np.ndarray, toGrid: np.ndarray, grid: np.ndarray, meaning: np.ndarray, shape_kji) -> tuple[Layer | None, int]:
+    lost = _countOutside(image, extent, toGrid, meaning, shape_kji)
     corners = np.array([(i, j, k, 1) for i in extent[0] + (-0.5, 0.5) for j in extent[1] + (-0.5, 0.5) for k in extent[2] + (-0.5, 0.5)])
     around = (corners @ toGrid.T)[:, 2::-1]  # k, j, i
     start = np.clip(np.floor(around.min(0)).astype(int), 0, shape_kji)
     stop = np.clip(np.ceil(around.max(0)).astype(int) + 1, start, shape_kji)
     box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     if (stop == start).any():
-        return None, int(np.count_nonzero(_imageArray(image)))
+        return None, lost
     output = slicer.vtkOrientedImageData()
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     if not resample(image, _emptyImage(grid, shape_kji, box), output, False):
-        raise InputError(
-            "The segmentation could not be brought to the volume's grid.", "Set its geometry to the volume in the Segment Editor."
-        )
-    return Layer(box, _imageArray(output).copy(), meaning), 0
+        raise InputError("The segmentation could not be brought to the volume's grid.", "Set its geometry to the volume in the Segment Editor.")
+    return Layer(box, _imageArray(output).copy(), meaning), lost
+
+
+def _countOutside(image, extent: np.ndarray, toGrid: np.ndarray, meaning: np.ndarray, shape_kji) -> int:
+    """How many of a layer's painted voxels have their centre outside of the volume."""
+    places = np.argwhere(meaning[_imageArray(image)] >= 0)[:, ::-1] + extent[:, 0]  # i, j, k
+    onGrid = places @ toGrid[:3, :3].T + toGrid[:3, 3]
+    return int(((onGrid < -0.5) | (onGrid > np.array(shape_kji)[::-1] - 0.5)).any(axis=1).sum())
 
 
 # -- the half that may run in a thread -----------------------------------------------------------------------------------

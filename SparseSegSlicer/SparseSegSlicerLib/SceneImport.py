@@ -17,7 +17,7 @@ from sparseseg import __version__
 from sparseseg.classes import Segment
 from sparseseg.geometry import Geometry
 
-from .SceneExport import APPLIED_TAG, BINARY_LABELMAP, _gridInSegmentation, hasTag, matrixFromArray, volumeGeometry
+from .SceneExport import APPLIED_TAG, BINARY_LABELMAP, _gridInSegmentation, hasTag, makeLabelmaps, matrixFromArray, volumeGeometry
 
 STROKES_ROLE = "SparseSegSlicer.Strokes"  # node reference: applied segmentation -> the strokes that it was made from
 TARGET_ROLE = "SparseSegSlicer.Target"  # node reference: strokes -> the segmentation that results are applied to
@@ -69,6 +69,8 @@ def showLabels(previewNode, volumeNode, labels: np.ndarray, box, ids: Sequence[s
     previewNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     present = set(previewNode.GetSegmentation().GetSegmentIDs())
     shown = [sid if sid in present and sid not in hidden else "" for sid in ids]
+    for sid in present.intersection(hidden):
+        slicer.vtkSlicerSegmentationsModuleLogic.ClearSegment(previewNode, sid)
     geometry = volumeGeometry(volumeNode)
     _importLabels(previewNode, _orientedImage(labels, box, geometry.ijk_to_ras(), shown), shown)
     if surface:
@@ -176,10 +178,11 @@ def applyResult(
     present = set(segmentation.GetSegmentIDs())
     shown = [sid if sid in present and sid not in protected else "" for sid in ids]
     hadSurface = segmentation.ContainsRepresentation(CLOSED_SURFACE)
+    geometry = volumeGeometry(volumeNode)
+    grid = _gridInSegmentation(volumeNode, segmentationNode, geometry)  # before anything is changed: it may refuse
     if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
-        segmentation.CreateRepresentation(BINARY_LABELMAP)
+        makeLabelmaps(segmentation, grid, geometry.shape_kji)
         segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
-    grid = _gridInSegmentation(volumeNode, segmentationNode, volumeGeometry(volumeNode))
     image = _orientedImage(labels, box, grid, shown)
     for sid in overwrite:
         if sid in present and sid not in ids and sid not in protected:

@@ -1,0 +1,110 @@
+"""Slicer's entry to the module: what it is, sample data, reload, and a smoke test. Everything else is in SparseSegSlicerLib and sparseseg."""
+
+import importlib
+import sys
+
+import slicer
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+
+_HELP = """
+<p>Segment any structure from a few annotated slices, when no pretrained model exists for it. A 3-D U-Net learns this one volume in a process
+of its own, with a loss that is zero wherever you did not label.</p>
+<ol>
+<li><b>Paint.</b> Choose a volume and create a segmentation. Paint each structure on a few slices, in any orientation, and some of what is none
+of them in <i>Background</i>. A slice that you segmented whole: press <i>Mark this slice complete</i> instead of painting background.</li>
+<li><b>Train.</b> The first preview comes within seconds; paint corrections where it is wrong, while training goes on.</li>
+<li><b>Apply.</b> The result becomes ordinary segments with your names and colours. Ctrl+Z brings back what was there; the strokes are kept.</li>
+</ol>
+<p>Keys: Ctrl+Shift+T train or finish, Ctrl+Shift+M mark the slice complete, Ctrl+Shift+N next slice, Ctrl+Shift+U update now.
+To try it: module <i>Sample Data</i>, <i>SparseSegPhantom</i>.</p>
+"""
+
+
+class SparseSegSlicer(ScriptedLoadableModule):
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("Sparse Segmentation")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = ["Segmentations", "SegmentEditor"]
+        self.parent.contributors = ["SparseSegSlicer developers"]
+        self.parent.helpText = _HELP
+        self.parent.acknowledgementText = (
+            "Method: Cicek et al., 3D U-Net: learning dense volumetric segmentation from sparse annotation, MICCAI 2016."
+        )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """A volume with strokes for the tutorial, made on the spot: nothing is downloaded."""
+    import SampleData
+
+    from SparseSegSlicerLib.SamplePhantom import NAME, addPhantom
+
+    thumbnail = slicer.util.modulePath("SparseSegSlicer").replace("SparseSegSlicer.py", f"Resources/Icons/{NAME}.png")
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="Sparse Segmentation", sampleName=NAME, thumbnailFileName=thumbnail, customDownloader=addPhantom, uris=[], fileNames=[], nodeNames=[]
+    )
+
+
+class SparseSegSlicerWidget(ScriptedLoadableModuleWidget):
+    panel = None
+
+    def setup(self):
+        ScriptedLoadableModuleWidget.setup(self)
+        from SparseSegSlicerLib.Widget import Widget
+
+        self.panel = Widget(self.resourcePath("UI/SparseSegSlicer.ui"))
+        self.layout.addWidget(self.panel.uiWidget)
+
+    def enter(self):
+        self.panel.enter()
+
+    def exit(self):
+        self.panel.exit()
+
+    def cleanup(self):
+        if self.panel is not None:
+            self.panel.close()
+            self.panel = None
+
+    def onReload(self):
+        """Developer mode's Reload: the packages beside this file are loaded anew as well."""
+        self.cleanup()
+        for name in [n for n in sys.modules if n.split(".")[0] in ("SparseSegSlicerLib", "sparseseg")]:
+            del sys.modules[name]
+        importlib.invalidate_caches()
+        ScriptedLoadableModuleWidget.onReload(self)
+
+
+class SparseSegSlicerLogic(ScriptedLoadableModuleLogic):
+    """For scripts: `SparseSegSlicerLogic().makeController()`; poll it, as the panel's timer does."""
+
+    def makeController(self):
+        from SparseSegSlicerLib.Controller import Controller
+
+        return Controller(slicer.mrmlScene)
+
+
+class SparseSegSlicerTest(ScriptedLoadableModuleTest):
+    """In Slicer: sample data, training with the real worker, apply and undo, on the panel itself."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        self.setUp()
+        self.test_tutorial()
+
+    def test_tutorial(self):
+        from SparseSegSlicerLib.SelfTest import runTutorial
+
+        slicer.util.selectModule("SparseSegSlicer")
+        runTutorial(slicer.modules.SparseSegSlicerWidget.panel)
+        self.delayDisplay("Test passed")

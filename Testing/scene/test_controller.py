@@ -1,0 +1,506 @@
+"""The Controller with the real worker and real MRML, on the sample phantom: what a user does, and what goes wrong."""
+
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+
+pytestmark = pytest.mark.slow
+PATIENCE_S = 90
+STEPS = 8
+
+
+@pytest.fixture
+def slicer(scene_host):
+    import slicer
+
+    return slicer
+
+
+@pytest.fixture
+def make_controller(scene_host, tmp_path):
+    from SparseSegSlicerLib.Controller import Controller, Launch
+
+    made = []
+
+    def make(**launch):
+        folder = tmp_path / "Žluť temp dir"
+        folder.mkdir(exist_ok=True)
+        made.append(Controller(scene_host.scene, lambda: Launch(temporaryFolder=str(folder), **launch)))
+        made[-1].temporary = folder
+        return made[-1]
+
+    yield make
+    for controller in made:
+        for thread in controller.close():
+            thread.join(20)
+
+
+def spin(controller, until, patience_s=PATIENCE_S):
+    end = time.monotonic() + patience_s
+    while not until():
+        assert time.monotonic() < end, f"{controller.state} {controller.message.text()}\n" + "\n".join(controller.log[-15:]) + controller.engineLog
+        controller.poll()
+        time.sleep(0.02)
+
+
+def settle(controller):
+    """Until the strokes are read as they are now."""
+    controller.refresh()
+    spin(controller, lambda: controller._dirtySince is None and not controller._reading)
+
+
+@pytest.fixture
+def session(make_controller):
+    """A controller with the phantom chosen and a short run set up."""
+    from SparseSegSlicerLib.SamplePhantom import addPhantom
+
+    def begin(**launch):
+        controller = make_controller(**launch)
+        volume, strokes = addPhantom()
+        controller.parameters.setSetting("steps", STEPS)
+        controller.setVolume(volume)
+        controller.setSegmentation(strokes)
+        spin(controller, lambda: controller.strokes is not None)
+        return controller
+
+    return begin
+
+
+@pytest.fixture
+def trained(session):
+    controller = session()
+    train(controller)
+    return controller
+
+
+def train(controller):
+    from SparseSegSlicerLib.Controller import State
+
+    controller.train()
+    spin(controller, lambda: controller.state is State.RESULT or controller.message.level == "error")
+    assert controller.state is State.RESULT, controller.message.text()
+
+
+def voxels(controller, node=None):
+    from SparseSegSlicerLib.SceneExport import Choices, readStrokes, takeSnapshot
+
+    return readStrokes(takeSnapshot(node or controller.segmentationNode, controller.volumeNode), Choices()).annotation
+
+
+def paint(controller, segment_id, box, value=1):
+    """Adds (or takes away) a box of voxels, as an effect of the editor does."""
+    import slicer
+
+    array = slicer.util.arrayFromSegmentBinaryLabelmap(controller.segmentationNode, segment_id, controller.volumeNode)
+    array[box] = value
+    slicer.util.updateSegmentBinaryLabelmapFromArray(array, controller.segmentationNode, segment_id, controller.volumeNode)
+
+
+def preview_array(controller, segment_id):
+    import slicer
+
+    return slicer.util.arrayFromSegmentBinaryLabelmap(controller.preview.node, segment_id, controller.volumeNode)
+
+
+def left_behind(controller):
+    return sorted(p.name for p in controller.temporary.iterdir())
+
+
+# ---------------------------------------------------------------- the whole way
+
+
+def test_train_preview_apply_undo_and_go_on(trained, slicer, scene_host):
+    from SparseSegSlicerLib.SamplePhantom import phantomOverlap
+
+    controller, strokes = trained, voxels(trained)
+    assert {"Liver", "Kidney"} <= controller.report.estimate.keys() <= {"Liver", "Kidney", "Vessel"}
+    assert phantomOverlap(controller.preview.labels, controller.preview.classes.names) > 0.7
+    liver = controller.preview.classes.names.index("Liver") + 1
+    assert (preview_array(controller, "Liver") == (controller.preview.labels == liver)).all()
+    assert (voxels(controller) == strokes).all(), "training changed the strokes"
+
+    logic = scene_host.make_editor(controller.segmentationNode, controller.volumeNode)
+    controller.apply(lambda node: logic.SaveStateForUndo())
+    assert controller.isApplied
+    array = slicer.util.arrayFromSegmentBinaryLabelmap(controller.segmentationNode, "Liver", controller.volumeNode)
+    assert (array == (controller.preview.labels == liver)).all()
+    logic.Undo()
+    assert not controller.isApplied
+    assert (voxels(controller) == strokes).all()
+
+    controller.apply(lambda node: logic.SaveStateForUndo())
+    target = controller.segmentationNode
+    controller.goOnCorrecting()
+    assert controller.segmentationNode.GetName() == f"{target.GetName()} strokes"
+    assert (voxels(controller) == strokes).all()
+    settle(controller)
+    assert not controller.strokesAreNew
+    train(controller)
+    controller.apply()
+    assert controller.applyTarget() is target
+    assert (voxels(controller) == strokes).all(), "Apply changed the kept strokes"
+
+
+def test_a_correction_updates_the_preview_and_is_right_there(trained):
+    controller = trained
+    before = controller.preview.labels.copy()
+    box = (slice(30, 31), slice(60, 66), slice(40, 46))
+    paint(controller, "Vessel", box)
+    spin(controller, lambda: controller.preview.labels is not None and not np.array_equal(controller.preview.labels, before))
+    vessel = controller.preview.classes.names.index("Vessel") + 1
+    assert (controller.preview.labels[box] == vessel).all()
+
+
+def test_updates_wait_for_the_button_where_auto_update_is_off(trained):
+    controller = trained
+    controller.parameters.set("autoUpdate", False)
+    revision = controller._run.revision
+    paint(controller, "Vessel", (slice(30, 31), slice(60, 66), slice(40, 46)))
+    settle(controller)
+    assert controller.strokesAreNew
+    assert controller._run.revision == revision
+    controller.update()
+    spin(controller, lambda: not controller.strokesAreNew)
+    assert controller._run.revision == revision + 1
+
+
+def test_painting_while_training_is_taken_up(session):
+    from SparseSegSlicerLib.Controller import State
+
+    controller = session()
+    controller.parameters.setSetting("steps", 60)
+    controller.train()
+    spin(controller, lambda: controller.state is State.TRAINING)
+    paint(controller, "Vessel", (slice(30, 31), slice(60, 66), slice(40, 46)))
+    spin(controller, lambda: controller.state is State.RESULT)
+    vessel = controller.preview.classes.names.index("Vessel") + 1
+    assert (controller.preview.labels[30, 60:66, 40:46] == vessel).all()
+
+
+def test_finish_gives_the_result_now(session):
+    from SparseSegSlicerLib.Controller import State
+
+    controller = session()
+    controller.parameters.setSetting("steps", 100_000)
+    controller.train()
+    spin(controller, lambda: controller.state is State.TRAINING)
+    controller.finish()
+    spin(controller, lambda: controller.state is State.RESULT)
+
+
+def test_a_new_segmentation_can_be_the_target(trained, slicer):
+    controller = trained
+    strokes = voxels(controller)
+    controller.parameters.set("target", "new")
+    controller.apply()
+    assert (voxels(controller) == strokes).all()
+    nodes = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetName().endswith(" dense")]
+    assert len(nodes) == 1
+    assert list(nodes[0].GetSegmentation().GetSegmentIDs()) == ["Liver", "Kidney", "Vessel"]
+
+
+def test_a_locked_segment_is_neither_shown_nor_replaced(trained, slicer):
+    controller = trained
+    before = slicer.util.arrayFromSegmentBinaryLabelmap(controller.segmentationNode, "Kidney", controller.volumeNode).copy()
+    controller.setSegmentChoice("Kidney", locked=True)
+    assert not preview_array(controller, "Kidney").any()
+    assert preview_array(controller, "Liver").any()
+    controller.apply()
+    assert (slicer.util.arrayFromSegmentBinaryLabelmap(controller.segmentationNode, "Kidney", controller.volumeNode) == before).all()
+
+
+def test_the_model_is_saved_and_is_a_start_for_another_run(trained, tmp_path):
+    controller = trained
+    path = tmp_path / "modèle.pt"
+    controller.saveModel(path)
+    spin(controller, path.exists)
+    controller.discard()
+    controller.parameters.set("startFrom", str(path))
+    train(controller)
+
+
+def test_next_slice_jumps_to_the_suggestions_one_after_the_other(trained):
+    from SparseSegSlicerLib import SliceViews
+
+    controller = trained
+    assert len(controller.report.nextSlices) >= 2
+    shown = []
+    for axis, _ in controller.report.nextSlices[:2]:
+        controller.jumpToNextSlice()
+        shown += [s for n in SliceViews.sliceNodes(controller.scene) if (s := SliceViews.sliceShown(n, controller.volumeNode))[0] == axis][:1]
+    assert shown == [tuple(pair) for pair in controller.report.nextSlices[:2]]
+
+
+def test_the_weight_map_lies_over_the_image_and_goes_again(trained, slicer):
+    from sparseseg.annotation import build_annotation
+
+    controller = trained
+    controller.showWeights(True)
+    spin(controller, lambda: controller.parameters.getNode("weights") is not None)
+    shown = slicer.util.arrayFromVolume(controller.parameters.getNode("weights"))
+    strokes = controller.strokes
+    assert np.allclose(shown, build_annotation(strokes.annotation, strokes.classes, controller.parameters.settings()).weights)
+    controller.showWeights(False)
+    assert controller.parameters.getNode("weights") is None
+
+
+# ---------------------------------------------------------------- slices
+
+
+def test_a_complete_slice_makes_its_rest_background(session):
+    controller = session()
+    rows = {row.name: row.voxels for row in controller.summary}
+    controller.setSliceChoice(0, 20, complete=True)
+    spin(controller, lambda: {row.name: row.voxels for row in controller.summary} != rows)
+    more = {row.name: row.voxels for row in controller.summary}
+    assert more["Liver"] == rows["Liver"]
+    unlabelled = int((controller.strokes.annotation[20] == 0).sum())
+    assert more["Background"] == rows["Background"] + unlabelled
+    assert [(s.axis, s.index, s.complete) for s in controller.strokes.slices] == [(0, 12, False), (0, 20, True), (0, 28, False)]
+
+
+def test_the_shown_slice_is_marked_and_a_rotated_view_refused(session):
+    from SparseSegSlicerLib import SliceViews
+
+    controller = session()
+    controller.jumpToSlice(0, 17)
+    node = next(n for n in SliceViews.sliceNodes(controller.scene) if SliceViews.sliceShown(n, controller.volumeNode) == (0, 17))
+    controller.markShownSlice(node)
+    assert (0, 17) in controller.parameters.pairs("complete")
+    matrix = node.GetSliceToRAS()
+    matrix.SetElement(2, 0, 0.5)
+    matrix.SetElement(0, 2, -0.5)
+    node.UpdateMatrices()
+    controller.markShownSlice(node)
+    assert controller.message.level == "error"
+    assert "rotated" in controller.message.sentence
+    assert "Align views" in controller.message.advice
+
+
+# ---------------------------------------------------------------- segments change
+
+
+def test_a_segment_deleted_during_training_leaves_the_preview_and_the_run_goes_on_without_it(session):
+    from SparseSegSlicerLib.Controller import State
+
+    controller = session()
+    controller.parameters.setSetting("steps", 100_000)
+    controller.train()
+    spin(controller, lambda: controller.state is State.TRAINING and controller.preview.labels is not None)
+    controller.segmentationNode.GetSegmentation().RemoveSegment("Vessel")
+    settle(controller)
+    assert "Vessel" not in controller.preview.node.GetSegmentation().GetSegmentIDs()
+    spin(controller, lambda: controller.state is State.TRAINING and len(controller._run.classes) == 2)
+    controller.finish()
+    spin(controller, lambda: controller.state is State.RESULT)
+    assert [s.id for s in controller.preview.classes.segments] == ["Kidney", "Liver"]
+    controller.apply()
+    assert "Vessel" not in controller.segmentationNode.GetSegmentation().GetSegmentIDs()
+
+
+def test_renaming_and_reordering_harm_nothing(trained):
+    controller = trained
+    revision, segmentation = controller._run.revision, controller.segmentationNode.GetSegmentation()
+    segmentation.GetSegment("Liver").SetName("Hepar ä")
+    segmentation.SetSegmentIndex("Vessel", 0)
+    settle(controller)
+    assert controller._run.revision == revision, "nothing new to train on"
+    assert controller.preview.node.GetSegmentation().GetSegment("Liver").GetName() == "Hepar ä"
+    controller.apply()
+    assert segmentation.GetSegment("Liver").GetName() == "Hepar ä"
+    assert segmentation.GetNthSegmentID(0) == "Vessel"
+
+
+def test_a_new_painted_segment_starts_the_training_again(session):
+    from SparseSegSlicerLib.Controller import State
+
+    controller = session()
+    controller.parameters.setSetting("steps", 100_000)
+    controller.train()
+    spin(controller, lambda: controller.state is State.TRAINING)
+    controller.segmentationNode.GetSegmentation().AddEmptySegment("Spine", "Spine")
+    paint(controller, "Spine", (slice(33, 34), slice(76, 80), slice(46, 52)))
+    spin(controller, lambda: controller.state is State.TRAINING and len(controller._run.classes) == 4)
+    controller.finish()
+    spin(controller, lambda: controller.state is State.RESULT)
+    assert "Spine" in [s.id for s in controller.preview.classes.segments]
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+def test_no_background_is_one_sentence_and_nothing_starts(session):
+    from SparseSegSlicerLib.Controller import State
+
+    controller = session()
+    controller.setSegmentChoice("Background", unused=True)
+    settle(controller)
+    controller.train()
+    spin(controller, lambda: controller.message.level == "warning")
+    assert controller.message.sentence == "No background is labelled."
+    assert controller.state is State.IDLE
+    assert left_behind(controller) == []
+
+
+def test_a_python_that_is_not_there_is_one_sentence(session):
+    from SparseSegSlicerLib.Controller import State
+
+    controller = session(python=("/nowhere/python",))
+    controller.train()
+    spin(controller, lambda: controller.message.level == "error")
+    assert "could not be started" in controller.message.sentence
+    assert controller.state is State.IDLE
+    assert left_behind(controller) == []
+
+
+def test_a_python_without_torch_ends_in_words_and_the_scene_is_as_it_was(session, tmp_path):
+    from SparseSegSlicerLib.Controller import State
+
+    fake = tmp_path / "torch"
+    fake.mkdir()
+    (fake / "__init__.py").write_text("raise ImportError('No module named torch')", encoding="utf-8")
+    controller = session(environment={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])})
+    strokes = voxels(controller)
+    controller.train()
+    spin(controller, lambda: controller.message.level == "error")
+    assert controller.state is State.IDLE
+    assert (voxels(controller) == strokes).all()
+
+
+def test_a_killed_worker_is_started_again(session):
+    from SparseSegSlicerLib.Controller import State
+
+    controller = session()
+    controller.parameters.setSetting("steps", 60)
+    controller.train()
+    spin(controller, lambda: controller.state is State.TRAINING)
+    pid = controller._run.workerPid
+    os.kill(pid, 9)
+    spin(controller, lambda: controller._run is not None and controller._run.workerPid not in (pid, 0) and "again" in "\n".join(controller.log))
+    spin(controller, lambda: controller.state is State.RESULT)
+
+
+def test_a_full_disk_is_one_sentence(session, monkeypatch):
+    from SparseSegSlicerLib import EngineRun
+    from SparseSegSlicerLib.Controller import State
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    controller = session()
+    monkeypatch.setattr(EngineRun.Job, "create", full)
+    controller.train()
+    spin(controller, lambda: controller.message.level == "error")
+    assert controller.state is State.IDLE
+    assert "No space left" in controller.message.sentence
+
+
+def test_cancel_keeps_the_strokes_and_leaves_no_process(session):
+    from SparseSegSlicerLib.Controller import State
+
+    controller = session()
+    controller.parameters.setSetting("steps", 100_000)
+    strokes = voxels(controller)
+    controller.train()
+    spin(controller, lambda: controller.state is State.TRAINING)
+    pid = controller._run.workerPid
+    controller.cancel()
+    assert not controller.running
+    spin(controller, lambda: not controller._ended and not alive(pid))
+    assert left_behind(controller) == []
+    assert (voxels(controller) == strokes).all()
+
+
+@pytest.mark.parametrize("what", ["volume deleted", "segmentation deleted", "scene closed", "another volume", "another segmentation", "image replaced"])
+def test_whatever_happens_to_the_scene_ends_the_worker_cleanly(session, slicer, what):
+    controller = session()
+    controller.parameters.setSetting("steps", 100_000)
+    controller.train()
+    spin(controller, lambda: controller.preview.labels is not None)
+    pid, volume = controller._run.workerPid, controller.volumeNode
+    if what == "volume deleted":
+        controller.scene.RemoveNode(volume)
+    elif what == "segmentation deleted":
+        controller.scene.RemoveNode(controller.segmentationNode)
+    elif what == "scene closed":
+        controller.scene.Clear()
+    elif what == "another volume":
+        controller.setVolume(slicer.util.addVolumeFromArray(np.zeros((3, 4, 5), np.int16), name="other"))
+    elif what == "another segmentation":
+        controller.makeSegmentation()
+    else:
+        slicer.util.updateVolumeFromArray(volume, np.zeros((3, 4, 5), np.int16))
+    assert not controller.running
+    spin(controller, lambda: not controller._ended and not alive(pid))
+    assert left_behind(controller) == []
+
+
+def test_close_leaves_nothing_behind(trained, slicer):
+    controller = trained
+    pid, scene = controller._run.workerPid, controller.scene
+    controller.showWeights(True)
+    spin(controller, lambda: controller.parameters.getNode("weights") is not None)
+    for thread in controller.close():
+        thread.join(20)
+    assert not alive(pid)
+    assert left_behind(controller) == []
+    assert controller.preview.node is None
+    assert len(controller._observers) == len(controller._sceneObservers) == 0
+    assert not [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetName().endswith("preview")]
+    assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
+
+
+def test_the_log_names_no_patient(trained):
+    controller = trained
+    controller.volumeNode.SetName("Doe^Jane 1970")
+    assert "Doe" not in "\n".join(controller.log) + controller.engineLog
+
+
+# ---------------------------------------------------------------- saved with the scene
+
+
+def test_choices_come_back_with_the_scene(session, tmp_path, scene_host):
+    controller = session()
+    controller.setSliceChoice(0, 20, complete=True)
+    controller.setSliceChoice(0, 28, ignored=True)
+    controller.setSegmentChoice("Kidney", locked=True)
+    controller.parameters.setSetting("class_balance", 0.8)
+    settle(controller)
+    strokes, path = voxels(controller), tmp_path / "Scène ž" / "scene.mrb"
+    path.parent.mkdir()
+    assert controller.scene.WriteToMRB(str(path), None)
+    controller.scene.Clear()
+    assert scene_host.load_scene(path)
+    spin(controller, lambda: controller.strokes is not None)
+    assert controller.parameters.pairs("complete") == ((0, 20),)
+    assert controller.parameters.pairs("ignored") == ((0, 28),)
+    assert controller.parameters.get("locked") == ["Kidney"]
+    assert controller.parameters.settings().class_balance == 0.8
+    assert (voxels(controller) == strokes).all()
+
+
+def test_unreadable_parameters_count_as_defaults(scene_host):
+    from SparseSegSlicerLib.Parameters import Parameters
+
+    parameters = Parameters(scene_host.scene)
+    parameters.node.SetParameter("opacity", "not json")
+    parameters.node.SetParameter("locked", json.dumps("no list"))
+    assert parameters.get("opacity") == 0.5
+    assert parameters.get("locked") == []
+    with pytest.raises(KeyError):
+        parameters.set("unknown", 1)
+
+
+def alive(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii") as stat:
+            return stat.read().split()[2] != "Z"
+    except OSError:
+        return True
