@@ -298,10 +298,11 @@ def readStrokes(snapshot: Snapshot, choices: Choices = Choices()) -> Strokes:
     """Merges the layers, drops ignored slices, and leaves out segments without a voxel; `notes` says what the user should know."""
     places = len(snapshot.segments)
     value = np.zeros(places + 1, np.uint8)  # place -> annotation value; the last entry stands for "no segment"
-    value[:places] = np.arange(places) + 2
+    others = [place for place in range(places) if place != snapshot.background]
+    value[others] = np.arange(len(others)) + 2
     if snapshot.background >= 0:
         value[snapshot.background] = 1
-    parts = [(layer.box, value[layer.meaning[layer.values]]) for layer in snapshot.layers]
+    parts = [(layer.box, value[layer.meaning][layer.values]) for layer in snapshot.layers]
     annotation, overlaps = merge_strokes(snapshot.geometry.shape_kji, parts)
     found, counts = covering_slices(annotation, extra=choices.complete + choices.ignored, values=places + 2)
     _ignoreSlices(annotation, found, choices.ignored)
@@ -334,7 +335,7 @@ def _ignoreSlices(annotation: np.ndarray, found, ignored) -> None:
 
 def _dropEmpty(snapshot: Snapshot, annotation: np.ndarray, value: np.ndarray, notes: list[str]) -> tuple[ClassTable, list[str]]:
     """Renumbers in place, so that the segments that have voxels are 2, 3, ... without gaps."""
-    counts = np.bincount(annotation.reshape(-1), minlength=len(snapshot.segments) + 2)
+    counts = np.bincount(annotation[annotation > 0], minlength=len(snapshot.segments) + 2)
     order = [place for place in range(len(snapshot.segments)) if place != snapshot.background]
     used = [place for place in order if counts[value[place]]]
     empty = [snapshot.segments[place].name for place in order if place not in used]
@@ -344,7 +345,7 @@ def _dropEmpty(snapshot: Snapshot, annotation: np.ndarray, value: np.ndarray, no
     renumber[1] = 1
     for new, place in enumerate(used, start=2):
         renumber[value[place]] = new
-    if not (renumber[: len(counts)] == np.where(counts > 0, np.arange(len(counts)), renumber)).all():
+    if (renumber != np.arange(len(renumber)))[counts > 0].any():
         np.take(renumber, annotation, out=annotation)
     background = snapshot.segments[snapshot.background] if snapshot.background >= 0 else None
     return ClassTable(tuple(snapshot.segments[place] for place in used), background), notes

@@ -98,13 +98,11 @@ def makeSurfaces(previewNode, labels: np.ndarray, box, geometry: Geometry, ids: 
     image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(coarse.ravel(), deep=True))
     segmentation = previewNode.GetSegmentation()
     values = np.bincount(coarse.reshape(-1), minlength=256)
-    for value, sid in enumerate(ids, start=1):
-        if not sid:
-            continue
-        segment = segmentation.GetSegment(sid)
-        segment.RemoveRepresentation(CLOSED_SURFACE)
-        if values[value]:
-            segment.AddRepresentation(CLOSED_SURFACE, _surface(image, value, toRAS))
+    shown = {sid: value for value, sid in enumerate(ids, start=1) if sid and values[value]}
+    for sid in segmentation.GetSegmentIDs():
+        # an empty surface where there is none: Slicer asks only the first segment whether there are surfaces to show
+        surface = _surface(image, shown[sid], toRAS) if sid in shown else vtk.vtkPolyData()
+        segmentation.GetSegment(sid).AddRepresentation(CLOSED_SURFACE, surface)
     previewNode.GetDisplayNode().SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
     segmentation.InvokeEvent(slicer.vtkSegmentation.RepresentationModified)
     previewNode.Modified()
@@ -139,6 +137,7 @@ def _surface(image, value: int, toRAS):
     normals = vtk.vtkPolyDataNormals()
     normals.SetInputConnection(place.GetOutputPort())
     normals.SplittingOff()
+    normals.SetFlipNormals(toRAS.GetMatrix().Determinant() < 0)  # left-handed axes turn the surface inside out
     normals.Update()
     surface = vtk.vtkPolyData()
     surface.ShallowCopy(normals.GetOutput())

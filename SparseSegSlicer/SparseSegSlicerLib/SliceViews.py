@@ -6,8 +6,9 @@ import numpy as np
 import slicer
 
 from sparseseg.errors import InputError
+from sparseseg.geometry import Geometry
 
-from .SceneExport import arrayFromMatrix, matrixBetween, sliceCentre, volumeGeometry
+from .SceneExport import arrayFromMatrix, matrixBetween, matrixFromArray, sliceCentre, volumeGeometry
 
 _PARALLEL = 0.999  # cosine: a view turned by less than 2.6 degrees shows the slice itself, not a cut through several
 _DEFAULT_ORIENTATION = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
@@ -96,10 +97,13 @@ def _viewAlong(nodes: list, volumeNode, geometry, axis: int):
                 return node
         except InputError:
             continue
-    wanted = _DEFAULT_ORIENTATION[geometry.planes()[axis]]
+    axes = _ijkToWorld(volumeNode, geometry)
+    wanted = _DEFAULT_ORIENTATION[Geometry.from_ijk_to_ras(geometry.shape_kji, axes).planes()[axis]]
     node = next((n for n in nodes if n.GetDefaultOrientation() == wanted), nodes[0])
     node.SetOrientation(wanted)
-    node.RotateToVolumePlane(volumeNode)
+    # not RotateToVolumePlane: it takes the axis nearest to the view's own, which in a very oblique volume may be another one
+    axes[:3, :3] /= np.linalg.norm(axes[:3, :3], axis=0)
+    node.RotateToAxes(matrixFromArray(axes), 2 - axis)
     return node
 
 

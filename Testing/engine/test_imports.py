@@ -110,3 +110,61 @@ def test_the_whole_package_leaves_the_hosts_packages_unloaded(start_python):
     loaded = loaded_by(start_python, "".join(f"import sparseseg.{name}\n" for name in there))
     assert "torch" in loaded
     assert not loaded & (set(HEAVY) - {"torch"})
+
+
+# ---------------------------------------------------------------- Slicer's side
+
+LIB = PACKAGE.parent / "SparseSegSlicerLib"
+# lowest first; a module may import those on the lines above, and those to its left
+LIB_LAYERS = [
+    ["__init__"],
+    ["Background", "Observers", "Parameters", "SceneExport", "SceneImport", "SliceViews"],
+    ["Preview", "EngineRun", "SamplePhantom"],
+    ["Controller"],
+    ["EngineSetup", "EventPump", "Chart", "Tables"],
+    ["Install"],
+    ["Widget"],
+    ["SelfTest"],
+]
+LIB_RANK = {name: (layer, place) for layer, names in enumerate(LIB_LAYERS) for place, name in enumerate(names)}
+WITH_QT = {"EventPump", "Chart", "Tables", "Install", "Widget", "SelfTest"}
+HOST_PACKAGES = {"slicer", "vtk", "numpy"}
+
+
+def lib_imports(path):
+    """Every imported module's dotted name; those beside it begin with a dot."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level:
+            yield from ([f".{node.module}"] if node.module else [f".{alias.name}" for alias in node.names])
+        elif isinstance(node, ast.ImportFrom):
+            yield from ([f"{node.module}.{alias.name}" for alias in node.names] if node.module == "sparseseg" else [node.module])
+
+
+def test_every_lib_module_has_its_place():
+    assert {path.stem for path in LIB.glob("*.py")} == set(LIB_RANK), "say in LIB_LAYERS where the module belongs"
+
+
+@pytest.mark.parametrize("name", sorted(LIB_RANK))
+def test_lib_imports_go_down_only_and_to_plain_engine_files(name):
+    allowed = HOST_PACKAGES | ({"qt", "ctk"} if name in WITH_QT else set())
+    for imported in lib_imports(LIB / f"{name}.py"):
+        first, _, rest = imported.partition(".")
+        if imported.startswith("."):
+            assert LIB_RANK[rest] < LIB_RANK[name], f"{name} imports {rest}"
+        elif first == "sparseseg":
+            assert rest in {*PLAIN, "__version__"}, f"{name} imports {imported}, which is no plain file"
+        else:
+            assert first in allowed or first in sys.stdlib_module_names, f"{name} imports {imported}"
+
+
+def test_the_modules_entry_loads_lib_and_engine_only_when_used():
+    entry = PACKAGE.parent / "SparseSegSlicer.py"
+    tree = ast.parse(entry.read_text(encoding="utf-8"))
+    at_load = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    names = {alias.name for node in at_load if isinstance(node, ast.Import) for alias in node.names} | {
+        node.module for node in at_load if isinstance(node, ast.ImportFrom)
+    }
+    assert names <= {"importlib", "sys", "slicer", "slicer.i18n", "slicer.ScriptedLoadableModule"}
+    assert len(entry.read_text(encoding="utf-8").splitlines()) < 150

@@ -414,7 +414,9 @@ def test_cancel_keeps_the_strokes_and_leaves_no_process(session):
     assert (voxels(controller) == strokes).all()
 
 
-@pytest.mark.parametrize("what", ["volume deleted", "segmentation deleted", "scene closed", "another volume", "another segmentation", "image replaced"])
+@pytest.mark.parametrize(
+    "what", ["volume deleted", "segmentation deleted", "scene closed", "another volume", "another segmentation", "image replaced"]
+)
 def test_whatever_happens_to_the_scene_ends_the_worker_cleanly(session, slicer, what):
     controller = session()
     controller.parameters.setSetting("steps", 100_000)
