@@ -58,7 +58,7 @@ class EngineRun:
         self._background = Background("sparseseg job")
         self._failures: list[Event] = []
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="sparseseg-", dir=parentFolder))
+            self.folder = Path(tempfile.mkdtemp(prefix="sparseseg-", dir=parentFolder or None))
         except OSError as error:
             raise OutputError(f"No temporary folder could be made: {error.strerror or error}.", "Free disk space and try again.") from error
         self._client = self._start()  # loads torch while the volume is being written

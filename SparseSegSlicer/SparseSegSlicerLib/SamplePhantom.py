@@ -81,7 +81,7 @@ def addPhantom(_source=None):
     volume.CreateDefaultDisplayNodes()
     volume.GetDisplayNode().AutoWindowLevelOff()
     volume.GetDisplayNode().SetWindowLevelMinMax(-160, 320)
-    strokes = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{NAME} strokes"))
+    strokes = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{NAME} segmentation"))
     strokes.CreateDefaultDisplayNodes()
     strokes.SetReferenceImageGeometryParameterFromVolumeNode(volume)
     segmentation, ids = strokes.GetSegmentation(), []

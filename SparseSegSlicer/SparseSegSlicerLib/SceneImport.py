@@ -151,6 +151,8 @@ def keepStrokes(segmentationNode, volumeNode):
     """A copy of the strokes in "<name> strokes", made or refreshed before a result replaces them; hidden, saved with the scene."""
     scene = segmentationNode.GetScene()
     kept = segmentationNode.GetNodeReference(STROKES_ROLE)
+    if kept is not None and isApplied(segmentationNode):
+        return kept  # applied once more: what is to be replaced now is a result, and the strokes are kept already
     if kept is None:
         kept = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{segmentationNode.GetName()} strokes"))
         kept.CreateDefaultDisplayNodes()

@@ -32,8 +32,11 @@ def sliceShown(sliceNode, volumeNode) -> tuple[int, int]:
             f"The {view} view is rotated against the volume, so it cuts through several of its slices.",
             'Turn it to the volume first: press "Align views", or choose another view.',
         )
-    index = round(float((np.linalg.inv(axes) @ plane[:, 3])[along]))
     axis = 2 - along
+    # where the plane passes the volume's middle: the view's own middle may be far away, where a slight turn counts
+    middle = (axes @ [*((n - 1) / 2 for n in reversed(geometry.shape_kji)), 1])[:3]
+    passed = middle + normal * ((plane[:3, 3] - middle) @ normal)
+    index = round(float((np.linalg.inv(axes) @ [*passed, 1])[along]))
     if not 0 <= index < geometry.shape_kji[axis]:
         raise InputError(f"The {view} view shows a place outside of the volume {volumeNode.GetName()}.", "Scroll it into the volume.")
     return axis, index
@@ -102,8 +105,11 @@ def _viewAlong(nodes: list, volumeNode, geometry, axis: int):
     node = next((n for n in nodes if n.GetDefaultOrientation() == wanted), nodes[0])
     node.SetOrientation(wanted)
     # not RotateToVolumePlane: it takes the axis nearest to the view's own, which in a very oblique volume may be another one
-    axes[:3, :3] /= np.linalg.norm(axes[:3, :3], axis=0)
-    node.RotateToAxes(matrixFromArray(axes), 2 - axis)
+    along = 2 - axis
+    order = [n for n in range(3) if n != along] + [along]
+    frame = np.eye(4)
+    frame[:3, order] = np.linalg.qr(axes[:3, order])[0]  # the slice's plane and its normal, also in a sheared volume
+    node.RotateToAxes(matrixFromArray(frame), along)
     return node
 
 

@@ -4,7 +4,7 @@ import qt
 
 from .SceneExport import backgroundSegmentID
 
-_SLICE_COLUMNS = ("View", "Position", "Voxels per segment", "Complete", "Use")
+_SLICE_COLUMNS = ("View", "Position", "Complete", "Use", "Voxels per segment")
 _SEGMENT_COLUMNS = ("Segment", "Train", "Keep as is", "Estimated Dice")
 
 
@@ -28,6 +28,7 @@ def _prepare(table, columns) -> None:
     table.setColumnCount(len(columns))
     table.setHorizontalHeaderLabels(columns)
     table.verticalHeader().setVisible(False)
+    table.verticalHeader().setDefaultSectionSize(22)
     table.horizontalHeader().setStretchLastSection(True)
     table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
     table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
@@ -54,17 +55,17 @@ class SliceTable:
             voxels = ", ".join(f"{names.get(sid, sid)} {count}" for sid, count in row.voxels.items()) or "nothing painted"
             self._table.setItem(n, 0, _item(row.plane, tip=f"Slice {row.index} of the volume. Double click jumps there."))
             self._table.setItem(n, 1, _item(f"{row.position_mm:.1f} mm"))
-            self._table.setItem(n, 2, _item(voxels, tip=voxels))
-            self._table.setItem(n, 3, _item("", row.complete, "Finished: what is unpainted on this slice is background."))
-            self._table.setItem(n, 4, _item("", not row.ignored, "Unticked: the strokes on this slice are kept, but not trained on."))
+            self._table.setItem(n, 2, _item("", row.complete, "Finished: what is unpainted on this slice is background."))
+            self._table.setItem(n, 3, _item("", not row.ignored, "Unticked: the strokes on this slice are kept, but not trained on."))
+            self._table.setItem(n, 4, _item(voxels, tip=voxels))
         self._table.blockSignals(False)
         self._table.resizeColumnsToContents()
 
     def _onChanged(self, row: int, column: int) -> None:
         place, ticked = self._rows[row], self._table.item(row, column).checkState() == qt.Qt.Checked
-        if column == 3:
+        if column == 2:
             self._controller.setSliceChoice(place.axis, place.index, complete=ticked)
-        elif column == 4:
+        elif column == 3:
             self._controller.setSliceChoice(place.axis, place.index, ignored=not ticked)
 
     def _onDoubleClicked(self, row: int, _column: int) -> None:

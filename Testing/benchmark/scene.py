@@ -88,7 +88,7 @@ def measure() -> None:
     from SparseSegSlicerLib.Controller import Controller
     from SparseSegSlicerLib.SceneExport import Choices, readStrokes, takeSnapshot
 
-    volume, node, dense, ids = build(host)
+    volume, node, dense, _ = build(host)
     print(f"{' x '.join(map(str, SHAPE_KJI))}, {SEGMENTS} segments; milliseconds\n\n| | median | longest |\n|---|---|---|")
     line("reading strokes: main thread", timed(lambda: takeSnapshot(node, volume)))
     snapshot = takeSnapshot(node, volume)

@@ -50,6 +50,8 @@ class SceneHost:
         """An empty scene with the three slice views and a crosshair."""
         self.scene.Clear()
         self.addViews()
+        for name, orientation in VIEWS:  # singletons outlive Clear, and a test may have turned them
+            self.scene.GetSingletonNode(name, "vtkMRMLSliceNode").SetOrientation(orientation)
 
     def addViews(self) -> None:
         for name, orientation in VIEWS:

@@ -145,6 +145,13 @@ def test_coarser_grid_is_nearest_neighbour(scene):
     assert strokes.notes == ()
 
 
+def test_much_coarser_grid(scene):
+    """Coarse voxels are 3 x 3 x 3 voxels; the outermost reach beyond their centres to the volume's border."""
+    volume, node = makeVolume(scene, LEFT_HANDED), makeSegmentation(scene, "a")
+    paint(node, "a", np.ones((2, 2, 2)), LEFT_HANDED @ affine(np.diag([3, 3, 3]), (1, 1, 1)))
+    assert np.array_equal(read(node, volume).annotation == 2, voxels((slice(0, 6), slice(0, 6), slice(0, 6))))
+
+
 def test_finer_and_turned_grid_is_nearest_neighbour(scene):
     """Each voxel takes the value of the fine voxel in which its centre lies."""
     volume, node = makeVolume(scene, PLAIN), makeSegmentation(scene, "a")
@@ -378,7 +385,10 @@ def test_volume_without_image_is_refused(scene):
             use(volume)
 
 
-@pytest.mark.parametrize(("stored", "given"), [("float64", "float32"), ("int16", "int16"), ("uint8", "uint8"), ("int64", "float32"), ("float32", "float32")])
+TYPES = [("float64", "float32"), ("int16", "int16"), ("uint8", "uint8"), ("int64", "float32"), ("float32", "float32")]
+
+
+@pytest.mark.parametrize(("stored", "given"), TYPES)
 def test_voxel_types(scene, stored, given):
     array = volumeArray(makeVolume(scene, dtype=np.dtype(stored), shape=(2, 3, 4)))
     assert array.dtype == given and array.shape == (2, 3, 4)

@@ -393,11 +393,11 @@ def test_overwrite_reaches_only_where_the_result_is(scene):
     assert sameVoxels(expected, node, "x", volume) and sameVoxels(labels, node, "a", volume)
 
 
-def test_a_segment_of_the_result_is_never_erased_by_overwrite(scene):
+def test_segments_of_the_result_and_protected_ones_are_never_erased(scene):
     volume, node = makeVolume(scene), painted(scene)
-    apply(node, volume, labelMap(), protected=("c",), overwrite=("a", "c"))
+    apply(node, volume, labelMap(), protected=("c", "other"), overwrite=("a", "c", "other"))
     assert sameVoxels(labelMap() == 1, node, "a", volume)
-    assert sameVoxels(STROKES["c"], node, "c", volume)
+    assert sameVoxels(STROKES["c"], node, "c", volume) and sameVoxels(STROKES["other"], node, "other", volume)
 
 
 def test_apply_twice(scene):
@@ -490,6 +490,14 @@ def test_kept_strokes_are_refreshed_in_place(scene):
     assert sameVoxels(voxels((4, 4, 4)), kept, "a", volume) and sameVoxels(STROKES["b"], kept, "b", volume)
 
 
+def test_applying_once_more_does_not_overwrite_the_kept_strokes(scene):
+    volume, node = makeVolume(scene), painted(scene)
+    kept = keepStrokes(node, volume)
+    apply(node, volume, labelMap(), protected=("b",))
+    assert keepStrokes(node, volume) is kept
+    assert not isApplied(kept) and all(sameVoxels(mask, kept, sid, volume) for sid, mask in STROKES.items())
+
+
 def test_deleted_kept_strokes_are_made_anew(scene):
     volume, node = makeVolume(scene), painted(scene)
     scene.RemoveNode(keepStrokes(node, volume))
@@ -568,7 +576,8 @@ def test_saved_scene_has_the_kept_strokes_but_no_preview(scene_host, tmp_path):
     assert scene_host.load_scene(folder / "scéna 1.mrb")
     names = [scene.GetNthNodeByClass(n, "vtkMRMLSegmentationNode").GetName() for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"))]
     assert sorted(names) == ["Řez č. 1", "Řez č. 1 strokes"]
-    assert scene.GetFirstNodeByName("weights") is None
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationDisplayNode") == 2
+    assert scene.GetFirstNodeByName("weights") is None and scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeDisplayNode") == 1
     volume, node = scene.GetFirstNodeByName("Kopf groß"), scene.GetFirstNodeByName("Řez č. 1")
     kept = scene.GetFirstNodeByName("Řez č. 1 strokes")
     assert node.GetNodeReference(STROKES_ROLE) is kept and kept.GetNodeReference(TARGET_ROLE) is node
@@ -615,4 +624,3 @@ def test_overlay_of_nothing(scene):
     volume = makeVolume(scene)
     node = showVolume(volume, None, "weights", np.zeros(SHAPE, np.float32), "Rainbow")
     assert node.GetDisplayNode().GetWindowLevelMax() == pytest.approx(1)
-

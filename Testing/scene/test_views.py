@@ -110,6 +110,15 @@ def test_a_slightly_turned_view_is_accepted(scene, degrees, refused):
         assert sliceShown(node, volume) == (0, 2)
 
 
+def test_slightly_turned_view_far_from_the_volume(scene):
+    """300 mm away, two degrees are ten millimetres, which is four slices."""
+    volume, node = makeVolume(scene, affine(rotation(x=2) @ PLAIN[:3, :3], (10, 300, 40))), sliceNode(scene, "Red")
+    for index in range(SHAPE[0]):
+        lookAt(node, volume, (index, 3, 3.5))
+        assert sliceShown(node, volume) == (0, index)
+        assert jumpTo(volume, 0, 5 - index) == "Red" and sliceShown(node, volume) == (0, 5 - index)
+
+
 def test_volume_under_a_turn_of_90_degrees(scene):
     """Its k slices lie coronally in the world, and the Green view shows them."""
     volume = makeVolume(scene)

@@ -1,0 +1,117 @@
+"""The README's pictures: `python Testing/make_screenshots.py` runs the tutorial in the test host and writes Resources/Screenshots/*.png.
+
+Left, what slice views show, drawn here from the scene's voxels (the host renders no views): image, strokes in full colour, preview pale.
+Right, the panel, drawn by Qt; the Segment Editor in it is the host's stand-in.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "Testing"), str(ROOT / "SparseSegSlicer")]
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+TARGET = ROOT / "Resources" / "Screenshots"
+_ZOOM = 4
+_SLICES = (20, 24)  # a painted one, and one between
+_SECTIONS = ("engineSection", "inputsSection", "slicesSection", "trainSection", "resultSection")
+_WINDOW = (-160, 320)
+
+
+def main() -> None:
+    from conftest import keep_none_alive
+
+    keep_none_alive()
+    from host.panel_host import PanelHost
+    from host.scene_host import SceneHost
+
+    scene = SceneHost()
+    host = PanelHost(scene)
+    host.activate()
+    _, widget, top = host.load_module(ROOT / "SparseSegSlicer" / "SparseSegSlicer.py")
+    host.enter()
+    tutorial(host, widget.panel, top)
+    host.close()
+    scene.close()
+
+
+def tutorial(host, panel, top) -> None:
+    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.EngineSetup import EngineState
+    from SparseSegSlicerLib.SamplePhantom import addPhantom
+
+    controller, ui = panel.controller, panel.ui
+    host.spin(until=lambda: panel.install.setup.state is EngineState.READY, timeout_s=120)
+    volume, strokes = addPhantom()
+    ui.volumeSelector.setCurrentNode(volume)
+    ui.segmentationSelector.setCurrentNode(strokes)
+    ui.timeBudget.value = 40
+    host.spin(until=lambda: controller.strokes is not None, timeout_s=30)
+    save(host, panel, top, "tutorial-1-paint", ("inputsSection", "slicesSection"))
+    host.click(ui.trainButton)
+    host.spin(until=lambda: controller.state is State.TRAINING and len(controller.report.curve) > 30 and controller.report.estimate, timeout_s=60)
+    save(host, panel, top, "tutorial-2-train", ("trainSection",))
+    host.spin(until=lambda: controller.state is State.RESULT, timeout_s=120)
+    save(host, panel, top, "tutorial-3-preview", ("trainSection", "resultSection"))
+    host.click(ui.applyButton)
+    save(host, panel, top, "tutorial-4-apply", ("inputsSection", "resultSection"))
+
+
+def save(host, panel, top, name: str, sections: tuple[str, ...]) -> None:
+    """The slices beside the panel, in which only these sections are open."""
+    from PySide6 import QtGui
+
+    for section in _SECTIONS:
+        getattr(panel.ui, section).collapsed = section not in sections
+    host.spin(0.3)
+    panel.update()
+    shot = QtGui.QImage(str(host.screenshot(top, TARGET / f"{name}.png", width=480)))
+    views = picture(panel.controller)
+    sheet = QtGui.QImage(views.width() + shot.width() + 12, max(views.height(), shot.height()), QtGui.QImage.Format.Format_RGB32)
+    sheet.fill(QtGui.QColor("#202020"))
+    painter = QtGui.QPainter(sheet)
+    painter.drawImage(0, 0, views)
+    painter.drawImage(views.width() + 12, 0, shot)
+    painter.end()
+    sheet.save(str(TARGET / f"{name}.png"))
+    for section in _SECTIONS[1:]:
+        getattr(panel.ui, section).collapsed = False
+    host.spin(0.1)
+
+
+def picture(controller):
+    """Two axial slices, one above the other, patient's right on the left."""
+    from PySide6 import QtGui
+
+    from SparseSegSlicerLib.SceneExport import volumeArray
+
+    rows = [_slice(controller, volumeArray(controller.volumeNode)[index], index) for index in _SLICES]
+    rgb = np.ascontiguousarray(np.concatenate(rows).repeat(_ZOOM, 0).repeat(_ZOOM, 1))
+    return QtGui.QImage(rgb.data, rgb.shape[1], rgb.shape[0], 3 * rgb.shape[1], QtGui.QImage.Format.Format_RGB888).copy()
+
+
+def _slice(controller, image: np.ndarray, index: int) -> np.ndarray:
+    low, high = _WINDOW
+    rgb = np.repeat((255 * np.clip((image - low) / (high - low), 0, 1))[..., None], 3, -1)
+    preview = controller.preview
+    if preview.labels is not None:
+        for value, segment in enumerate(preview.classes.segments, start=1):
+            _tint(rgb, preview.labels[index] == value, segment.color, 0.8 if controller.isApplied else 0.45)
+    if controller.strokes is not None:
+        classes = controller.strokes.classes
+        for value, segment in enumerate([classes.background, *classes.segments], start=1):
+            if segment is not None:
+                _tint(rgb, controller.strokes.annotation[index] == value, segment.color, 0.5 if value == 1 else 1.0)
+    return rgb.astype(np.uint8)
+
+
+def _tint(rgb: np.ndarray, mask: np.ndarray, color, opacity: float) -> None:
+    rgb[mask] = (1 - opacity) * rgb[mask] + opacity * 255 * np.array(color)
+
+
+if __name__ == "__main__":
+    main()

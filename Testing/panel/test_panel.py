@@ -1,0 +1,442 @@
+"""The panel in the PythonQt-like host: real clicks, real painting, the real worker; every member it uses exists in Slicer's catalogue."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+MODULE = Path(__file__).resolve().parents[2] / "SparseSegSlicer" / "SparseSegSlicer.py"
+PATIENCE_S = 120
+PICTURES = os.environ.get("SPARSESEG_SCREENSHOTS", "")  # a folder to keep the screenshots in
+
+
+@pytest.fixture
+def panel(host, tmp_path):
+    """The module's panel, entered; the engine's self-test is skipped, since it is tested elsewhere."""
+    from SparseSegSlicerLib.EngineSetup import EngineSetup, EngineState
+
+    with pytest.MonkeyPatch.context() as patch:
+
+        def ready(self):
+            self._become(EngineState.READY, "CPU, 2 threads")
+
+        patch.setattr(EngineSetup, "check", ready)
+        _, widget, top = host.load_module(MODULE)
+        host.enter()
+        widget.panel.top, widget.panel.folder = top, tmp_path
+        yield widget.panel
+
+
+@pytest.fixture
+def picture(host, panel, tmp_path):
+    def take(name):
+        panel.update()
+        path = host.screenshot(panel.top, Path(PICTURES or tmp_path) / f"{name}.png", width=480)
+        assert path.stat().st_size > 5000
+        return path
+
+    return take
+
+
+@pytest.fixture
+def begin(host, panel):
+    """The sample chosen by the selectors, and a short run set up."""
+
+    def begin(steps=8):
+        from SparseSegSlicerLib.SamplePhantom import addPhantom
+
+        volume, strokes = addPhantom()
+        panel.ui.volumeSelector.setCurrentNode(volume)
+        panel.ui.segmentationSelector.setCurrentNode(strokes)
+        panel.controller.parameters.setSetting("steps", steps)
+        host.spin(until=lambda: panel.controller.strokes is not None, timeout_s=30)
+        host.spin(0.2)
+        return volume, strokes
+
+    return begin
+
+
+def wait(host, panel, condition):
+    def ended():
+        assert panel.controller.message.level != "error", panel.controller.message.text() + "\n" + "\n".join(panel.controller.log)
+        return condition()
+
+    host.spin(until=ended, timeout_s=PATIENCE_S)
+    host.spin(0.25)  # the panel follows at the next tick
+
+
+def voxels(panel, node=None):
+    from SparseSegSlicerLib.SceneExport import readStrokes, takeSnapshot
+
+    return readStrokes(takeSnapshot(node or panel.controller.segmentationNode, panel.controller.volumeNode)).annotation
+
+
+def train(host, panel):
+    from SparseSegSlicerLib.Controller import State
+
+    host.click(panel.ui.trainButton)
+    wait(host, panel, lambda: panel.controller.running)
+    wait(host, panel, lambda: panel.controller.state is State.RESULT)
+
+
+# ---------------------------------------------------------------- what stands there
+
+
+def test_the_empty_panel_asks_for_inputs_and_offers_nothing_else(panel, picture):
+    ui = panel.ui
+    assert ui.messageLabel.text == "Choose a volume and a segmentation."
+    for name in ("trainButton", "cancelButton", "markSliceButton", "weightsButton", "applyButton", "goOnButton", "discardButton", "nextSliceButton"):
+        assert not getattr(ui, name).enabled, name
+    picture("1-empty")
+
+
+def test_every_control_has_a_tooltip(panel):
+    controls = "QPushButton QCheckBox QComboBox QSpinBox QDoubleSpinBox QTableWidget ctkPathLineEdit ctkSliderWidget qMRMLNodeComboBox"
+    named = [w for w in vars(panel.ui).values() if hasattr(w, "className") and w.className() in controls.split()]
+    assert len(named) > 30
+    assert [w.name for w in named if not w.toolTip] == []
+
+
+def test_the_shortcuts_live_only_while_the_module_is_shown(host, panel):
+    from SparseSegSlicerLib.Widget import _SHORTCUTS
+
+    keys = [key for key, _ in _SHORTCUTS]
+    assert len(set(keys)) == len(keys)
+    assert [s.key.toString() for s in panel._shortcuts] == keys
+    host.exit()
+    assert panel._shortcuts == []
+    host.enter()
+    assert len(panel._shortcuts) == len(keys)
+
+
+def test_a_new_segmentation_gets_background_and_geometry(host, panel):
+    import slicer
+
+    volume = slicer.util.addVolumeFromArray(np.zeros((5, 6, 7), np.int16), name="CT")
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.segmentationSelector.addNode()
+    node = panel.controller.segmentationNode
+    segmentation = node.GetSegmentation()
+    assert [segmentation.GetSegment(s).GetName() for s in segmentation.GetSegmentIDs()] == ["Background", "Structure 1"]
+    assert node.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()) is volume
+    assert panel.ui.editor.segmentationNode() is node
+    assert panel.ui.editor.sourceVolumeNode() is volume
+
+
+def test_only_stroke_effects_are_shown_until_all_are_asked_for(host, panel):
+    assert panel.ui.editor.effectNameOrder()[:3] == ("Paint", "Draw", "Erase")
+    assert not panel.ui.editor.unorderedEffectsVisible
+    host.click(panel.ui.allEffects)
+    assert panel.ui.editor.unorderedEffectsVisible
+
+
+# ---------------------------------------------------------------- strokes and slices
+
+
+def test_painted_slices_appear_in_the_table_and_can_be_declared_complete(host, panel, begin, picture):
+    import qt
+
+    begin()
+    table = panel.ui.sliceTable
+    assert table.rowCount == 3
+    assert table.item(1, 0).text() == "axial"
+    assert "Liver" in table.item(1, 4).text()
+    table.item(1, 2).setCheckState(qt.Qt.Checked)
+    host.spin(until=lambda: (0, 20) in panel.controller.strokes.complete, timeout_s=20)
+    table.item(2, 3).setCheckState(qt.Qt.Unchecked)
+    host.spin(until=lambda: panel.controller.strokes.slices[2].ignored, timeout_s=20)
+    assert not panel.controller.strokes.annotation[28].any()
+    host.spin(0.2)
+    assert "Background" in panel.ui.summaryLabel.text
+    picture("2-strokes")
+
+
+def test_double_click_jumps_and_the_button_marks_the_slice(host, panel, begin):
+    import slicer
+
+    from SparseSegSlicerLib import SliceViews
+
+    volume, _ = begin()
+    panel.ui.sliceTable.cellDoubleClicked(0, 0)
+    red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
+    assert SliceViews.sliceShown(red, volume) == (0, 12)
+    panel.controller._views.remember(red)
+    host.click(panel.ui.markSliceButton)
+    assert panel.controller.parameters.pairs("complete") == ((0, 12),)
+
+
+def test_the_weight_map_is_shown_and_hidden(host, panel, begin):
+    begin()
+    host.click(panel.ui.weightsButton)
+    host.spin(until=lambda: panel.controller.parameters.getNode("weights") is not None, timeout_s=20)
+    host.click(panel.ui.weightsButton)
+    assert panel.controller.parameters.getNode("weights") is None
+
+
+# ---------------------------------------------------------------- the scenario
+
+
+@pytest.mark.slow
+def test_paint_train_preview_correct_apply_undo(host, panel, begin, picture):
+    import slicer
+
+    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.SamplePhantom import phantomOverlap
+
+    volume, strokes = begin(steps=30)
+    host.paint(panel.ui.editor, "Vessel", ((24, 25), (60, 64), (48, 52)))
+    host.spin(until=lambda: len(panel.controller.strokes.slices) == 4, timeout_s=20)
+    before = voxels(panel)
+    host.click(panel.ui.trainButton)
+    wait(host, panel, lambda: panel.controller.state is State.TRAINING)
+    assert panel.ui.trainButton.text == "Finish now"
+    picture("3-training")
+    wait(host, panel, lambda: panel.controller.state is State.RESULT)
+    assert panel.ui.trainButton.text == "Go on training"
+    assert "CPU" in panel.ui.deviceLabel.text
+    assert (voxels(panel) == before).all()
+    picture("4-result")
+
+    shown = panel.controller.preview.labels
+    host.paint(panel.ui.editor, "Vessel", ((31, 32), (60, 64), (50, 54)))
+    wait(host, panel, lambda: panel.controller.preview.labels is not shown)
+    vessel = panel.controller.preview.classes.names.index("Vessel") + 1
+    assert (panel.controller.preview.labels[31, 60:64, 50:54] == vessel).all()
+    train(host, panel)
+    corrected = voxels(panel)
+
+    host.click(panel.ui.applyButton)
+    assert panel.controller.isApplied
+    host.spin(0.25)
+    picture("5-applied")
+    assert phantomOverlap(panel.controller.preview.labels, panel.controller.preview.classes.names) > 0.7
+    liver = slicer.util.arrayFromSegmentBinaryLabelmap(strokes, "Liver", volume)
+    assert (liver == (panel.controller.preview.labels == panel.controller.preview.classes.names.index("Liver") + 1)).all()
+    panel.ui.editor.undo()
+    host.spin(0.25)
+    assert not panel.controller.isApplied
+    assert (voxels(panel) == corrected).all()
+
+    host.click(panel.ui.applyButton)
+    host.spin(0.25)
+    host.click(panel.ui.goOnButton)
+    assert panel.controller.segmentationNode.GetName() == f"{strokes.GetName()} strokes"
+    assert (voxels(panel) == corrected).all()
+    host.spin(0.25)
+    host.click(panel.ui.discardButton)
+    assert panel.controller.preview.node is None
+    host.spin(0.25)
+    assert panel.ui.messageLabel.text == "The result was discarded."
+
+
+@pytest.mark.slow
+def test_apply_respects_locks_and_the_overwrite_mode(host, panel, begin):
+    import qt
+    import slicer
+
+    volume, strokes = begin()
+    segmentation = strokes.GetSegmentation()
+    segmentation.AddEmptySegment("Other", "Other")
+    array = np.zeros((40, 96, 96), np.uint8)
+    array[18:22, 30:50, 20:50] = 1
+    slicer.util.updateSegmentBinaryLabelmapFromArray(array, strokes, "Other", volume)
+    panel.controller.setSegmentChoice("Other", unused=True)
+    host.spin(until=lambda: not panel.controller._reading and panel.controller._dirtySince is None, timeout_s=20)
+    train(host, panel)
+    row = next(n for n in range(panel.ui.segmentTable.rowCount) if panel.ui.segmentTable.item(n, 0).text() == "Kidney")
+    kidney = slicer.util.arrayFromSegmentBinaryLabelmap(strokes, "Kidney", volume).copy()
+    panel.ui.segmentTable.item(row, 2).setCheckState(qt.Qt.Checked)
+    panel.ui.editor.mrmlSegmentEditorNode().SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteNone)
+    host.click(panel.ui.applyButton)
+    assert (slicer.util.arrayFromSegmentBinaryLabelmap(strokes, "Kidney", volume) == kidney).all()
+    assert (slicer.util.arrayFromSegmentBinaryLabelmap(strokes, "Other", volume) == array).all()
+    panel.ui.editor.undo()
+    panel.ui.editor.mrmlSegmentEditorNode().SetOverwriteMode(slicer.vtkMRMLSegmentEditorNode.OverwriteAllSegments)
+    host.spin(0.25)
+    host.click(panel.ui.applyButton)
+    taken = np.zeros_like(array)
+    for name in ("Liver", "Vessel"):
+        taken |= slicer.util.arrayFromSegmentBinaryLabelmap(strokes, name, volume).astype(np.uint8)
+    assert taken[array > 0].any()
+    assert (slicer.util.arrayFromSegmentBinaryLabelmap(strokes, "Other", volume) == array * (1 - taken)).all()
+    assert (slicer.util.arrayFromSegmentBinaryLabelmap(strokes, "Kidney", volume) == kidney).all()
+
+
+@pytest.mark.slow
+def test_cancel_and_the_error_paths_leave_the_scene_as_it_was(host, panel, begin, picture, monkeypatch):
+    from SparseSegSlicerLib.Controller import Launch, State
+
+    begin(steps=100_000)
+    before = voxels(panel)
+    host.click(panel.ui.trainButton)
+    wait(host, panel, lambda: panel.controller.state is State.TRAINING)
+    host.click(panel.ui.cancelButton)
+    host.spin(0.25)
+    assert "stopped because you cancelled it" in panel.ui.messageLabel.text
+    assert (voxels(panel) == before).all()
+    host.click(panel.ui.discardButton)
+    monkeypatch.setattr(panel.controller, "_launch", lambda: Launch(python=("/nowhere/python",)))
+    host.click(panel.ui.trainButton)
+    host.spin(until=lambda: panel.controller.message.level == "error", timeout_s=30)
+    host.spin(0.25)
+    assert "could not be started" in panel.ui.messageLabel.text
+    assert "c0392b" in panel.ui.messageLabel.styleSheet
+    assert panel.controller.state is State.IDLE
+    assert (voxels(panel) == before).all()
+    picture("6-error")
+
+
+@pytest.mark.slow
+def test_the_tutorial_of_the_in_slicer_test_runs_here_too(host, panel):
+    from SparseSegSlicerLib.SelfTest import runTutorial
+
+    runTutorial(panel, budgetS=8.0)
+
+
+# ---------------------------------------------------------------- life
+
+
+def test_closing_the_scene_empties_the_panel(host, panel, begin):
+    begin()
+    host.close_scene()
+    host.spin(0.25)
+    assert panel.ui.editor.segmentationNode() is None
+    assert panel.ui.messageLabel.text == "Choose a volume and a segmentation."
+    begin()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["cleanup", "quit", "reload"])
+def test_no_process_folder_or_observer_outlives_the_panel(host, begin, panel, how):
+    import slicer
+
+    from SparseSegSlicerLib.Controller import State
+
+    begin(steps=100_000)
+    host.click(panel.ui.trainButton)
+    controller = panel.controller
+    wait(host, panel, lambda: controller.state is State.TRAINING)
+    pid, folder = controller._run.workerPid, controller._run.folder
+    if how == "quit":
+        slicer.app.aboutToQuit()
+    elif how == "cleanup":
+        slicer.modules.SparseSegSlicerWidget.cleanup()
+    else:
+        panel.close()
+    assert not folder.exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
+    assert len(controller._observers) == len(controller._sceneObservers) == 0
+
+
+def test_missing_torch_is_said_and_installed_only_after_a_yes(host, panel, picture):
+    import qt
+
+    from SparseSegSlicerLib.EngineSetup import EngineState
+
+    setup = panel.install.setup
+    setup._become(EngineState.MISSING, "")
+    installed = []
+    setup.install = lambda repair=False: installed.append(repair)
+    assert "needs PyTorch" in panel.ui.engineLabel.text
+    assert not panel.ui.engineSection.collapsed
+    picture("7-install")
+    host.answers["QMessageBox", "question"] = qt.QMessageBox.Cancel
+    host.click(panel.ui.installButton)
+    assert installed == []
+    host.answers["QMessageBox", "question"] = qt.QMessageBox.Ok
+    host.click(panel.ui.installButton)
+    host.click(panel.ui.repairButton)
+    assert installed == [False, True]
+    text = host.dialogs[0][2][2]
+    assert "PyTorch" in text
+    assert "GB" in text
+    assert "Where:" in text
+
+
+def test_the_log_is_copied_and_names_no_patient(host, panel, begin):
+    import qt
+
+    volume, _ = begin()
+    volume.SetName("Doe^Jane")
+    host.click(panel.ui.logSection)
+    host.click(panel.ui.copyLogButton)
+    text = qt.QApplication.clipboard().text()
+    assert "Paint each structure" in text
+    assert "Doe" not in text
+
+
+def test_settings_of_the_panel_reach_the_engine(host, panel, begin):
+    begin()
+    panel.ui.timeBudget.value = 33
+    panel.ui.classBalance.value = 0.8
+    panel.ui.mirror.checked = True
+    settings = panel.controller.parameters.settings()
+    assert (settings.time_budget_s, settings.class_balance, settings.mirror) == (33, 0.8, True)
+    panel.update()
+    assert panel.ui.timeBudget.value == 33
+
+
+def test_nothing_of_torch_is_in_this_process(host, panel, begin):
+    import subprocess
+    import sys
+
+    code = "import sys; sys.path[:0] = sys.argv[1:]; import sparseseg.client, sparseseg.annotation, sparseseg.job; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code, str(MODULE.parent)], check=True)
+
+
+# ---------------------------------------------------------------- real data
+
+
+@pytest.mark.slow
+def test_the_whole_way_on_a_real_ct(host, panel, picture):
+    """Paint three slices of ct-abdomen, train, preview, correct a slice, apply, undo."""
+    import slicer
+
+    from cases import SHARED, load_case, score
+    from sparseseg import files
+    from SparseSegSlicerLib.Controller import State
+
+    if not (SHARED / "ct-abdomen").is_dir():
+        pytest.skip("shared/data is not there")
+    case = load_case(SHARED / "ct-abdomen")
+    annotation = files.read_volume(SHARED / "ct-abdomen" / "annotations" / "slices-3.nii.gz").array.astype(np.uint8)
+    volume = slicer.util.addVolumeFromArray(case.image, ijkToRAS=case.geometry.ijk_to_ras(), name="CT")
+    panel.ui.volumeSelector.setCurrentNode(volume)
+    panel.ui.segmentationSelector.addNode()
+    node = panel.controller.segmentationNode
+    segmentation = node.GetSegmentation()
+    segmentation.RemoveSegment(segmentation.GetSegmentIdBySegmentName("Structure 1"))
+    ids = {value: segmentation.AddEmptySegment("", name) for value, name in enumerate(case.classes.names, start=2)}
+    for value, sid in {1: segmentation.GetSegmentIdBySegmentName("Background"), **ids}.items():
+        host.paint(panel.ui.editor, sid, np.argwhere(annotation == value))
+    host.spin(until=lambda: panel.controller.strokes is not None and len(panel.controller.strokes.classes) == 5, timeout_s=30)
+    read = np.bincount(voxels(panel).ravel())  # the segments in the order of their IDs, which are random
+    assert sorted(read[2:]) == sorted(np.bincount(annotation.ravel())[2:])
+    assert ((voxels(panel) > 0) == (annotation > 0)).all()
+    panel.ui.timeBudget.value = 25
+    train(host, panel)
+
+    def mean_dice():
+        order = [case.classes.names.index(name) + 1 for name in panel.controller.preview.classes.names]
+        lookup = np.array([0, *order], np.uint8)
+        return np.mean(score(lookup[panel.controller.preview.labels], case.truth, annotation))
+
+    first = mean_dice()
+    assert first > 0.88
+    picture("8-ct")
+    before, shown = voxels(panel), panel.controller.preview.labels
+    liver_voxels = [0 if annotation[k].any() else int((case.truth[k] == 4).sum()) for k in range(len(annotation))]
+    where = int(np.argmax(liver_voxels))
+    host.paint(panel.ui.editor, ids[5], np.argwhere((case.truth == 4) & (np.arange(len(annotation))[:, None, None] == where)))
+    wait(host, panel, lambda: panel.controller.preview.labels is not shown)
+    liver = panel.controller.preview.classes.names.index("liver") + 1
+    assert (panel.controller.preview.labels[where][case.truth[where] == 4] == liver).all()
+    corrected = voxels(panel)
+    assert (corrected != before).any()
+    host.click(panel.ui.applyButton)
+    assert panel.controller.isApplied
+    panel.ui.editor.undo()
+    assert (voxels(panel) == corrected).all()
+    assert panel.controller.state is State.RESULT
