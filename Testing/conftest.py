@@ -1,8 +1,6 @@
 """One host a process: VTK's and Qt's singletons outlive any test, so the hosts are made when first asked for, and closed at the end."""
 
-import ctypes
 import os
-import sys
 
 import pytest
 
@@ -15,7 +13,6 @@ def make_host(kind):
     if kind == "panel" and "panel" not in _hosts:
         os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
         pytest.importorskip("PySide6", reason="PySide6 is not installed (pip install -e '.[test]')")
-        keep_none_alive()
     if "scene" not in _hosts:
         from host.scene_host import SceneHost
 
@@ -25,13 +22,6 @@ def make_host(kind):
 
         _hosts["panel"] = PanelHost(_hosts["scene"])
     return _hosts[kind]
-
-
-def keep_none_alive():
-    """PySide6 6.12 gives away a reference to None with every call that returns nothing. Since Python 3.12 None is immortal and it is harmless;
-    before, the interpreter aborts after some ten thousand calls."""
-    if sys.version_info < (3, 12):
-        ctypes.c_ssize_t.from_address(id(None)).value += 1 << 40
 
 
 @pytest.fixture

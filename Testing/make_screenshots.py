@@ -23,9 +23,6 @@ _WINDOW = (-160, 320)
 
 
 def main() -> None:
-    from conftest import keep_none_alive
-
-    keep_none_alive()
     from host.panel_host import PanelHost
     from host.scene_host import SceneHost
 

@@ -8,7 +8,7 @@ import slicer
 from sparseseg.classes import BACKGROUND_TAG
 
 from .SceneExport import matrixFromArray
-from .SceneImport import _importLabels, _orientedImage, boundingBox
+from .SceneImport import boundingBox, importLabels, orientedImage
 
 NAME = "SparseSegPhantom"
 _SHAPE_KJI = (40, 96, 96)
@@ -89,5 +89,5 @@ def addPhantom(_source=None):
         ids.append(segmentation.AddEmptySegment(name, name))
         segmentation.GetSegment(name).SetColor(*color)
     segmentation.GetSegment(_BACKGROUND[0]).SetTag(BACKGROUND_TAG, "1")
-    _importLabels(strokes, _orientedImage(annotation, boundingBox(annotation), ijkToRAS, ids), ids)
+    importLabels(strokes, orientedImage(annotation, boundingBox(annotation), ijkToRAS, ids), ids)
     return [volume, strokes]

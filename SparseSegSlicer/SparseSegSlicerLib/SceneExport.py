@@ -143,7 +143,7 @@ def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = ()) -> 
         raise InputError(
             f"{len(ids)} segments are more than the {MAX_SEGMENTS} that one training can hold.", "Untick some, or split the segmentation."
         )
-    grid = _gridInSegmentation(volumeNode, segmentationNode, geometry)
+    grid = gridInSegmentation(volumeNode, segmentationNode, geometry)
     layers, outside = [], 0
     for image, values in _layerImages(segmentation, ids, grid, geometry.shape_kji):
         layer, lost = _layerOnGrid(image, values, grid, geometry.shape_kji)
@@ -179,7 +179,7 @@ def backgroundSegmentID(segmentation) -> str:
     return (tagged or named or [""])[0]
 
 
-def _gridInSegmentation(volumeNode, segmentationNode, geometry: Geometry) -> np.ndarray:
+def gridInSegmentation(volumeNode, segmentationNode, geometry: Geometry) -> np.ndarray:
     """4 x 4 from the volume's IJK to the frame in which the segmentation's layers lie, both parent transforms included."""
     between = matrixBetween(volumeNode.GetParentTransformNode(), segmentationNode.GetParentTransformNode())
     if between is None:

@@ -17,7 +17,7 @@ from sparseseg import __version__
 from sparseseg.classes import Segment
 from sparseseg.geometry import Geometry
 
-from .SceneExport import APPLIED_TAG, BINARY_LABELMAP, _gridInSegmentation, hasTag, makeLabelmaps, matrixFromArray, volumeGeometry
+from .SceneExport import APPLIED_TAG, BINARY_LABELMAP, gridInSegmentation, hasTag, makeLabelmaps, matrixFromArray, volumeGeometry
 
 STROKES_ROLE = "SparseSegSlicer.Strokes"  # node reference: applied segmentation -> the strokes that it was made from
 TARGET_ROLE = "SparseSegSlicer.Target"  # node reference: strokes -> the segmentation that results are applied to
@@ -72,7 +72,7 @@ def showLabels(previewNode, volumeNode, labels: np.ndarray, box, ids: Sequence[s
     for sid in present.intersection(hidden):
         slicer.vtkSlicerSegmentationsModuleLogic.ClearSegment(previewNode, sid)
     geometry = volumeGeometry(volumeNode)
-    _importLabels(previewNode, _orientedImage(labels, box, geometry.ijk_to_ras(), shown), shown)
+    importLabels(previewNode, orientedImage(labels, box, geometry.ijk_to_ras(), shown), shown)
     if surface:
         makeSurfaces(previewNode, labels, box, geometry, shown)
 
@@ -180,15 +180,15 @@ def applyResult(
     shown = [sid if sid in present and sid not in protected else "" for sid in ids]
     hadSurface = segmentation.ContainsRepresentation(CLOSED_SURFACE)
     geometry = volumeGeometry(volumeNode)
-    grid = _gridInSegmentation(volumeNode, segmentationNode, geometry)  # before anything is changed: it may refuse
+    grid = gridInSegmentation(volumeNode, segmentationNode, geometry)  # before anything is changed: it may refuse
     if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
         makeLabelmaps(segmentation, grid, geometry.shape_kji)
         segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
-    image = _orientedImage(labels, box, grid, shown)
+    image = orientedImage(labels, box, grid, shown)
     for sid in overwrite:
         if sid in present and sid not in ids and sid not in protected:
             _eraseWhere(segmentationNode, sid, image)
-    _importLabels(segmentationNode, image, shown)
+    importLabels(segmentationNode, image, shown)
     replaced = [sid for sid in shown if sid]
     for sid in replaced:
         segment = segmentation.GetSegment(sid)
@@ -233,7 +233,7 @@ def placeInStudy(node, volumeNode) -> None:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(volumeItem))
 
 
-def _importLabels(segmentationNode, image, ids: Sequence[str]) -> None:
+def importLabels(segmentationNode, image, ids: Sequence[str]) -> None:
     """Value n of the image becomes the n-th non-empty ID; existing names, colours and tags stay."""
     named = vtk.vtkStringArray()
     for sid in ids:
@@ -243,7 +243,7 @@ def _importLabels(segmentationNode, image, ids: Sequence[str]) -> None:
         slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(image, segmentationNode, named)
 
 
-def _orientedImage(labels: np.ndarray, box, ijkToFrame: np.ndarray, ids: Sequence[str]):
+def orientedImage(labels: np.ndarray, box, ijkToFrame: np.ndarray, ids: Sequence[str]):
     """The label map's part in `box`, with value n for the n-th non-empty ID and 0 for the others."""
     values = np.zeros(256, np.uint8)
     used = [value for value, sid in enumerate(ids, start=1) if sid]

@@ -57,7 +57,7 @@ def build(host):
     ids = [node.GetSegmentation().AddEmptySegment(f"S{n:02d}", f"organ {n}") for n in range(SEGMENTS)]
     ids.append(node.GetSegmentation().AddEmptySegment("Background", "Background"))
     whole = tuple(slice(0, n) for n in SHAPE_KJI)
-    SceneImport._importLabels(node, SceneImport._orientedImage(strokes, whole, np.diag([-0.8, -0.8, 1.0, 1.0]), ids), ids)
+    SceneImport.importLabels(node, SceneImport.orientedImage(strokes, whole, np.diag([-0.8, -0.8, 1.0, 1.0]), ids), ids)
     return volume, node, dense, ids
 
 
