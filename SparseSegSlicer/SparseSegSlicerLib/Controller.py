@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import Enum
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,57 +29,11 @@ from .Observers import Observers
 from .Parameters import Parameters
 from .Preview import Preview
 from .SceneExport import Choices, Strokes, backgroundSegmentID, readStrokes, takeSnapshot, volumeArray, volumeGeometry
+from .States import RUNNING, Launch, Message, Report, State
 
 UPDATE_AFTER_S = 1.0  # of quiet after the last stroke
 _LOG_LINES = 500
 _BACKGROUND_COLOR = (0.45, 0.45, 0.45)
-
-
-class State(Enum):
-    EMPTY = "choose a volume and a segmentation"
-    IDLE = "ready to train"
-    STARTING = "starting"
-    TRAINING = "training"
-    FINISHING = "finishing"
-    RESULT = "result"
-
-
-RUNNING = (State.STARTING, State.TRAINING, State.FINISHING)
-
-
-@dataclass(frozen=True)
-class Message:
-    level: str  # info, warning, error
-    sentence: str
-    advice: str = ""
-
-    def text(self) -> str:
-        return f"{self.sentence} {self.advice}".strip()
-
-
-@dataclass(frozen=True)
-class Launch:
-    """How the engine is started: the interpreter's command line (empty: this process's own) and the environment (None: this process's)."""
-
-    python: Sequence[str] = ()
-    environment: Mapping[str, str] | None = None
-    temporaryFolder: str | None = None
-
-
-@dataclass
-class Report:
-    """What a run has said so far, for the panel."""
-
-    progress: Progress | None = None
-    curve: list[tuple[float, float, dict[str, float]]] = field(default_factory=list)  # seconds, loss, estimate by segment ID
-    estimate: dict[str, float] = field(default_factory=dict)
-    trust: dict[str, float] = field(default_factory=dict)
-    nextSlices: list[list[int]] = field(default_factory=list)
-    device: str = ""
-    why: str = ""
-    onCpu: bool = False
-    preview: str = ""  # prior or network, what the preview shows
-    seconds: float = 0.0
 
 
 class Controller:
@@ -104,7 +56,7 @@ class Controller:
         self._observers, self._sceneObservers = Observers(), Observers()
         self._views = SliceViews.ViewTracker(scene)
         self._dirtySince: float | None = None
-        self._reading = self._trainWanted = self._updateWanted = False
+        self._reading = self._trainWanted = self._updateWanted = self._hiddenByApply = False
         self._sent: Strokes | None = None
         self._nextSlice = 0
         self._observeScene()
@@ -152,7 +104,9 @@ class Controller:
             self._adoptInputs()
 
     def setSegmentation(self, node) -> None:
-        if node is not self.segmentationNode:
+        if node is not None and node is self.preview.node:
+            self._say(Message("warning", "That is the preview, which is made anew all the time.", "Paint corrections in your own segmentation."))
+        elif node is not self.segmentationNode:
             self._endRun("another segmentation was chosen")
             self.parameters.setNode("segmentation", node)
             self._adoptInputs()
@@ -178,6 +132,7 @@ class Controller:
         self._observers.clear()
         self.strokes, self.summary, self._sent = None, (), None
         volume, segmentation = self.volumeNode, self.segmentationNode
+        self._adopted = self._inputIDs()
         if volume is None or segmentation is None:
             self._become(State.EMPTY, Message("info", "Choose a volume and a segmentation."))
             return
@@ -189,6 +144,9 @@ class Controller:
         self._observeInputs(volume, segmentation)
         self._become(State.IDLE, Message("info", "Paint each structure, and some background, on a few slices; then press Train."))
         self._dirtySince = -1e9
+
+    def _inputIDs(self) -> tuple:
+        return tuple(node.GetID() if node is not None else "" for node in (self.volumeNode, self.segmentationNode))
 
     def _observeInputs(self, volume, segmentation) -> None:
         contents = segmentation.GetSegmentation()
@@ -270,6 +228,9 @@ class Controller:
         self._reading = False
         self.strokes, self.summary, problem = outcome
         self.preview.follow(self.segmentationNode)
+        if self._hiddenByApply:  # Apply was undone: strokes and preview again
+            self._hiddenByApply = False
+            self.preview.setVisible(True)
         wantsTraining, self._trainWanted = self._trainWanted, False
         wantsUpdate, self._updateWanted = self._updateWanted, False
         if problem is not None and (wantsTraining or wantsUpdate or self._run is not None):
@@ -502,6 +463,7 @@ class Controller:
             replaced = SceneImport.applyResult(target, self.volumeNode, self.preview.labels, self.preview.box, ids, locked, overwrite)
             target.SetDisplayVisibility(True)
             self.preview.setVisible(False)
+            self._hiddenByApply = target is self.segmentationNode
             undo = " Undo (Ctrl+Z) brings back what was there." if self.parameters.get("target") == "same" else ""
             self._say(Message("info", f"{len(replaced)} segments were applied to {target.GetName()}.{undo}"))
 
@@ -598,8 +560,11 @@ class Controller:
     def _onSceneReplaced(self, *_) -> None:
         self._views.stop()
         self._views = SliceViews.ViewTracker(self.scene)
-        self.parameters = Parameters(self.scene)
-        self.preview = Preview(self.parameters)
+        parameters = Parameters(self.scene)
+        if parameters.node is not self.parameters.node:
+            self.parameters, self.preview = parameters, Preview(parameters)
+        if self._inputIDs() != self._adopted:
+            self._endRun("a scene was loaded")
         if self._run is None:
             self._adoptInputs()
 
@@ -668,6 +633,10 @@ class Controller:
         self.changed()
 
     def _log(self, text: str) -> None:
+        """Without the names of nodes: in a hospital they may be those of patients, and logs are sent around."""
+        for node, word in ((self.volumeNode, "the volume"), (self.segmentationNode, "the segmentation")):
+            if node is not None and node.GetName():
+                text = text.replace(node.GetName(), word)
         self.log = [*self.log, f"{time.strftime('%H:%M:%S')}  {text}"][-_LOG_LINES:]
 
     def _complain(self, error: BaseException, level: str = "error") -> None:

@@ -17,7 +17,7 @@ from enum import Enum
 from sparseseg.client import worker_environment
 
 from .Background import Background
-from .Controller import Launch
+from .States import Launch
 
 _NOT_FOR_OTHER_PYTHONS = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE")
 _CHECK_TIMEOUT_S = 180
@@ -116,7 +116,7 @@ class EngineSetup:
             self._become(EngineState.READY if found["works"] else EngineState.BROKEN, found["choice"])
         except (ValueError, KeyError, TypeError):
             missing = "No module named 'torch'" in done.stderr
-            self._become(EngineState.MISSING if missing else EngineState.BROKEN, _lastLine(done))
+            self._become(EngineState.MISSING if missing else EngineState.BROKEN, "" if missing else _lastLine(done))
 
     def _onInstalled(self, done: subprocess.CompletedProcess) -> None:
         if done.returncode:

@@ -62,7 +62,6 @@ class Install:
         ui.engineLabel.text = f"The engine ({setup.where}) {_STATE_TEXT[setup.state]}" + (f" {setup.detail}" if setup.detail else "")
         ui.engineLabel.styleSheet = "color: #c0392b" if setup.state in (EngineState.MISSING, EngineState.BROKEN) else ""
         ui.installButton.enabled = setup.state in (EngineState.MISSING, EngineState.BROKEN)
-        ui.installButton.text = f"Install PyTorch ({SIZE})..."
         ui.repairButton.enabled = ui.checkButton.enabled = not busy
         if setup.state in (EngineState.MISSING, EngineState.BROKEN):
             ui.engineSection.collapsed = False
@@ -72,7 +71,7 @@ _STATE_TEXT = {
     EngineState.UNKNOWN: "was not checked yet.",
     EngineState.CHECKING: "is being checked...",
     EngineState.INSTALLING: "is being installed; this can take many minutes. You can go on working...",
-    EngineState.MISSING: "needs PyTorch, which is not installed there.",
+    EngineState.MISSING: f"needs PyTorch, which is not installed there ({SIZE}).",
     EngineState.BROKEN: "does not work:",
     EngineState.READY: "is ready.",
 }

@@ -5,10 +5,10 @@ import time
 import numpy as np
 import qt
 
-from .Controller import State
 from .EngineSetup import EngineState
 from .SamplePhantom import addPhantom, phantomOverlap
 from .SceneExport import Choices, readStrokes, takeSnapshot
+from .States import State
 
 _PATIENCE_S = 180
 

@@ -9,10 +9,11 @@ import slicer
 from sparseseg.errors import InputError
 
 from .Chart import Chart
-from .Controller import Controller, State
+from .Controller import Controller
 from .EventPump import EventPump
 from .Install import Install
 from .Observers import Observers
+from .States import State
 from .Tables import SegmentTable, SliceTable
 
 STROKE_EFFECTS = ("Paint", "Draw", "Erase", "Level tracing", "Scissors")
@@ -119,7 +120,7 @@ class Widget:
     def _setUpEditor(self) -> None:
         editor = self.ui.editor
         editor.setMaximumNumberOfUndoStates(10)
-        editor.setEffectNameOrder(STROKE_EFFECTS)
+        editor.setEffectNameOrder(list(STROKE_EFFECTS))
         editor.unorderedEffectsVisible = False
         editor.setMRMLSegmentEditorNode(_segmentEditorNode(slicer.mrmlScene))  # before the scene, as Slicer's own module does
         editor.setMRMLScene(slicer.mrmlScene)
@@ -157,7 +158,9 @@ class Widget:
         for name, call in clicks.items():
             getattr(ui, name).connect("clicked()", lambda call=call: call())
         ui.weightsButton.connect("toggled(bool)", controller.showWeights)
-        ui.opacitySlider.connect("valueChanged(double)", controller.preview.setOpacity)
+        ui.opacitySlider.connect(
+            "valueChanged(double)", lambda value: controller.preview.setOpacity(value)
+        )  # the preview is another after a scene closed
         ui.show3D.connect("toggled(bool)", self.onShow3D)
         ui.autoUpdate.connect("toggled(bool)", lambda on: self._setParameter("autoUpdate", bool(on)))
         ui.targetBox.connect("currentIndexChanged(int)", lambda index: self._setParameter("target", "new" if index == 1 else "same"))
@@ -274,8 +277,9 @@ class Widget:
     def _showSettings(self) -> None:
         ui, parameters = self.ui, self.controller.parameters
         settings = parameters.settings()
-        for name, (setting, kind) in _SPINS.items():
-            getattr(ui, name).value = kind(getattr(settings, setting))
+        for name, (setting, _) in _SPINS.items():
+            box = getattr(ui, name)
+            box.value = type(box.value)(getattr(settings, setting))  # a QSpinBox holds whole numbers
         for name, setting in _CHECKS.items():
             getattr(ui, name).checked = getattr(settings, setting)
         ui.autoUpdate.checked, ui.show3D.checked = parameters.get("autoUpdate"), parameters.get("show3D")
@@ -294,7 +298,7 @@ class Widget:
         ui.weightsButton.enabled = controller.strokes is not None or controller.parameters.getNode("weights") is not None
         ui.weightsButton.checked = ui.weightsButton.checked and hasInputs
         ui.saveModelButton.enabled = state in (State.TRAINING, State.RESULT)
-        ui.updateButton.enabled = state in (State.TRAINING, State.RESULT) and controller.strokesAreNew
+        ui.updateButton.enabled = state in (State.TRAINING, State.RESULT) and controller.strokesAreNew and not controller.isApplied
         ui.nextSliceButton.enabled = bool(controller.report.nextSlices)
         ui.applyButton.enabled = controller.hasResult and not controller.isApplied
         ui.goOnButton.enabled = controller.isApplied
@@ -350,8 +354,8 @@ def _segmentEditorNode(scene):
 
 @contextlib.contextmanager
 def _waitCursor():
-    slicer.app.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
+    qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
     try:
         yield
     finally:
-        slicer.app.restoreOverrideCursor()
+        qt.QApplication.restoreOverrideCursor()

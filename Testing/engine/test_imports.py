@@ -118,7 +118,7 @@ LIB = PACKAGE.parent / "SparseSegSlicerLib"
 # lowest first; a module may import those on the lines above, and those to its left
 LIB_LAYERS = [
     ["__init__"],
-    ["Background", "Observers", "Parameters", "SceneExport", "SceneImport", "SliceViews"],
+    ["Background", "Observers", "States", "Parameters", "SceneExport", "SceneImport", "SliceViews"],
     ["Preview", "EngineRun", "SamplePhantom"],
     ["Controller"],
     ["EngineSetup", "EventPump", "Chart", "Tables"],

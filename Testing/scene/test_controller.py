@@ -127,9 +127,12 @@ def test_train_preview_apply_undo_and_go_on(trained, slicer, scene_host):
     assert controller.isApplied
     array = slicer.util.arrayFromSegmentBinaryLabelmap(controller.segmentationNode, "Liver", controller.volumeNode)
     assert (array == (controller.preview.labels == liver)).all()
+    assert not controller.preview.node.GetDisplayVisibility()
     logic.Undo()
     assert not controller.isApplied
     assert (voxels(controller) == strokes).all()
+    settle(controller)
+    assert controller.preview.node.GetDisplayVisibility()
 
     controller.apply(lambda node: logic.SaveStateForUndo())
     target = controller.segmentationNode
@@ -458,7 +461,24 @@ def test_close_leaves_nothing_behind(trained, slicer):
 def test_the_log_names_no_patient(trained):
     controller = trained
     controller.volumeNode.SetName("Doe^Jane 1970")
-    assert "Doe" not in "\n".join(controller.log) + controller.engineLog
+    controller.segmentationNode.SetName("Jane's liver")
+    controller.apply()
+    assert "Jane's liver" in controller.message.text()
+    controller.volumeNode.SetAndObserveImageData(None)
+    controller.train()
+    spin(controller, lambda: controller.message.level == "error")
+    assert "Doe^Jane 1970" in controller.message.text()
+    log = "\n".join(controller.log) + controller.engineLog
+    assert "Doe" not in log
+    assert "Jane" not in log
+
+
+def test_the_preview_is_no_input(trained):
+    controller = trained
+    before = controller.segmentationNode
+    controller.setSegmentation(controller.preview.node)
+    assert controller.segmentationNode is before
+    assert "preview" in controller.message.sentence
 
 
 # ---------------------------------------------------------------- saved with the scene
@@ -482,6 +502,14 @@ def test_choices_come_back_with_the_scene(session, tmp_path, scene_host):
     assert controller.parameters.get("locked") == ["Kidney"]
     assert controller.parameters.settings().class_balance == 0.8
     assert (voxels(controller) == strokes).all()
+
+
+def test_adding_another_scene_to_this_one_keeps_session_and_preview(trained, tmp_path, scene_host, slicer):
+    controller = trained
+    labels, run = controller.preview.labels, controller._run
+    controller.scene.InvokeEvent(slicer.vtkMRMLScene.EndImportEvent)
+    assert controller.preview.labels is labels
+    assert controller._run is run
 
 
 def test_unreadable_parameters_count_as_defaults(scene_host):

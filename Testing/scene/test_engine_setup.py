@@ -57,7 +57,7 @@ def wait(setup, patience_s=120):
     return setup.state.name
 
 
-VERDICTS = [(READY, "READY", "CPU, 2 threads"), (MISSING, "MISSING", "torch"), (BROKEN, "BROKEN", "too short")]
+VERDICTS = [(READY, "READY", "CPU, 2 threads"), (MISSING, "MISSING", ""), (BROKEN, "BROKEN", "too short")]
 
 
 @pytest.mark.parametrize("answer, state, detail", VERDICTS)
