@@ -427,12 +427,12 @@ def test_the_whole_way_on_a_real_ct(host, panel, picture):
     assert first > 0.88
     picture("8-ct")
     before, shown = voxels(panel), panel.controller.preview.labels
-    liver_voxels = [0 if annotation[k].any() else int((case.truth[k] == 4).sum()) for k in range(len(annotation))]
-    where = int(np.argmax(liver_voxels))
+    fourth_organ = [0 if annotation[k].any() else int((case.truth[k] == 4).sum()) for k in range(len(annotation))]
+    where = int(np.argmax(fourth_organ))
     host.paint(panel.ui.editor, ids[5], np.argwhere((case.truth == 4) & (np.arange(len(annotation))[:, None, None] == where)))
     wait(host, panel, lambda: panel.controller.preview.labels is not shown)
-    liver = panel.controller.preview.classes.names.index("liver") + 1
-    assert (panel.controller.preview.labels[where][case.truth[where] == 4] == liver).all()
+    organ = panel.controller.preview.classes.names.index(case.classes.names[3]) + 1
+    assert (panel.controller.preview.labels[where][case.truth[where] == 4] == organ).all()
     corrected = voxels(panel)
     assert (corrected != before).any()
     host.click(panel.ui.applyButton)
