@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench-engine clean
+.PHONY: demo test lint bench-engine bench-scene screenshots clean
 
 demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case
 	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") --output demo-output
@@ -18,6 +18,12 @@ lint: $(VENV)/test.stamp
 
 bench-engine: $(VENV)/bench.stamp  ## training speed against MONAI, prediction memory, weight map and prior times
 	$(BIN)/python Testing/benchmark/engine.py
+
+bench-scene: $(VENV)/test.stamp  ## what the panel does on Slicer's main thread, on a large volume
+	$(BIN)/python Testing/benchmark/scene.py
+
+screenshots: $(VENV)/test.stamp  ## the README's tutorial pictures
+	$(BIN)/python Testing/make_screenshots.py
 
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" || (echo "Python 3.11 to 3.13 is needed; set PYTHON=..." && exit 1)

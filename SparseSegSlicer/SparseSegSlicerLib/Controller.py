@@ -142,7 +142,10 @@ class Controller:
             self.parameters.set("ignored", [])
         ensureBackground(segmentation)
         self._observeInputs(volume, segmentation)
-        self._become(State.IDLE, Message("info", "Paint each structure, and some background, on a few slices; then press Train."))
+        welcome = Message("info", "Paint each structure, and some background, on a few slices; then press Train.")
+        advice = 'Press "Align views" first.'
+        turned = Message("warning", "The views are turned against this volume, so a stroke touches several of its slices.", advice)
+        self._become(State.IDLE, welcome if SliceViews.areAligned(volume) else turned)
         self._dirtySince = -1e9
 
     def _inputIDs(self) -> tuple:

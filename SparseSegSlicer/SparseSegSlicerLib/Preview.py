@@ -64,9 +64,11 @@ class Preview:
         self._parameters.set("show3D", bool(shown))
         if self.node is None:
             return
-        if shown and self._surfaceIsOld:
+        if not shown:
+            SceneImport.removeSurfaces(self.node)
+            self._surfaceIsOld = True
+        elif self._surfaceIsOld:
             self.redraw(volumeNode, locked)
-        self.node.GetDisplayNode().SetVisibility3D(shown)
 
     def setVisible(self, visible: bool) -> None:
         if self.node is not None:

@@ -21,7 +21,6 @@ from .SceneExport import APPLIED_TAG, BINARY_LABELMAP, gridInSegmentation, hasTa
 
 STROKES_ROLE = "SparseSegSlicer.Strokes"  # node reference: applied segmentation -> the strokes that it was made from
 TARGET_ROLE = "SparseSegSlicer.Target"  # node reference: strokes -> the segmentation that results are applied to
-OVERLAY_ATTRIBUTE = "SparseSegSlicer.Overlay"
 CLOSED_SURFACE = "Closed surface"
 _SURFACE_VOXELS = 3_000_000  # a preview's surface is made on at most so many voxels, so that its time does not grow with the volume
 _SMOOTHING = 15
@@ -281,7 +280,6 @@ def showVolume(volumeNode, existing, name: str, array: np.ndarray, colorName: st
     if node is None:
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
         node.SetSaveWithScene(False)
-        node.SetAttribute(OVERLAY_ATTRIBUTE, "1")
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().SetSaveWithScene(False)
         placeInStudy(node, volumeNode)

@@ -225,6 +225,16 @@ def test_the_model_is_saved_and_is_a_start_for_another_run(trained, tmp_path):
     train(controller)
 
 
+def test_the_surface_comes_and_goes_with_its_tick(trained):
+    controller, name = trained, "Closed surface"
+    contents = controller.preview.node.GetSegmentation()
+    assert contents.ContainsRepresentation(name)
+    controller.preview.setSurface(False, controller.volumeNode, ())
+    assert not contents.ContainsRepresentation(name)
+    controller.preview.setSurface(True, controller.volumeNode, ())
+    assert contents.GetSegment("Liver").GetRepresentation(name).GetNumberOfPoints() > 100
+
+
 def test_next_slice_jumps_to_the_suggestions_one_after_the_other(trained):
     from SparseSegSlicerLib import SliceViews
 
@@ -263,6 +273,22 @@ def test_a_complete_slice_makes_its_rest_background(session):
     unlabelled = int((controller.strokes.annotation[20] == 0).sum())
     assert more["Background"] == rows["Background"] + unlabelled
     assert [(s.axis, s.index, s.complete) for s in controller.strokes.slices] == [(0, 12, False), (0, 20, True), (0, 28, False)]
+
+
+def test_an_oblique_volume_in_straight_views_is_told_and_the_views_are_aligned(make_controller, slicer):
+    import vtk
+
+    turned = vtk.vtkTransform()
+    turned.RotateX(25)
+    matrix = np.array([[turned.GetMatrix().GetElement(r, c) for c in range(4)] for r in range(4)])
+    controller = make_controller()
+    controller.setVolume(slicer.util.addVolumeFromArray(np.zeros((9, 9, 9), np.int16), ijkToRAS=matrix, name="oblique"))
+    controller.makeSegmentation()
+    assert controller.message.level == "warning"
+    assert "turned against" in controller.message.sentence
+    controller.alignViews()
+    controller.makeSegmentation()
+    assert controller.message.level == "info"
 
 
 def test_the_shown_slice_is_marked_and_a_rotated_view_refused(session):
