@@ -453,3 +453,23 @@ def test_the_panel_needs_nothing_that_slicer_5_10_lacks():
     command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(command, env={**os.environ, "SLICER_QT_API": "5.10.0"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_the_sample_is_registered_when_slicer_has_started(host, monkeypatch):
+    import sys
+    import types
+
+    import slicer
+
+    registered = []
+    fake = types.ModuleType("SampleData")
+    fake.SampleDataLogic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **source: registered.append(source))
+    monkeypatch.setitem(sys.modules, "SampleData", fake)
+    host.load_module(MODULE)
+    assert registered == []
+    slicer.app.startupCompleted()
+    (source,) = registered
+    assert Path(source["thumbnailFileName"]).is_file()
+    volume, strokes = source["customDownloader"](None)
+    assert volume.GetName() == source["sampleName"] == "SparseSegPhantom"
+    assert list(strokes.GetSegmentation().GetSegmentIDs()) == ["Background", "Liver", "Kidney", "Vessel"]
