@@ -99,7 +99,7 @@ class Controller:
 
     def setVolume(self, node) -> None:
         if node is not self.volumeNode:
-            self._endRun("another volume was chosen")
+            self._leave("another volume was chosen")
             self.parameters.setNode("volume", node)
             self._adoptInputs()
 
@@ -107,7 +107,7 @@ class Controller:
         if node is not None and node is self.preview.node:
             self._say(Message("warning", "That is the preview, which is made anew all the time.", "Paint corrections in your own segmentation."))
         elif node is not self.segmentationNode:
-            self._endRun("another segmentation was chosen")
+            self._leave("another segmentation was chosen")
             self.parameters.setNode("segmentation", node)
             self._adoptInputs()
 
@@ -414,7 +414,8 @@ class Controller:
         """The run cannot go on; the preview that is there stays and can be applied."""
         log = self.engineLog
         self._dropRun()
-        self._log(log) if log else None
+        if log:
+            self._log(log)
         self._become(State.RESULT if self.preview.labels is not None else State.IDLE, message)
 
     def _load(self, file: str, show: Callable) -> None:
@@ -487,10 +488,7 @@ class Controller:
 
     def discard(self) -> None:
         """Ends the session: no preview, no overlay, no engine; the strokes stay."""
-        self._endRun("")
-        self.showWeights(False)
-        self.preview.remove()
-        self.report = Report()
+        self._leave("")
         if self.segmentationNode is not None:
             self.segmentationNode.SetDisplayVisibility(True)
         self._become(
@@ -567,7 +565,7 @@ class Controller:
         if parameters.node is not self.parameters.node:
             self.parameters, self.preview = parameters, Preview(parameters)
         if self._inputIDs() != self._adopted:
-            self._endRun("a scene was loaded")
+            self._leave("a scene was loaded")
         if self._run is None:
             self._adoptInputs()
 
@@ -576,7 +574,7 @@ class Controller:
             return
         if node is self.volumeNode or node is self.segmentationNode:
             name = "volume" if node is self.volumeNode else "segmentation"
-            self._endRun(f"the {name} was deleted")
+            self._leave(f"the {name} was deleted")
             self.parameters.setNode(name, None)
             self._adoptInputs()
         elif node is self.preview.node and self.preview.labels is not None:
@@ -602,7 +600,16 @@ class Controller:
         except SparseSegError as error:
             difference = error.sentence
         if difference:
-            self._endRun("the volume's image was replaced")
+            self._leave("the volume's image was replaced")
+            self._become(State.IDLE, None)
+            self.refresh()
+
+    def _leave(self, reason: str) -> None:
+        """The inputs are others now: what was made of the old ones goes."""
+        self._endRun(reason)
+        self.showWeights(False)
+        self.preview.remove()
+        self.report = Report()
 
     def _endRun(self, reason: str) -> None:
         """Ends the worker, if there is one. reason: why, for the user; empty: nothing to say."""

@@ -465,6 +465,8 @@ def test_whatever_happens_to_the_scene_ends_the_worker_cleanly(session, slicer, 
     else:
         slicer.util.updateVolumeFromArray(volume, np.zeros((3, 4, 5), np.int16))
     assert not controller.running
+    assert controller.preview.node is None, "a preview of other inputs is none"
+    assert not controller.hasResult
     spin(controller, lambda: not controller._ended and not alive(pid))
     assert left_behind(controller) == []
 
