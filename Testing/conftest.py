@@ -18,9 +18,9 @@ def make_host(kind):
 
         _hosts["scene"] = SceneHost()
     if kind == "panel" and "panel" not in _hosts:
-        from host.panel_host import PanelHost
+        from host.slicer_host import Host
 
-        _hosts["panel"] = PanelHost(_hosts["scene"])
+        _hosts["panel"] = Host(_hosts["scene"])
     return _hosts[kind]
 
 

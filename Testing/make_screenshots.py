@@ -23,11 +23,11 @@ _WINDOW = (-160, 320)
 
 
 def main() -> None:
-    from host.panel_host import PanelHost
     from host.scene_host import SceneHost
+    from host.slicer_host import Host
 
     scene = SceneHost()
-    host = PanelHost(scene)
+    host = Host(scene)
     host.activate()
     _, widget, top = host.load_module(ROOT / "SparseSegSlicer" / "SparseSegSlicer.py")
     host.enter()

@@ -15,10 +15,6 @@ class Background:
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._tasks: deque[tuple[Future, Callable[[Any], None], Callable[[BaseException], None]]] = deque()
 
-    @property
-    def busy(self) -> bool:
-        return bool(self._tasks)
-
     def submit(self, work: Callable[[], Any], done: Callable[[Any], None], failed: Callable[[BaseException], None]) -> None:
         """`done(outcome)` or `failed(error)` is called by a later `poll`, in its thread."""
         self._tasks.append((self._pool.submit(work), done, failed))

@@ -146,7 +146,7 @@ class Controller:
         advice = 'Press "Align views" first.'
         turned = Message("warning", "The views are turned against this volume, so a stroke touches several of its slices.", advice)
         self._become(State.IDLE, welcome if SliceViews.areAligned(volume) else turned)
-        self._dirtySince = -1e9
+        self.refresh()
 
     def _inputIDs(self) -> tuple:
         return tuple(node.GetID() if node is not None else "" for node in (self.volumeNode, self.segmentationNode))
@@ -169,8 +169,7 @@ class Controller:
     def setSliceChoice(self, axis: int, index: int, complete: bool | None = None, ignored: bool | None = None) -> None:
         for name, wanted in (("complete", complete), ("ignored", ignored)):
             if wanted is not None:
-                pairs = set(self.parameters.pairs(name)) - {(axis, index)} | ({(axis, index)} if wanted else set())
-                self.parameters.set(name, sorted(pairs))
+                self.parameters.setMember(name, [axis, index], wanted)
         self.refresh()
 
     def markShownSlice(self, sliceNode=None) -> None:
@@ -202,7 +201,7 @@ class Controller:
     def setSegmentChoice(self, segmentID: str, locked: bool | None = None, unused: bool | None = None) -> None:
         for name, wanted in (("locked", locked), ("unused", unused)):
             if wanted is not None:
-                self.parameters.set(name, sorted(set(self.parameters.get(name)) - {segmentID} | ({segmentID} if wanted else set())))
+                self.parameters.setMember(name, segmentID, wanted)
         if locked is not None and self.preview.labels is not None:
             with self.waiting():
                 self.preview.redraw(self.volumeNode, self.parameters.get("locked"))
@@ -339,8 +338,7 @@ class Controller:
 
     @staticmethod
     def _fits(run: EngineRun, strokes: Strokes) -> bool:
-        sameSegments = [s.id for s in run.classes.segments] == [s.id for s in strokes.classes.segments]
-        return sameSegments and not strokes.geometry.difference_from(run.geometry)
+        return run.classes.ids == strokes.classes.ids and not strokes.geometry.difference_from(run.geometry)
 
     # -- polling -------------------------------------------------------------------------------------------------------
 
@@ -370,11 +368,11 @@ class Controller:
         if isinstance(event, Progress):
             self._onProgress(event)
         elif isinstance(event, Ready) and event.id == "open":
-            self.report.device, self.report.why = event.device, event.why
+            self.report.why = event.why
             self.report.onCpu = event.device.upper().startswith("CPU")
             self._log(f"{event.why}. {event.summary}")
         elif isinstance(event, PreviewEvent):
-            self._load(event.file, lambda labels, box: self._showPreview(labels, box, event.source))
+            self._load(event.file, self._showPreview)
         elif isinstance(event, Result):
             self._onResult(event)
         elif isinstance(event, Warning):
@@ -397,8 +395,7 @@ class Controller:
 
     def _onResult(self, event: Result) -> None:
         self.report.estimate = event.estimate or self.report.estimate
-        self.report.trust, self.report.nextSlices, self.report.seconds = event.trust, event.next_slices, event.seconds
-        self._nextSlice = 0
+        self.report.nextSlices, self._nextSlice = event.next_slices, 0
         self._load(event.file, self._showResult)
 
     def _onError(self, event: Error) -> None:
@@ -432,15 +429,14 @@ class Controller:
         # a preview that was replaced before it was read is no loss: the next one is on its way
         self._background.submit(load, done, lambda error: None if isinstance(error, FileNotFoundError) else self._complain(error))
 
-    def _showPreview(self, labels: np.ndarray, box, source: str) -> None:
-        self.report.preview = source
+    def _showPreview(self, labels: np.ndarray, box) -> None:
         with self.waiting():
             self.preview.show(self.segmentationNode, self.volumeNode, labels, box, self._run.classes, self.parameters.get("locked"))
             self.preview.setVisible(True)
         self.changed()
 
     def _showResult(self, labels: np.ndarray, box) -> None:
-        self._showPreview(labels, box, "network")
+        self._showPreview(labels, box)
         self._become(State.RESULT, Message("info", "The result is there.", "Paint corrections, go on training, or press Apply."))
 
     # -- apply and discard -----------------------------------------------------------------------------------------------
@@ -457,14 +453,15 @@ class Controller:
             return
         with self._complaining(), self.waiting():
             target, locked = self.applyTarget(), self.parameters.get("locked")
-            ids = [segment.id for segment in self.preview.classes.segments]
             if target is None:
                 target = SceneImport.makeResultNode(self.segmentationNode, self.volumeNode, self.preview.classes.segments)
                 saveStateForUndo, locked = (lambda node: None), ()
             elif target is self.segmentationNode:
                 SceneImport.keepStrokes(target, self.volumeNode)
             saveStateForUndo(target)
-            replaced = SceneImport.applyResult(target, self.volumeNode, self.preview.labels, self.preview.box, ids, locked, overwrite)
+            replaced = SceneImport.applyResult(
+                target, self.volumeNode, self.preview.labels, self.preview.box, self.preview.classes.ids, locked, overwrite
+            )
             target.SetDisplayVisibility(True)
             self.preview.setVisible(False)
             self._hiddenByApply = target is self.segmentationNode
@@ -491,9 +488,7 @@ class Controller:
         self._leave("")
         if self.segmentationNode is not None:
             self.segmentationNode.SetDisplayVisibility(True)
-        self._become(
-            State.EMPTY if self.volumeNode is None or self.segmentationNode is None else State.IDLE, Message("info", "The result was discarded.")
-        )
+        self._say(Message("info", "The result was discarded."))
 
     # -- weight map ------------------------------------------------------------------------------------------------------
 
@@ -601,14 +596,13 @@ class Controller:
             difference = error.sentence
         if difference:
             self._leave("the volume's image was replaced")
-            self._become(State.IDLE, None)
             self.refresh()
 
     def _leave(self, reason: str) -> None:
         """The inputs are others now: what was made of the old ones goes."""
+        self.preview.remove()  # first: a run that ends without a preview leaves no result
         self._endRun(reason)
         self.showWeights(False)
-        self.preview.remove()
         self.report = Report()
 
     def _endRun(self, reason: str) -> None:
@@ -649,9 +643,9 @@ class Controller:
                 text = text.replace(node.GetName(), word)
         self.log = [*self.log, f"{time.strftime('%H:%M:%S')}  {text}"][-_LOG_LINES:]
 
-    def _complain(self, error: BaseException, level: str = "error") -> None:
+    def _complain(self, error: BaseException) -> None:
         if isinstance(error, SparseSegError):
-            self._say(Message(level, error.sentence, error.advice))
+            self._say(Message("error", error.sentence, error.advice))
         else:
             self._say(Message("error", f"Unexpected failure: {type(error).__name__}: {error}", "Please report it with the log below."))
 
@@ -688,4 +682,4 @@ def _sameStrokes(a: Strokes | None, b: Strokes | None) -> bool:
         return True
     if a is None or b is None:
         return False
-    return a.complete == b.complete and a.digest == b.digest and [s.id for s in a.classes.segments] == [s.id for s in b.classes.segments]
+    return a.complete == b.complete and a.digest == b.digest and a.classes.ids == b.classes.ids

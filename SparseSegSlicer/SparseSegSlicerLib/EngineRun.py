@@ -19,7 +19,7 @@ from sparseseg.client import WorkerClient
 from sparseseg.errors import OutputError, SparseSegError, StuckError, WorkerError
 from sparseseg.geometry import Geometry
 from sparseseg.job import MODEL, Job, JobRecord, write_whole
-from sparseseg.protocol import PROTOCOL_VERSION, Cancel, Error, Event, Finish, Open, Preview, Ready, Train, Update, Warning
+from sparseseg.protocol import PROTOCOL_VERSION, Error, Event, Finish, Open, Preview, Ready, Train, Update, Warning
 from sparseseg.settings import Settings
 
 from .Background import Background
@@ -89,12 +89,6 @@ class EngineRun:
 
     def finish(self) -> None:
         self._send(Finish(f"finish-{next(self._numbers)}"))
-
-    def cancel(self) -> None:
-        self._waiting.clear()
-        self._train = None
-        if self._opened:
-            self._client.send(Cancel(f"cancel-{next(self._numbers)}"))
 
     def saveModel(self, path: Path, done: Callable[[Path], None], failed: Callable[[BaseException], None]) -> None:
         """Copies the model in a thread."""

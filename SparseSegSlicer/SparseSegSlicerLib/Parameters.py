@@ -58,6 +58,11 @@ class Parameters:
             raise KeyError(name)
         self.node.SetParameter(name, json.dumps(value))
 
+    def setMember(self, name: str, member: Any, wanted: bool) -> None:
+        """Puts something into a list, or takes it out; the list stays sorted and without doubles."""
+        others = [entry for entry in self.get(name) if entry != member]
+        self.set(name, sorted([*others, member] if wanted else others))
+
     def pairs(self, name: str) -> tuple[tuple[int, int], ...]:
         return tuple((int(axis), int(index)) for axis, index in self.get(name))
 

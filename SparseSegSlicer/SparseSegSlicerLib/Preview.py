@@ -38,8 +38,7 @@ class Preview:
         """The same label map again, for instance after a lock was set."""
         if self.labels is not None and self.node is not None:
             surface = bool(self._parameters.get("show3D"))
-            ids = [segment.id for segment in self.classes.segments]
-            SceneImport.showLabels(self.node, volumeNode, self.labels, self.box, ids, locked, surface)
+            SceneImport.showLabels(self.node, volumeNode, self.labels, self.box, self.classes.ids, locked, surface)
             self._surfaceIsOld = not surface
 
     def follow(self, segmentationNode) -> None:

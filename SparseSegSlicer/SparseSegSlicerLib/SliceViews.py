@@ -43,7 +43,7 @@ def sliceShown(sliceNode, volumeNode) -> tuple[int, int]:
 
 
 def jumpTo(volumeNode, axis: int, index: int) -> str:
-    """Shows a slice in the view of its orientation, centred; the view's layout name, or empty where there is no view."""
+    """Shows a slice in the view of its orientation, which keeps pan and zoom; the view's layout name, or empty where there is no view."""
     geometry = volumeGeometry(volumeNode)
     nodes = sliceNodes(volumeNode.GetScene())
     if not nodes:

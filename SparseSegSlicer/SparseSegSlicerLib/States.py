@@ -45,12 +45,8 @@ class Report:
     """What a run has said so far, for the panel."""
 
     progress: Progress | None = None
-    curve: list[tuple[float, float, dict[str, float]]] = field(default_factory=list)  # seconds, loss, estimate by segment ID
+    curve: list[tuple[float, float, dict[str, float]]] = field(default_factory=list)  # step, loss, estimate by segment ID
     estimate: dict[str, float] = field(default_factory=dict)
-    trust: dict[str, float] = field(default_factory=dict)
     nextSlices: list[list[int]] = field(default_factory=list)
-    device: str = ""
     why: str = ""
     onCpu: bool = False
-    preview: str = ""  # prior or network, what the preview shows
-    seconds: float = 0.0

@@ -158,9 +158,8 @@ class Widget:
         for name, call in clicks.items():
             getattr(ui, name).connect("clicked()", lambda call=call: call())
         ui.weightsButton.connect("toggled(bool)", controller.showWeights)
-        ui.opacitySlider.connect(
-            "valueChanged(double)", lambda value: controller.preview.setOpacity(value)
-        )  # the preview is another after a scene closed
+        # not the preview's own method: after a scene was closed it is another preview
+        ui.opacitySlider.connect("valueChanged(double)", lambda value: controller.preview.setOpacity(value))
         ui.show3D.connect("toggled(bool)", self.onShow3D)
         ui.autoUpdate.connect("toggled(bool)", lambda on: self._setParameter("autoUpdate", bool(on)))
         ui.targetBox.connect("currentIndexChanged(int)", lambda index: self._setParameter("target", "new" if index == 1 else "same"))

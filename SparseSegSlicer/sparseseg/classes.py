@@ -46,7 +46,7 @@ class ClassTable:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "segments", tuple(self.segments))
-        ids = [s.id for s in self.segments] + ([self.background.id] if self.background else [])
+        ids = self.ids + ([self.background.id] if self.background else [])
         if len(self.segments) > MAX_SEGMENTS:
             raise InputError(
                 f"{len(self.segments)} segments are more than the {MAX_SEGMENTS} that one label map can hold.", "Split the segmentation."
@@ -62,6 +62,11 @@ class ClassTable:
 
     def __len__(self) -> int:
         return len(self.segments)
+
+    @property
+    def ids(self) -> list[str]:
+        """Of the segments, without the background, in the order of their label values."""
+        return [s.id for s in self.segments]
 
     @property
     def names(self) -> list[str]:

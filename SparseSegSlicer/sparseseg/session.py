@@ -258,7 +258,7 @@ class Session:
         if not self.job.path(MODEL).exists():
             return None
         saved = checkpoint.load(self.job.path(MODEL))
-        same = saved.training and [s.id for s in saved.classes.segments] == [s.id for s in self.job.record.classes.segments]
+        same = saved.training and saved.classes.ids == self.job.record.classes.ids
         return saved if same else None
 
     def _resume(self, saved: checkpoint.Checkpoint) -> None:
@@ -431,7 +431,7 @@ class Session:
         uncertain = self.job.save_array(UNCERTAINTY, uncertainty)
         result = self.job.save_array(DENSE, dense)  # last: where it is new, all else is
         self._last_dense = dense
-        ids = [s.id for s in self.job.record.classes.segments]
+        ids = self.job.record.classes.ids
         labelled = self.annotation.labelled if self.annotation else None
         step = self._trainer.steps if self._trainer else 0
         trust = {segment: round(float(t), 3) for segment, t in zip(ids, self.trust[1:], strict=True)} if model else {}

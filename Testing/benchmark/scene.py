@@ -96,7 +96,7 @@ def measure() -> None:
     strokes = readStrokes(snapshot)
     preview = SceneImport.makePreview(node, volume, strokes.classes.segments, 0.5)
     box = SceneImport.boundingBox(dense)
-    names = [s.id for s in strokes.classes.segments]
+    names = strokes.classes.ids
     line("importing a preview, slice views only", timed(lambda: SceneImport.showLabels(preview, volume, dense, box, names, (), False)))
     line("importing a preview with surfaces", timed(lambda: SceneImport.showLabels(preview, volume, dense, box, names, (), True)))
     editor = host.make_editor(node, volume)
