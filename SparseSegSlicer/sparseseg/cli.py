@@ -1,5 +1,5 @@
-"""The command line: segment, predict, worker, doctor. Exit codes: 0 done; 1 unexpected failure; 2 input, option or output that cannot be
-used (nothing was written); 3 the device; 4 the engine process died; 130 interrupted (segment writes the best result so far)."""
+"""The command line: segment, predict, export, import, worker, doctor. Exit codes: 0 done; 1 unexpected failure; 2 an input, option or output
+that cannot be used (nothing was written); 3 the device; 4 the engine process died; 130 interrupted (segment writes the best result so far)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,20 @@ import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from . import __version__, errors, files
+from . import __version__, errors, export, files
 from .annotation import find_complete_slices
 from .classes import ClassTable
 from .client import WorkerClient, worker_environment
+from .dicomseries import Series, find_series
 from .errors import DeviceError, InputError, OutputError, SparseSegError, StuckError
 from .geometry import Geometry
-from .job import DENSE, PRIOR, REPORT, WEIGHTS, Job, JobRecord
+from .job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, JobRecord
 from .protocol import Cancel, Command, Error, Event, Finish, Open, Predict, Preview, Progress, ProtocolError, Ready, Result, Train, Warning, encode
 from .settings import Settings
 
@@ -80,6 +81,19 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("image", type=Path, metavar="IMAGE")
     _add_output(predict)
     predict.set_defaults(run=_predict)
+    out = commands.add_parser("export", help="write a segmentation as DICOM SEG or RTSTRUCT of the series that it belongs to")
+    out.add_argument("segmentation", type=Path, metavar="SEGMENTATION", help="a job folder, .seg.nrrd, DICOM SEG, or label map (0 background)")
+    out.add_argument("image", type=Path, metavar="SERIES", help="the folder of the DICOM series, or a .txt file that lists its files")
+    out.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.dcm")
+    out.add_argument("--uncertainty", type=Path, metavar="FILE", help="for a fractional SEG: 0 sure .. 255 two segments alike")
+    _add_dicom(out)
+    out.set_defaults(run=_export)
+    back = commands.add_parser("import", help="make a DICOM SEG a .seg.nrrd on its image's grid, to go on with")
+    back.add_argument("segmentation", type=Path, metavar="SEG.dcm")
+    back.add_argument("image", type=Path, metavar="IMAGE", help="the series, or an image file, that the SEG was drawn on")
+    back.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".seg.nrrd, or a label map: 1 + c segment c")
+    back.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
+    back.set_defaults(run=_import)
     worker = commands.add_parser("worker", help="serve the protocol on stdin and stdout (docs/protocol.md)")
     worker.set_defaults(run=_worker)
     doctor = commands.add_parser("doctor", help="versions, devices, memory, a real convolution on each, and what would be chosen")
@@ -89,10 +103,15 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_output(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".seg.nrrd, or a label map: 0 background, c segment c")
-    parser.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".seg.nrrd, .dcm, or a label map: 0 background, c segment c")
+    _add_dicom(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     parser.add_argument("--json", action="store_true", help="print the protocol's events, one JSON object a line")
+
+
+def _add_dicom(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
+    parser.add_argument("--dicom", choices=export.KINDS, default="seg", help="what a .dcm file becomes (default seg, binary)")
 
 
 def _worker(_: argparse.Namespace) -> NoReturn:
@@ -115,20 +134,19 @@ def _segment(options: argparse.Namespace) -> int:
     show = Screen(options.json)
     show.stage(f"reading {options.image.name}")
     volume = files.read_volume(options.image, options.series)
+    _check_dicom(options, volume)
     strokes = files.read_annotation(options.annotation, volume.geometry, options.background)
-    for (a, b), voxels in strokes.overlaps.items():
-        show.event(
-            Warning("", 0, "overlap", f"{voxels} voxels are painted in both {a} and {b}; they count as unlabelled.", "Erase one of the two there.")
-        )
+    _warn_of_overlaps(strokes, show)
     complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
-    record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete)
+    record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=_source_uids(volume))
     with _job_folder(options.job) as folder:
         _write_job(folder, volume.array, strokes.annotation, record)
         train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
         result, interrupted = _drive_on(folder, options.device, train, show)
         if result is None:
             return _INTERRUPTED
-        _write_outputs(options, folder, record, strokes.header)
+        _write_result(options, folder, volume, strokes.classes, show, strokes.header)
+        _write_more(options, folder, record)
         show.done(result, strokes.classes, options.output)
     return _INTERRUPTED if interrupted else 0
 
@@ -168,8 +186,41 @@ def _write_job(folder: Path, image: np.ndarray, annotation: np.ndarray, record: 
     Job.create(folder, image, annotation, record).close()
 
 
-def _write_outputs(options: argparse.Namespace, folder: Path, record: JobRecord, header: dict[str, str]) -> None:
-    files.write_segmentation(options.output, np.load(folder / DENSE), record.geometry, record.classes, header)
+def _check_dicom(options: argparse.Namespace, volume: files.Volume) -> None:
+    written = [getattr(options, name, None) for name in ("output", "weights", "report", "save_model")]
+    _refuse_overwriting_inputs(options, written, volume.series)
+    if files.suffix(options.output) == ".dcm":
+        export.check_possible(options.dicom, volume.series, options.image)
+
+
+def _source_uids(volume: files.Volume) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(frame.uid for frame in volume.series.frames)) if volume.series else ()
+
+
+def _warn_of_overlaps(strokes: files.SparseLabels, show: Screen) -> None:
+    for (a, b), voxels in strokes.overlaps.items():
+        sentence = f"{voxels} voxels are painted in both {a} and {b}; they count as unlabelled."
+        show.event(Warning("", 0, "overlap", sentence, "Erase one of the two there."))
+
+
+def _write_result(
+    options: argparse.Namespace, folder: Path, volume: files.Volume, classes: ClassTable, show: Screen, header: dict[str, str] | None = None
+) -> None:
+    labels = np.load(folder / DENSE)
+    if files.suffix(options.output) != ".dcm":
+        files.write_segmentation(options.output, labels, volume.geometry, classes, header)
+        return
+    assert volume.series is not None  # checked before the work began
+    dense = export.Dense(labels, classes, np.load(folder / UNCERTAINTY))
+    _say_remarks(export.write_dicom(options.output, options.dicom, dense, volume.series), show)
+
+
+def _say_remarks(remarks: list[str], show: Screen) -> None:
+    for remark in remarks:
+        show.event(Warning("", 0, "dicom", remark, ""))
+
+
+def _write_more(options: argparse.Namespace, folder: Path, record: JobRecord) -> None:
     if options.weights:
         files.write_volume(options.weights, np.load(folder / WEIGHTS), record.geometry)
     if options.report:
@@ -199,6 +250,35 @@ def report_input(folder: Path, title: str, truth: np.ndarray | None = None) -> r
         return report.ReportInput(title, job.image(), annotation, dense, job.record.geometry, job.record.classes, run, prior, truth)
 
 
+# -- DICOM -------------------------------------------------------------------------------------------------------------
+
+
+def _export(options: argparse.Namespace) -> int:
+    if files.suffix(options.output) != ".dcm":
+        raise InputError(f"{options.output.name} is no name of a DICOM file.", "Give it the ending .dcm.")
+    files.check_output(options.output)
+    series = find_series(options.image, options.series)
+    _refuse_overwriting_inputs(options, [options.output], series)
+    export.check_possible(options.dicom, series, options.image)
+    dense = export.read_dense(options.segmentation, series.geometry)
+    if options.uncertainty:
+        dense = replace(dense, uncertainty=files.read_labelmap(options.uncertainty, series.geometry)[0])
+    _say_remarks(export.write_dicom(options.output, options.dicom, dense, series), Screen())
+    sys.stdout.write(f"{options.output}\n")
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    files.check_output(options.output)
+    _refuse_overwriting_inputs(options, [options.output])
+    geometry = files.read_volume(options.image, options.series).geometry
+    strokes = files.read_annotation(options.segmentation, geometry)
+    _warn_of_overlaps(strokes, Screen())
+    files.write_annotation(options.output, strokes.annotation, geometry, strokes.classes)
+    sys.stdout.write(f"{options.output}\n")
+    return 0
+
+
 # -- predict and doctor ------------------------------------------------------------------------------------------------
 
 
@@ -208,6 +288,7 @@ def _predict(options: argparse.Namespace) -> int:
     show = Screen(options.json)
     show.stage(f"reading {options.image.name}")
     volume = files.read_volume(options.image, options.series)
+    _check_dicom(options, volume)
     from . import checkpoint
 
     classes = checkpoint.load(options.model).classes
@@ -216,7 +297,7 @@ def _predict(options: argparse.Namespace) -> int:
         result, interrupted = _drive(folder, options.device, Predict("predict", str(options.model.resolve())), show)
         if result is None or interrupted:
             return _INTERRUPTED
-        files.write_segmentation(options.output, np.load(folder / DENSE), volume.geometry, classes)
+        _write_result(options, folder, volume, classes, show)
         show.done(result, classes, options.output)
     return 0
 
@@ -397,8 +478,11 @@ def _check_folder(path: Path | None) -> None:
         raise OutputError(f"Cannot write {path}: its folder does not exist, or it is a folder.", "Choose a file in an existing folder.")
 
 
-def _refuse_overwriting_inputs(options: argparse.Namespace, outputs: Sequence[Path | None]) -> None:
-    inputs = [getattr(options, name).resolve() for name in ("image", "annotation", "model") if getattr(options, name, None)]
+def _refuse_overwriting_inputs(options: argparse.Namespace, outputs: Sequence[Path | None], series: Series | None = None) -> None:
+    names = ("image", "annotation", "model", "segmentation", "uncertainty")
+    inputs = {getattr(options, name).resolve() for name in names if getattr(options, name, None)}
+    if series is not None:
+        inputs |= {frame.file.resolve() for frame in series.frames}
     for path in outputs:
         if path is not None and path.resolve() in inputs:
             raise InputError(f"{path} is an input; it would be overwritten.", "Choose another output file.")

@@ -58,13 +58,15 @@ _IMAGE_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16"
 
 @dataclass(frozen=True)
 class JobRecord:
-    """What job.json holds. `complete_slices` are (axis, index) pairs, axis 0 = k, 1 = j, 2 = i."""
+    """What job.json holds. `complete_slices` are (axis, index) pairs, axis 0 = k, 1 = j, 2 = i; `source_uids` the SOP Instance UIDs of the DICOM
+    images that the volume came from, so that a result can refer to them."""
 
     geometry: Geometry
     classes: ClassTable
     settings: Settings
     revision: int = 1
     complete_slices: tuple[tuple[int, int], ...] = ()
+    source_uids: tuple[str, ...] = ()
     engine_version: str = __version__
 
     def to_json(self) -> dict[str, Any]:
@@ -75,6 +77,7 @@ class JobRecord:
             "geometry": self.geometry.to_json(),
             "classes": self.classes.to_json(),
             "complete_slices": [list(pair) for pair in self.complete_slices],
+            "source_uids": list(self.source_uids),
             "settings": self.settings.to_json(),
         }
 
@@ -93,6 +96,7 @@ class JobRecord:
                 Settings.from_json(data["settings"]),
                 _checked_revision(data["revision"]),
                 checked_slices(data["complete_slices"], geometry.shape_kji),
+                tuple(str(uid) for uid in data.get("source_uids", [])),
                 str(data["engine_version"]),
             )
         except _UNREADABLE as error:

@@ -13,7 +13,7 @@ import gzip
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -149,19 +149,19 @@ def _tag_text(tags: dict[str, str]) -> str:
     return "".join(f"{key}:{value}|" for key, value in tags.items())
 
 
-def _background_row(rows: list[_Row], background: str | None, path: Path) -> _Row | None:
+def choose_background(segments: Sequence[Segment], background: str | None, path: Path) -> Segment | None:
     """The background: the one asked for (by ID, else by name), else the tagged one, else the one called "background"."""
     if background is not None:
         tests: list[Callable[[Segment], bool]] = [lambda s: s.id == background, lambda s: s.name == background]
     else:
         tests = [lambda s: BACKGROUND_TAG in s.tags, lambda s: "background" in (s.id.lower(), s.name.lower())]
     for test in tests:
-        for row in rows:
-            if test(row.segment):
-                return row
+        for segment in segments:
+            if test(segment):
+                return segment
     if background is None:
         return None
-    listed = ", ".join(f"{row.segment.name} (ID {row.segment.id})" for row in rows)
+    listed = ", ".join(f"{segment.name} (ID {segment.id})" for segment in segments)
     raise InputError(f"{path.name} has no segment {background!r} to take as background.", f"Choose one of: {listed}.")
 
 
@@ -177,7 +177,8 @@ def read_layers(
     path: for what is said to the user. Raises InputError or AnnotationError as `files.read_annotation` says.
     """
     rows = _rows(fields, layers.shape[3], path)
-    chosen = _background_row(rows, background, path)
+    found = choose_background([row.segment for row in rows], background, path)
+    chosen = next((row for row in rows if row.segment is found), None)
     ordered = [row for row in rows if row is not chosen]
     if not ordered:
         raise AnnotationError(f"{path.name} holds no segment besides the background.", "Add a segment for each structure, and save again.")

@@ -16,7 +16,7 @@ LAYERS = [
     ["errors"],
     ["geometry", "classes", "settings"],
     ["annotation"],
-    ["job", "protocol", "segnrrd", "files", "dicomseg", "client"],
+    ["output", "job", "protocol", "segnrrd", "dicomseries", "dicomseg", "rtstruct", "files", "export", "client"],
     ["prior"],
     ["unet"],
     ["patches", "intensity", "loss", "device"],
@@ -30,12 +30,28 @@ LAYERS = [
 ]
 RANK = {name: (layer, place) for layer, names in enumerate(LAYERS) for place, name in enumerate(names)}
 TOP = (len(LAYERS), 0)
-PLAIN = ["errors", "geometry", "classes", "settings", "job", "protocol", "client", "annotation", "segnrrd", "files"]
-HEAVY = ["torch", "slicer", "vtk", "qt", "ctk"]
-THIRD_PARTY = {"numpy": set(RANK), "SimpleITK": {"files", "dicomseg", "prior", "cli"}}
+PLAIN = [
+    "errors",
+    "geometry",
+    "classes",
+    "settings",
+    "job",
+    "protocol",
+    "client",
+    "annotation",
+    "output",
+    "segnrrd",
+    "dicomseries",
+    "dicomseg",
+    "rtstruct",
+    "files",
+    "export",
+]
+HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy"]
+THIRD_PARTY = {"numpy": set(RANK), "SimpleITK": {"files", "dicomseries", "prior"}}
 WITH_TORCH = {"unet", "device", "intensity", "patches", "loss", "augment", "predict", "trainer", "checkpoint", "session", "doctor"}
 WITH_TORCH_IN_A_FUNCTION = {"worker", "cli"}  # they talk before the seconds that loading takes
-OPTIONAL_IN_A_FUNCTION = {"dicomseg": {"highdicom", "pydicom"}}
+OPTIONAL_IN_A_FUNCTION = {"dicomseries": {"pydicom"}, "dicomseg": {"highdicom"}, "rtstruct": {"contourpy"}}
 
 
 def modules():
