@@ -24,6 +24,7 @@ from sparseseg.protocol import Preview as PreviewEvent
 
 from . import SceneImport, SliceViews
 from .Background import Background
+from .DicomFiles import instanceUIDs
 from .EngineRun import EngineRun
 from .Observers import Observers
 from .Parameters import Parameters
@@ -105,7 +106,7 @@ class Controller:
 
     def setSegmentation(self, node) -> None:
         if node is not None and node is self.preview.node:
-            self._say(Message("warning", "That is the preview, which is made anew all the time.", "Paint corrections in your own segmentation."))
+            self.say(Message("warning", "That is the preview, which is made anew all the time.", "Paint corrections in your own segmentation."))
         elif node is not self.segmentationNode:
             self._leave("another segmentation was chosen")
             self.parameters.setNode("segmentation", node)
@@ -174,17 +175,17 @@ class Controller:
 
     def markShownSlice(self, sliceNode=None) -> None:
         """Declares the slice complete that the view of the mouse (or the given one) shows."""
-        with self._complaining():
+        with self.complaining():
             node = sliceNode or self._views.sliceNode(self.scene)
             if node is None or self.volumeNode is None:
                 raise SparseSegError("There is no slice view or no volume.", "Choose a volume and a layout with slice views.")
             axis, index = SliceViews.sliceShown(node, self.volumeNode)
             self.setSliceChoice(axis, index, complete=True)
             plane = volumeGeometry(self.volumeNode).planes()[axis]
-            self._say(Message("info", f"The {plane} slice {index} is complete: what is unpainted on it is background."))
+            self.say(Message("info", f"The {plane} slice {index} is complete: what is unpainted on it is background."))
 
     def jumpToSlice(self, axis: int, index: int) -> None:
-        with self._complaining():
+        with self.complaining():
             SliceViews.jumpTo(self.volumeNode, axis, index)
 
     def jumpToNextSlice(self) -> None:
@@ -236,7 +237,7 @@ class Controller:
         wantsTraining, self._trainWanted = self._trainWanted, False
         wantsUpdate, self._updateWanted = self._updateWanted, False
         if problem is not None and (wantsTraining or wantsUpdate or self._run is not None):
-            self._say(Message("warning", problem.sentence, problem.advice))
+            self.say(Message("warning", problem.sentence, problem.advice))
         elif problem is None and wantsTraining:
             self._train()
         elif problem is None and self._run is not None and self.strokesAreNew and (wantsUpdate or self.parameters.get("autoUpdate")):
@@ -250,7 +251,7 @@ class Controller:
         if self.isApplied and not wanted:
             self.changed()  # Apply has just said so
         else:
-            self._complain(error)
+            self.complain(error)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -278,9 +279,9 @@ class Controller:
 
     def saveModel(self, path: Path) -> None:
         if self._run is None:
-            self._say(Message("warning", "There is no model yet.", "Train first."))
+            self.say(Message("warning", "There is no model yet.", "Train first."))
             return
-        self._run.saveModel(path, lambda saved: self._say(Message("info", f"The model was saved as {saved.name}.")), self._complain)
+        self._run.saveModel(path, lambda saved: self.say(Message("info", f"The model was saved as {saved.name}.")), self.complain)
 
     def _readSoon(self) -> None:
         if not self._reading:
@@ -302,14 +303,14 @@ class Controller:
         except SparseSegError as error:
             self._dropRun()
             self._become(State.IDLE, None)
-            self._complain(error)
+            self.complain(error)
             return
         self.report.curve, self.report.progress = [], None
         self._become(State.STARTING, Message("info", "The engine is starting. You can go on painting."))
 
     def _startRun(self, settings) -> EngineRun:
         launch, strokes = self._launch(), self.strokes
-        record = JobRecord(strokes.geometry, strokes.classes, settings, complete_slices=strokes.complete)
+        record = JobRecord(strokes.geometry, strokes.classes, settings, complete_slices=strokes.complete, source_uids=instanceUIDs(self.volumeNode))
         run = self._makeRun(
             volumeArray(self.volumeNode),
             strokes.annotation,
@@ -330,7 +331,7 @@ class Controller:
             self._log("The segments have changed: training starts again with the new ones.")
             self._train()
         else:
-            self._say(Message("warning", "The segments have changed.", "Press Train to start again with the new ones."))
+            self.say(Message("warning", "The segments have changed.", "Press Train to start again with the new ones."))
 
     def _send(self) -> None:
         self._run.update(self.strokes.annotation, self.strokes.complete)
@@ -377,7 +378,7 @@ class Controller:
             self._onResult(event)
         elif isinstance(event, Warning):
             self.report.onCpu = self.report.onCpu or event.code == "device"
-            self._say(Message("warning", event.sentence, event.advice))
+            self.say(Message("warning", event.sentence, event.advice))
         elif isinstance(event, Error):
             self._onError(event)
 
@@ -405,7 +406,7 @@ class Controller:
         if event.fatal or not event.id.startswith("update"):
             self._fail(message)
         else:
-            self._say(message)
+            self.say(message)
 
     def _fail(self, message: Message) -> None:
         """The run cannot go on; the preview that is there stays and can be applied."""
@@ -427,7 +428,7 @@ class Controller:
                 show(*outcome)
 
         # a preview that was replaced before it was read is no loss: the next one is on its way
-        self._background.submit(load, done, lambda error: None if isinstance(error, FileNotFoundError) else self._complain(error))
+        self._background.submit(load, done, lambda error: None if isinstance(error, FileNotFoundError) else self.complain(error))
 
     def _showPreview(self, labels: np.ndarray, box) -> None:
         with self.waiting():
@@ -451,7 +452,7 @@ class Controller:
         """saveStateForUndo(node) is called before a segmentation is changed. overwrite: IDs of other segments that lose voxels to the result."""
         if not self.hasResult:
             return
-        with self._complaining(), self.waiting():
+        with self.complaining(), self.waiting():
             target, locked = self.applyTarget(), self.parameters.get("locked")
             if target is None:
                 target = SceneImport.makeResultNode(self.segmentationNode, self.volumeNode, self.preview.classes.segments)
@@ -464,9 +465,10 @@ class Controller:
             )
             target.SetDisplayVisibility(True)
             self.preview.setVisible(False)
+            self.parameters.setNode("applied", target)
             self._hiddenByApply = target is self.segmentationNode
             undo = " Undo (Ctrl+Z) brings back what was there." if self.parameters.get("target") == "same" else ""
-            self._say(Message("info", f"{len(replaced)} segments were applied to {target.GetName()}.{undo}"))
+            self.say(Message("info", f"{len(replaced)} segments were applied to {target.GetName()}.{undo}"))
 
     def goOnCorrecting(self) -> None:
         """After Apply: the kept strokes become the input again; the session, and the place that results go to, stay."""
@@ -488,7 +490,7 @@ class Controller:
         self._leave("")
         if self.segmentationNode is not None:
             self.segmentationNode.SetDisplayVisibility(True)
-        self._say(Message("info", "The result was discarded."))
+        self.say(Message("info", "The result was discarded."))
 
     # -- weight map ------------------------------------------------------------------------------------------------------
 
@@ -501,7 +503,7 @@ class Controller:
                 self.scene.RemoveNode(node)
             return
         if self.strokes is None:
-            self._say(Message("warning", "There are no strokes to show weights of.", "Paint first."))
+            self.say(Message("warning", "There are no strokes to show weights of.", "Paint first."))
             return
         strokes, settings, run = self.strokes, self.parameters.settings(), self._run
         own = run.folder / WEIGHTS if run is not None and not self.strokesAreNew else None
@@ -511,7 +513,7 @@ class Controller:
                 return np.load(own)  # the engine's, in which corrections weigh more
             return build_annotation(strokes.annotation, strokes.classes, settings, strokes.complete).weights
 
-        self._background.submit(compute, self._showWeightMap, self._complain)
+        self._background.submit(compute, self._showWeightMap, self.complain)
 
     def _showWeightMap(self, weights: np.ndarray) -> None:
         if self.volumeNode is None or weights.shape != volumeGeometry(self.volumeNode).shape_kji:
@@ -614,7 +616,7 @@ class Controller:
         if self.state is not State.EMPTY:
             self.state = State.RESULT if wasRunning and self.preview.labels is not None else State.IDLE
         if wasRunning and reason:
-            self._say(Message("info", f"Training was stopped because {reason}."))
+            self.say(Message("info", f"Training was stopped because {reason}."))
         self.changed()
 
     def _dropRun(self) -> None:
@@ -627,10 +629,10 @@ class Controller:
     def _become(self, state: State, message: Message | None) -> None:
         self.state = state
         if message is not None:
-            self._say(message)
+            self.say(message)
         self.changed()
 
-    def _say(self, message: Message) -> None:
+    def say(self, message: Message) -> None:
         if message != self.message:
             self._log(message.text())
         self.message = message
@@ -643,18 +645,18 @@ class Controller:
                 text = text.replace(node.GetName(), word)
         self.log = [*self.log, f"{time.strftime('%H:%M:%S')}  {text}"][-_LOG_LINES:]
 
-    def _complain(self, error: BaseException) -> None:
+    def complain(self, error: BaseException) -> None:
         if isinstance(error, SparseSegError):
-            self._say(Message("error", error.sentence, error.advice))
+            self.say(Message("error", error.sentence, error.advice))
         else:
-            self._say(Message("error", f"Unexpected failure: {type(error).__name__}: {error}", "Please report it with the log below."))
+            self.say(Message("error", f"Unexpected failure: {type(error).__name__}: {error}", "Please report it with the log below."))
 
     @contextlib.contextmanager
-    def _complaining(self):
+    def complaining(self):
         try:
             yield
         except SparseSegError as error:
-            self._complain(error)
+            self.complain(error)
 
 
 def ensureBackground(segmentationNode) -> str:

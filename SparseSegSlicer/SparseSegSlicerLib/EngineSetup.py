@@ -62,17 +62,17 @@ class EngineSetup:
 
     def check(self) -> None:
         """Runs `sparseseg doctor` in a child process: it loads torch and runs a real convolution on each device."""
-        self._begin(EngineState.CHECKING, lambda: self._call("-m", "sparseseg", "doctor", "--json", timeout=_CHECK_TIMEOUT_S), self._onChecked)
+        self._begin(EngineState.CHECKING, lambda: self.call("-m", "sparseseg", "doctor", "--json", timeout=_CHECK_TIMEOUT_S), self._onChecked)
 
     def install(self, repair: bool = False) -> None:
         """Installs PyTorch into `command`'s environment, again from nothing with `repair`; then checks it."""
 
         def work() -> subprocess.CompletedProcess:
             if repair:
-                self._call("-m", "pip", "uninstall", "-y", "torch", timeout=_INSTALL_TIMEOUT_S)
-            done = self._call("-m", "pip", "install", "--prefer-binary", "light-the-torch>=0.5", timeout=_INSTALL_TIMEOUT_S)
+                self.call("-m", "pip", "uninstall", "-y", "torch", timeout=_INSTALL_TIMEOUT_S)
+            done = self.call("-m", "pip", "install", "--prefer-binary", "light-the-torch>=0.5", timeout=_INSTALL_TIMEOUT_S)
             if done.returncode == 0:
-                done = self._call("-m", "light_the_torch", "install", TORCH, timeout=_INSTALL_TIMEOUT_S)
+                done = self.call("-m", "light_the_torch", "install", TORCH, timeout=_INSTALL_TIMEOUT_S)
             return done
 
         self._begin(EngineState.INSTALLING, work, self._onInstalled)
@@ -88,7 +88,8 @@ class EngineSetup:
         self._background.submit(work, done, lambda error: self._become(EngineState.BROKEN, f"{self.command[0]}: {error}"))
         self.changed()
 
-    def _call(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess:
+    def call(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess:
+        """Runs the engine's Python to its end; for a thread."""
         environment = worker_environment(self._environment())
         hidden = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
         done = self._run(

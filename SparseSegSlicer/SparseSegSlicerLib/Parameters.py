@@ -26,7 +26,7 @@ _DEFAULTS: dict[str, Any] = {
     "target": "same",  # or "new"
     "settings": {},  # engine settings that differ from their defaults
 }
-_ROLES = {"volume": "InputVolume", "segmentation": "InputSegmentation", "preview": "Preview", "weights": "WeightMap"}
+_ROLES = {"volume": "InputVolume", "segmentation": "InputSegmentation", "preview": "Preview", "weights": "WeightMap", "applied": "AppliedResult"}
 
 
 class Parameters:

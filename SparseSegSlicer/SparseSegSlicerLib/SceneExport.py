@@ -127,14 +127,14 @@ def matrixBetween(sourceTransform, targetTransform) -> np.ndarray | None:
 # -- the main thread's half ------------------------------------------------------------------------------------------------
 
 
-def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = ()) -> Snapshot:
+def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = (), results: bool = False) -> Snapshot:
     """Copies the painted layers onto the volume's grid. Raises InputError where volume and segmentation cannot be brought together,
-    AnnotationError where the segmentation holds an applied result instead of strokes."""
+    AnnotationError where the segmentation holds an applied result instead of strokes, unless `results` are wanted."""
     geometry = volumeGeometry(volumeNode)
     segmentation = segmentationNode.GetSegmentation()
     ids = sorted(sid for sid in segmentation.GetSegmentIDs() if sid not in unused)  # the order in the table means nothing
     applied = [segmentation.GetSegment(sid).GetName() for sid in ids if hasTag(segmentation.GetSegment(sid), APPLIED_TAG)]
-    if applied:
+    if applied and not results:
         raise AnnotationError(
             f"{', '.join(applied)} in {segmentationNode.GetName()} hold the applied result, not strokes.",
             f'Press "Go on correcting" to use the strokes kept in another segmentation, or undo (Ctrl+Z) in {segmentationNode.GetName()}.',
@@ -296,15 +296,8 @@ def _countOutside(image, extent: np.ndarray, toGrid: np.ndarray, meaning: np.nda
 
 def readStrokes(snapshot: Snapshot, choices: Choices = Choices()) -> Strokes:
     """Merges the layers, drops ignored slices, and leaves out segments without a voxel; `notes` says what the user should know."""
-    places = len(snapshot.segments)
-    value = np.zeros(places + 1, np.uint8)  # place -> annotation value; the last entry stands for "no segment"
-    others = [place for place in range(places) if place != snapshot.background]
-    value[others] = np.arange(len(others)) + 2
-    if snapshot.background >= 0:
-        value[snapshot.background] = 1
-    parts = [(layer.box, value[layer.meaning][layer.values]) for layer in snapshot.layers]
-    annotation, overlaps = merge_strokes(snapshot.geometry.shape_kji, parts)
-    found, counts = covering_slices(annotation, extra=choices.complete + choices.ignored, values=places + 2)
+    annotation, overlaps, value = _merged(snapshot)
+    found, counts = covering_slices(annotation, extra=choices.complete + choices.ignored, values=len(snapshot.segments) + 2)
     _ignoreSlices(annotation, found, choices.ignored)
     notes = [_overlapNote(snapshot, value, pair, n) for pair, n in overlaps.items()]
     if snapshot.outside:
@@ -314,6 +307,31 @@ def readStrokes(snapshot: Snapshot, choices: Choices = Choices()) -> Strokes:
     ignored = set(choices.ignored)
     complete = tuple(pair for pair in choices.complete if pair not in ignored and pair[1] < snapshot.geometry.shape_kji[pair[0]])
     return Strokes(annotation, snapshot.geometry, classes, complete, rows, tuple(notes), zlib.crc32(annotation))
+
+
+def readResult(snapshot: Snapshot) -> tuple[np.ndarray, ClassTable]:
+    """Dense labels, (K, J, I) uint8, 0 background, c the c-th segment of the table; a background segment is left out.
+
+    Raises InputError where segments overlap, which a label map cannot hold.
+    """
+    annotation, overlaps, value = _merged(snapshot)
+    for pair, voxels in overlaps.items():
+        raise InputError(_overlapNote(snapshot, value, pair, voxels), "Erase one of the two there, or use Slicer's own export.")
+    segments = tuple(segment for place, segment in enumerate(snapshot.segments) if place != snapshot.background)
+    return np.maximum(annotation, 1) - np.uint8(1), ClassTable(segments)
+
+
+def _merged(snapshot: Snapshot) -> tuple[np.ndarray, dict[tuple[int, int], int], np.ndarray]:
+    """The layers as one annotation; how many voxels two values both claim; and the annotation value of each of the snapshot's segments."""
+    places = len(snapshot.segments)
+    value = np.zeros(places + 1, np.uint8)  # the last entry stands for "no segment"
+    others = [place for place in range(places) if place != snapshot.background]
+    value[others] = np.arange(len(others)) + 2
+    if snapshot.background >= 0:
+        value[snapshot.background] = 1
+    parts = [(layer.box, value[layer.meaning][layer.values]) for layer in snapshot.layers]
+    annotation, overlaps = merge_strokes(snapshot.geometry.shape_kji, parts)
+    return annotation, overlaps, value
 
 
 def _ignoreSlices(annotation: np.ndarray, found, ignored) -> None:

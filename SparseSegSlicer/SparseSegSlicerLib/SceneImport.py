@@ -14,7 +14,7 @@ import vtk
 from vtk.util import numpy_support
 
 from sparseseg import __version__
-from sparseseg.classes import Segment
+from sparseseg.classes import ClassTable, Segment
 from sparseseg.geometry import Geometry
 
 from .SceneExport import APPLIED_TAG, BINARY_LABELMAP, gridInSegmentation, hasTag, makeLabelmaps, matrixFromArray, volumeGeometry
@@ -202,17 +202,33 @@ def applyResult(
 
 def makeResultNode(sourceNode, volumeNode, segments: Sequence[Segment]):
     """A new, empty segmentation for a result, with the segments' IDs, names, colours and tags, in the volume's study."""
-    scene = volumeNode.GetScene()
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{sourceNode.GetName()} dense"))
-    node.CreateDefaultDisplayNodes()
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
-    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    node = _makeNode(volumeNode, f"{sourceNode.GetName()} dense")
     order = list(sourceNode.GetSegmentation().GetSegmentIDs())
     for segment in sorted(segments, key=lambda s: order.index(s.id) if s.id in order else len(order)):
         addSegment(node.GetSegmentation(), segment)
         original = sourceNode.GetSegmentation().GetSegment(segment.id)
         if original is not None:
             node.GetSegmentation().GetSegment(segment.id).DeepCopyMetadata(original)
+    return node
+
+
+def makeLoaded(volumeNode, name: str, annotation: np.ndarray, box, classes: ClassTable):
+    """A segmentation read from a file: annotation values (K, J, I) uint8, 1 background, 1 + c segment c; box: where they are not 0."""
+    node = _makeNode(volumeNode, name)
+    ids = [classes.background.id if classes.background else "", *classes.ids]
+    for segment in (*([classes.background] if classes.background else []), *classes.segments):
+        addSegment(node.GetSegmentation(), segment)
+    importLabels(node, orientedImage(annotation, box, volumeGeometry(volumeNode).ijk_to_ras(), ids), ids)
+    return node
+
+
+def _makeNode(volumeNode, name: str):
+    """An empty segmentation with the volume's geometry and parent transform, in its study."""
+    scene = volumeNode.GetScene()
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     placeInStudy(node, volumeNode)
     return node
 

@@ -10,6 +10,7 @@ from sparseseg.errors import InputError
 
 from .Chart import Chart
 from .Controller import Controller
+from .DicomPanel import DicomPanel
 from .EventPump import EventPump
 from .Install import Install
 from .Observers import Observers
@@ -48,6 +49,7 @@ class Widget:
         self.install = Install(self.ui)
         self.controller = Controller(slicer.mrmlScene, self.install.setup.launch, self.scheduleUpdate)
         self.controller.waiting = _waitCursor
+        self.dicom = DicomPanel(self.ui, self.controller, self.install.setup)
         self.slices, self.segments = SliceTable(self.ui.sliceTable, self.controller), SegmentTable(self.ui.segmentTable, self.controller)
         self.chart = Chart(self.ui.chartLabel)
         self._shortcuts: list = []
@@ -100,6 +102,7 @@ class Widget:
         self.exit()
         self.pump.stop()
         self.install.setup.close()
+        self.dicom.exchange.close()
         threads, self.controller = self.controller.close(), None
         for thread in threads:
             thread.join(5.0)  # the application is about to go; otherwise folders would stay
@@ -241,6 +244,7 @@ class Widget:
 
     def onTimer(self) -> None:
         self.install.setup.poll()
+        self.dicom.exchange.poll()
         self.controller.poll()
         if self._updateDue:
             self.update()
@@ -261,6 +265,7 @@ class Widget:
             self._showWords()
             self.slices.update()
             self.segments.update()
+            self.dicom.update()
             self.chart.show(self.controller.report.curve, self._colors())
         finally:
             self._updating = False

@@ -150,6 +150,8 @@ def _headers(place: Path) -> tuple[dict[Path, Header], list[Path]]:
     headers, damaged = {}, []
     for path in _files(place):
         if not _looks_like_dicom(path):
+            if place.suffix.lower() == ".txt":
+                raise InputError(f"{path.name}, which {place.name} lists, is no DICOM file.", _EXPORT_AGAIN)
             continue
         try:
             header = read_header(path)

@@ -134,16 +134,16 @@ LIB = PACKAGE.parent / "SparseSegSlicerLib"
 # lowest first; a module may import those on the lines above, and those to its left
 LIB_LAYERS = [
     ["__init__"],
-    ["Background", "Observers", "States", "Parameters", "SceneExport", "SceneImport", "SliceViews"],
+    ["Background", "Observers", "States", "Parameters", "SceneExport", "SceneImport", "SliceViews", "DicomFiles"],
     ["Preview", "EngineRun", "SamplePhantom"],
     ["Controller"],
-    ["EngineSetup", "EventPump", "Chart", "Tables"],
-    ["Install"],
+    ["EngineSetup", "EventPump", "Chart", "Tables", "DicomExchange"],
+    ["Install", "DicomPanel"],
     ["Widget"],
     ["SelfTest"],
 ]
 LIB_RANK = {name: (layer, place) for layer, names in enumerate(LIB_LAYERS) for place, name in enumerate(names)}
-WITH_QT = {"EventPump", "Chart", "Tables", "Install", "Widget", "SelfTest"}
+WITH_QT = {"EventPump", "Chart", "Tables", "Install", "DicomPanel", "Widget", "SelfTest"}
 HOST_PACKAGES = {"slicer", "vtk", "numpy"}
 
 

@@ -5,79 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from driving import train, voxels, wait
 
 MODULE = Path(__file__).resolve().parents[2] / "SparseSegSlicer" / "SparseSegSlicer.py"
-PATIENCE_S = 120
-PICTURES = os.environ.get("SPARSESEG_SCREENSHOTS", "")  # a folder to keep the screenshots in
-
-
-@pytest.fixture
-def panel(host, tmp_path):
-    """The module's panel, entered; the engine's self-test is skipped, since it is tested elsewhere."""
-    from SparseSegSlicerLib.EngineSetup import EngineSetup, EngineState
-
-    with pytest.MonkeyPatch.context() as patch:
-
-        def ready(self):
-            self._become(EngineState.READY, "CPU, 2 threads")
-
-        patch.setattr(EngineSetup, "check", ready)
-        _, widget, top = host.load_module(MODULE)
-        host.enter()
-        widget.panel.top, widget.panel.folder = top, tmp_path
-        yield widget.panel
-
-
-@pytest.fixture
-def picture(host, panel, tmp_path):
-    def take(name):
-        panel.update()
-        path = host.screenshot(panel.top, Path(PICTURES or tmp_path) / f"{name}.png", width=480)
-        assert path.stat().st_size > 5000
-        return path
-
-    return take
-
-
-@pytest.fixture
-def begin(host, panel):
-    """The sample chosen by the selectors, and a short run set up."""
-
-    def begin(steps=8):
-        from SparseSegSlicerLib.SamplePhantom import addPhantom
-
-        volume, strokes = addPhantom()
-        panel.ui.volumeSelector.setCurrentNode(volume)
-        panel.ui.segmentationSelector.setCurrentNode(strokes)
-        panel.controller.parameters.setSetting("steps", steps)
-        host.spin(until=lambda: panel.controller.strokes is not None, timeout_s=30)
-        host.spin(0.2)
-        return volume, strokes
-
-    return begin
-
-
-def wait(host, panel, condition):
-    def ended():
-        assert panel.controller.message.level != "error", panel.controller.message.text() + "\n" + "\n".join(panel.controller.log)
-        return condition()
-
-    host.spin(until=ended, timeout_s=PATIENCE_S)
-    host.spin(0.25)  # the panel follows at the next tick
-
-
-def voxels(panel, node=None):
-    from SparseSegSlicerLib.SceneExport import readStrokes, takeSnapshot
-
-    return readStrokes(takeSnapshot(node or panel.controller.segmentationNode, panel.controller.volumeNode)).annotation
-
-
-def train(host, panel):
-    from SparseSegSlicerLib.Controller import State
-
-    host.click(panel.ui.trainButton)
-    wait(host, panel, lambda: panel.controller.running)
-    wait(host, panel, lambda: panel.controller.state is State.RESULT)
 
 
 # ---------------------------------------------------------------- what stands there

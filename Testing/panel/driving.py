@@ -1,0 +1,26 @@
+"""What panel tests do again and again: wait, train, read the strokes."""
+
+PATIENCE_S = 120
+
+
+def wait(host, panel, condition):
+    def ended():
+        assert panel.controller.message.level != "error", panel.controller.message.text() + "\n" + "\n".join(panel.controller.log)
+        return condition()
+
+    host.spin(until=ended, timeout_s=PATIENCE_S)
+    host.spin(0.25)  # the panel follows at the next tick
+
+
+def voxels(panel, node=None):
+    from SparseSegSlicerLib.SceneExport import readStrokes, takeSnapshot
+
+    return readStrokes(takeSnapshot(node or panel.controller.segmentationNode, panel.controller.volumeNode)).annotation
+
+
+def train(host, panel):
+    from SparseSegSlicerLib.Controller import State
+
+    host.click(panel.ui.trainButton)
+    wait(host, panel, lambda: panel.controller.running)
+    wait(host, panel, lambda: panel.controller.state is State.RESULT)
