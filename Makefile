@@ -16,7 +16,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench-engine: $(VENV)/bench.stamp  ## training speed against MONAI, prediction memory, weight map and prior times
+bench-engine: $(VENV)/bench.stamp $(VENV)/test.stamp  ## training speed against MONAI, prediction memory, weight map and prior times
 	$(BIN)/python Testing/benchmark/engine.py
 
 bench-scene: $(VENV)/test.stamp  ## what the panel does on Slicer's main thread, on a large volume

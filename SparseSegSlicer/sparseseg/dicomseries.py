@@ -130,7 +130,9 @@ def _find(place: Path, uid: str | None) -> tuple[Series, list[_Plane]]:
     found: dict[str, dict[Path, Header]] = {}
     for path, header in headers.items():
         found.setdefault(str(header.SeriesInstanceUID), {})[path] = header
-    chosen = _choose(place, {key: files for key, files in found.items() if any("Rows" in h for h in files.values())}, uid)
+    images = {key: files for key, files in found.items() if any("Rows" in header for header in files.values())}
+    placed = {key: files for key, files in images.items() if any(map(_says_where, files.values()))}  # no screenshots and reports
+    chosen = _choose(place, images if uid else placed or images, uid)
     series = found[chosen]
     bad = next((path for path, header in series.items() if "Rows" not in header), None) or next(
         (path for path in damaged if chosen.encode() in path.read_bytes()), None
@@ -142,6 +144,10 @@ def _find(place: Path, uid: str | None) -> tuple[Series, list[_Plane]]:
     first = next(iter(series.values()))
     frames = tuple(plane.frame for plane in ordered)
     return Series(chosen, str(first.get("SeriesDescription", "")), str(first.get("Modality", "")), frames, geometry), ordered
+
+
+def _says_where(header: Header) -> bool:
+    return "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
 
 
 def _headers(place: Path) -> tuple[dict[Path, Header], list[Path]]:

@@ -18,6 +18,7 @@ from typing import Any
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker has it
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import dicom
 import memory
 import quality
 import torch
@@ -67,6 +68,7 @@ PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "memory": memory.memory,
     "weights": quality.weights,
     "prior": quality.prior,
+    "dicom": dicom.dicom,
     "dice": quality.dice,
 }
 

@@ -96,13 +96,13 @@ def test_settings_named_in_the_method_exist():
     assert named <= {f.name for f in fields(Settings)}
 
 
-@pytest.mark.parametrize("name", ["protocol.md", "job-folder.md", "method.md", "benchmark.md"])
+@pytest.mark.parametrize("name", ["protocol.md", "job-folder.md", "method.md", "benchmark.md", "dicom.md"])
 def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\((?!http)([^)#]+)", text(name)):
         assert (DOCS / target).exists(), target
 
 
-@pytest.mark.parametrize("part", ["training", "norm", "memory", "weights", "prior"])
+@pytest.mark.parametrize("part", ["training", "norm", "memory", "weights", "prior", "dicom"])
 def test_the_benchmark_runs(part, tmp_path):
     file = tmp_path / "numbers.json"
     command = [sys.executable, str(ENGINE), "--quick", "--device", "cpu", "--only", part, "--json", str(file)]
