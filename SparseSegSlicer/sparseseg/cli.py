@@ -262,7 +262,7 @@ def _export(options: argparse.Namespace) -> int:
     export.check_possible(options.dicom, series, options.image)
     dense = export.read_dense(options.segmentation, series.geometry)
     if options.uncertainty:
-        dense = replace(dense, uncertainty=files.read_labelmap(options.uncertainty, series.geometry)[0])
+        dense = replace(dense, uncertainty=files.read_labels(options.uncertainty, series.geometry))
     _say_remarks(export.write_dicom(options.output, options.dicom, dense, series), Screen())
     sys.stdout.write(f"{options.output}\n")
     return 0

@@ -134,6 +134,8 @@ def source_headers(series: Series) -> tuple[list[Header], list[str]]:
     headers = [read_header(path) for path in dict.fromkeys(frame.file for frame in series.frames)]
     if len(headers) < len(series.frames) and len(headers) > 1:
         raise InputError(f"The series has {len(headers)} files with several frames each.", "Export it as one enhanced image, or as single slices.")
+    if headers[0].get("PerFrameFunctionalGroupsSequence"):
+        _share_geometry(headers[0])
     known = [header.SOPInstanceUID for header in headers]
     lost = [name for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID") if not headers[0].get(name)]
     for name in lost:  # the same ones at each export, so that all results of a series meet in one study
@@ -143,6 +145,14 @@ def source_headers(series: Series) -> tuple[list[Header], list[str]]:
     if not lost:
         return headers, []
     return headers, [f"The series has no {' and no '.join(lost)}, so new ones were made: an archive cannot join the result to the images."]
+
+
+def _share_geometry(header: Header) -> None:
+    """Spacing and orientation, which are alike in all frames of a regular grid, where highdicom looks for them."""
+    shared, first = header.SharedFunctionalGroupsSequence[0], header.PerFrameFunctionalGroupsSequence[0]
+    for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
+        if name not in shared and name in first:
+            setattr(shared, name, first.get(name))
 
 
 def new_series(header: Header) -> dict[str, Any]:
@@ -238,7 +248,7 @@ def _read_seg(path: Path, header: Header, geometry: Geometry, background: str | 
         raise AnnotationError(f"{path.name} holds no segment besides the background.", "Add a segment for each structure.")
     codes = {number: code for code, number in enumerate(ordered, start=2)}
     codes |= {number: 1 for number, segment in numbered.items() if segment is chosen}
-    annotation, clashes = merge_strokes(geometry.shape_kji, _claims(header, load_pydicom().pixels.iter_pixels(path), codes, geometry, path))
+    annotation, clashes = merge_strokes(geometry.shape_kji, _claims(header, _frames(path, header), codes, geometry, path))
     names = [chosen.name if chosen else "", *(segment.name for segment in ordered.values())]
     overlaps = {(names[first - 1], names[second - 1]): count for (first, second), count in clashes.items()}
     return SparseLabels(annotation, ClassTable(tuple(ordered.values()), chosen), overlaps, {})
@@ -247,7 +257,7 @@ def _read_seg(path: Path, header: Header, geometry: Geometry, background: str | 
 def _segment(item: Any, place: int) -> Segment:
     color = distinct_color(place)
     if "RecommendedDisplayCIELabValue" in item:
-        rgb = load_highdicom().color.CIELabColor.from_dicom_value(list(item.RecommendedDisplayCIELabValue)).to_rgb()
+        rgb = load_highdicom().color.CIELabColor.from_dicom_value(list(item.RecommendedDisplayCIELabValue)).to_rgb(clip=True)
         r, g, b = (round(v / 255, 4) for v in rgb)
         color = (r, g, b)
     number = int(item.SegmentNumber)
@@ -298,6 +308,22 @@ def _claims(
             values = (pixels >= threshold).astype(np.uint8) * table[int(segment.ReferencedSegmentNumber)]
         if values.any():
             yield _laid(values, _first_pixel(groups, shared, path), geometry, path)
+
+
+def _frames(path: Path, header: Header) -> Iterator[np.ndarray]:
+    """The frames' stored values, (rows, columns), one at a time. Raises ValueError where the file ends too early."""
+    pydicom = load_pydicom()
+    if int(header.BitsAllocated) > 1 or header.file_meta.TransferSyntaxUID.is_encapsulated:
+        yield from pydicom.pixels.iter_pixels(path)
+        return
+    # one bit a pixel: a frame may begin within a byte, which pydicom's iterator does not know
+    packed = np.frombuffer(pydicom.dcmread(path).PixelData, np.uint8)
+    rows, columns = int(header.Rows), int(header.Columns)
+    for number in range(len(header.PerFrameFunctionalGroupsSequence)):
+        first = number * rows * columns
+        last = first + rows * columns
+        bits = np.unpackbits(packed[first // 8 : -(-last // 8)], bitorder="little")
+        yield bits[first % 8 : first % 8 + rows * columns].reshape(rows, columns)
 
 
 def _in_groups(name: str, groups: Any, shared: Any, path: Path) -> Any:

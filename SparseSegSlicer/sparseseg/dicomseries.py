@@ -126,7 +126,7 @@ def find_series(place: Path, uid: str | None = None) -> Series:
 
 
 def _find(place: Path, uid: str | None) -> tuple[Series, list[_Plane]]:
-    headers, damaged = _headers(place)
+    headers, stray = _headers(place)
     found: dict[str, dict[Path, Header]] = {}
     for path, header in headers.items():
         found.setdefault(str(header.SeriesInstanceUID), {})[path] = header
@@ -134,11 +134,12 @@ def _find(place: Path, uid: str | None) -> tuple[Series, list[_Plane]]:
     placed = {key: files for key, files in images.items() if any(map(_says_where, files.values()))}  # no screenshots and reports
     chosen = _choose(place, images if uid else placed or images, uid)
     series = found[chosen]
-    bad = next((path for path, header in series.items() if "Rows" not in header), None) or next(
-        (path for path in damaged if chosen.encode() in path.read_bytes()), None
-    )
-    if bad is not None:
-        raise InputError(f"{bad.name} in {place.name} is damaged or cut short.", _EXPORT_AGAIN)
+    classes = {str(header.SOPClassUID) for header in series.values()}
+    cut = [files for key, files in found.items() if chosen.startswith(key)]  # a file may end within the very UID
+    bad = [path for files in cut for path, header in files.items() if "Rows" not in header]
+    bad += [path for path, kind in stray.items() if kind in classes]
+    if bad:
+        raise InputError(f"{bad[0].name} in {place.name} is damaged or cut short.", _EXPORT_AGAIN)
     planes = [plane for path, header in series.items() for plane in _planes(path, header)]
     ordered, geometry = _regular_grid(place, planes)
     first = next(iter(series.values()))
@@ -150,10 +151,10 @@ def _says_where(header: Header) -> bool:
     return "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
 
 
-def _headers(place: Path) -> tuple[dict[Path, Header], list[Path]]:
-    """The headers of all images (and of what else belongs to a series), by file; and the files that look like DICOM but cannot be read."""
+def _headers(place: Path) -> tuple[dict[Path, Header], dict[Path, str]]:
+    """The headers of all that belongs to a series, by file; and the SOP classes of the files that are cut off before they say to which."""
     load_pydicom()
-    headers, damaged = {}, []
+    headers, stray = {}, {}
     for path in _files(place):
         if not _looks_like_dicom(path):
             if place.suffix.lower() == ".txt":
@@ -161,11 +162,21 @@ def _headers(place: Path) -> tuple[dict[Path, Header], list[Path]]:
             continue
         try:
             header = read_header(path)
-            if str(header.get("SOPClassUID", "")) not in _SEGMENTATIONS and "SeriesInstanceUID" in header:
-                headers[path] = header
         except InputError:
-            damaged.append(path)
-    return headers, damaged
+            stray[path] = _sop_class(path)
+            continue
+        if "SeriesInstanceUID" not in header:
+            stray[path] = str(header.get("SOPClassUID", ""))
+        elif str(header.get("SOPClassUID", "")) not in _SEGMENTATIONS:
+            headers[path] = header
+    return headers, stray
+
+
+def _sop_class(path: Path) -> str:
+    """From the meta information at the beginning of a file whose rest cannot be read; empty where that is damaged too."""
+    with suppress(Exception), quiet():
+        return str(load_pydicom().filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
+    return ""
 
 
 def _files(place: Path) -> list[Path]:
@@ -375,6 +386,8 @@ def _read_voxels(place: Path, planes: Sequence[_Plane]) -> np.ndarray:
 def _read_file(path: Path, slices: Sequence[tuple[int, _Plane]], voxels: np.ndarray, padding: np.ndarray) -> None:
     pydicom = load_pydicom()
     data = pydicom.dcmread(path, force=_has_no_preamble(path))
+    if "TransferSyntaxUID" not in data.file_meta:  # old files have no meta information
+        data.file_meta.TransferSyntaxUID = _NATIVE[0] if data.original_encoding[0] else _NATIVE[1]
     if data.get("PhotometricInterpretation", "MONOCHROME2") not in ("MONOCHROME1", "MONOCHROME2"):
         raise InputError(f"{path.name} is a colour image ({data.PhotometricInterpretation}).", "Give a grey image.")
     stored = _decoded(path, data) if data.file_meta.get("TransferSyntaxUID", _NATIVE[0]) not in _NATIVE else np.asarray(data.pixel_array)

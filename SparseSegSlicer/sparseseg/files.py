@@ -208,7 +208,7 @@ def is_plain(path: Path) -> bool:
 
 def read_labelmap(path: Path, geometry: Geometry) -> tuple[np.ndarray, ClassTable]:
     """A dense label map on the grid `geometry`, (K, J, I) uint8, 0 background, c segment c, with generated segments. Raises InputError."""
-    labels = _read_labels(path, geometry)
+    labels = read_labels(path, geometry)
     return labels, ClassTable.numbered(int(labels.max()))
 
 
@@ -239,7 +239,7 @@ def _placed(image: sitk.Image, geometry: Geometry, path: Path) -> tuple[int, int
 def _read_sparse_labelmap(path: Path, geometry: Geometry, background: str | None) -> SparseLabels:
     if background not in (None, "1"):
         raise InputError(f"{path.name} is a label map, in which the background is always 1, not {background!r}.", "Leave the background's name out.")
-    annotation = _read_labels(path, geometry)
+    annotation = read_labels(path, geometry)
     if annotation.max() < 2:
         raise AnnotationError(
             f"{path.name} holds no segment: its largest value is {annotation.max()}.", "Label structures 2, 3, ..., the background 1."
@@ -247,7 +247,8 @@ def _read_sparse_labelmap(path: Path, geometry: Geometry, background: str | None
     return SparseLabels(annotation, ClassTable.numbered(int(annotation.max()) - 1), {}, {})
 
 
-def _read_labels(path: Path, geometry: Geometry) -> np.ndarray:
+def read_labels(path: Path, geometry: Geometry) -> np.ndarray:
+    """Whole numbers 0 to 255 on the grid `geometry`, (K, J, I) uint8. Raises InputError."""
     image = _read_image(path)
     difference = _grid(image, path).difference_from(geometry)
     if difference:
