@@ -28,6 +28,10 @@ _CONTEXTS = ("Segmentation category and type - DICOM master list", "Anatomic cod
 _TISSUE = ("SCT", "85756007", "Tissue")  # what Slicer itself takes where nobody chose
 _LEARNING = ("DCM", "123110", "Artificial Intelligence")  # CID 7162, families of algorithms
 _BINARY, _LABELMAP = "1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"
+_IDENTITY = (
+    *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
+)
 _NEAR = 0.05  # voxels: how far a frame's first pixel may lie beside a voxel's centre
 _SERIES_OFFSET = 1000  # series numbers of results: the source's and this
 Code = tuple[str, str, str]  # scheme, value, meaning
@@ -85,6 +89,7 @@ def _code(text: str) -> Code | None:
 # ---------------------------------------------------------------- out
 
 
+@quiet()
 def write_seg(path: Path, labels: np.ndarray, series: Series, classes: ClassTable, uncertainty: np.ndarray | None = None) -> list[str]:
     """Writes `labels` ((K, J, I) uint8: 0 background, c segment c) as a SEG of `series`; what the user should know, in sentences.
 
@@ -97,26 +102,25 @@ def write_seg(path: Path, labels: np.ndarray, series: Series, classes: ClassTabl
     missing = [segment.name for segment in classes.segments if Terms.of(segment) is None]
     if missing:
         remarks.append(f"No terminology was chosen for {', '.join(missing)}: coded as tissue. Choose one in Slicer by a double click on the colour.")
-    with quiet():
-        seg = highdicom.seg.Segmentation(
-            headers,
-            labels[_stored_order(series)],
-            "BINARY" if uncertainty is None else "FRACTIONAL",
-            [_description(number, segment) for number, segment in enumerate(classes.segments, start=1)],
-            **new_series(headers[0]),
-            manufacturer=NAME,
-            manufacturer_model_name=NAME,
-            software_versions=__version__,
-            device_serial_number=__version__,
-            content_label="SEGMENTATION",
-            content_description="Dense segmentation from sparse annotation",
-            series_description=f"{NAME} segmentation",
-        )
-        seg.SpecificCharacterSet = character_set(headers[0], classes)
-        if uncertainty is not None:
-            _set_probabilities(seg, uncertainty, series)
-        with replacing(Path(path)) as temporary:
-            seg.save_as(temporary)
+    seg = highdicom.seg.Segmentation(
+        [_without_identity(headers[0]), *headers[1:]],
+        labels[_stored_order(series)],
+        "BINARY" if uncertainty is None else "FRACTIONAL",
+        [_description(number, segment) for number, segment in enumerate(classes.segments, start=1)],
+        **new_series(headers[0]),
+        manufacturer=NAME,
+        manufacturer_model_name=NAME,
+        software_versions=__version__,
+        device_serial_number=__version__,
+        content_label="SEGMENTATION",
+        content_description="Dense segmentation from sparse annotation",
+        series_description=f"{NAME} segmentation",
+    )
+    copy_identity(headers[0], seg, classes)
+    if uncertainty is not None:
+        _set_probabilities(seg, uncertainty, series)
+    with replacing(Path(path)) as temporary:
+        seg.save_as(temporary)
     return remarks
 
 
@@ -132,10 +136,11 @@ def source_headers(series: Series) -> tuple[list[Header], list[str]]:
     """The headers of the series' files, in the order of their first slices; and a remark where they have lost what ties them to a study."""
     pydicom = load_pydicom()
     headers = [read_header(path) for path in dict.fromkeys(frame.file for frame in series.frames)]
-    if len(headers) < len(series.frames) and len(headers) > 1:
-        raise InputError(f"The series has {len(headers)} files with several frames each.", "Export it as one enhanced image, or as single slices.")
+    if len(headers) > 1 and any("PerFrameFunctionalGroupsSequence" in header for header in headers):
+        raise InputError(f"The series consists of {len(headers)} enhanced images.", "Export it as one enhanced image, or as plain slices.")
     if headers[0].get("PerFrameFunctionalGroupsSequence"):
         _share_geometry(headers[0])
+    headers[0].decode()  # its texts, while they still stand beside their own character set
     known = [header.SOPInstanceUID for header in headers]
     lost = [name for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID") if not headers[0].get(name)]
     for name in lost:  # the same ones at each export, so that all results of a series meet in one study
@@ -162,15 +167,30 @@ def new_series(header: Header) -> dict[str, Any]:
     return {"series_instance_uid": uid(), "series_number": number, "sop_instance_uid": uid(), "instance_number": 1}
 
 
-def character_set(header: Header, classes: ClassTable) -> Any:
-    """That of the source where it can write the segments' names, else UTF-8."""
+def _without_identity(header: Header) -> Header:
+    """A copy that highdicom accepts, whatever scanners and programs for privacy have left in the header: it insists on values in proper form."""
+    neutral = {name: None if name.endswith(("Date", "Time")) else "" for name in _IDENTITY} | {"SpecificCharacterSet": "ISO_IR 192"}
+    if not header.get("SliceThickness") and "PerFrameFunctionalGroupsSequence" not in header:
+        neutral["SliceThickness"] = None
+    safe = load_pydicom().Dataset()
+    safe.update({element.tag: element for element in header if element.keyword not in neutral})  # the elements stay the header's own
+    for name, value in neutral.items():
+        setattr(safe, name, value)
+    return safe
+
+
+def copy_identity(header: Header, result: Any, classes: ClassTable) -> None:
+    """Patient and study exactly as the source has them, in its character set, or in UTF-8 where that cannot write the segments' names."""
+    for name in _IDENTITY:
+        if name in header:
+            result[name] = header[name]
     own = header.get("SpecificCharacterSet")
     encodings = load_pydicom().charset.convert_encodings(own)
     try:
         "".join(classes.names).encode(encodings[0] if own else "ascii")
     except (UnicodeEncodeError, LookupError):
-        return "ISO_IR 192"
-    return own or "ISO_IR 6"
+        own = "ISO_IR 192"
+    result.SpecificCharacterSet = own or "ISO_IR 6"
 
 
 def _stored_order(series: Series) -> list[int]:

@@ -17,7 +17,7 @@ import numpy as np
 
 from . import __version__
 from .classes import ClassTable, Segment
-from .dicomseg import NAME, character_set, check_labels, load_highdicom, new_series, source_headers
+from .dicomseg import NAME, check_labels, copy_identity, load_highdicom, new_series, source_headers
 from .dicomseries import Header, Series, load_pydicom, quiet
 from .errors import InputError
 from .output import replacing
@@ -37,6 +37,7 @@ def load_contourpy() -> Any:
     return contourpy
 
 
+@quiet()
 def write_rtstruct(path: Path, labels: np.ndarray, series: Series, classes: ClassTable) -> list[str]:
     """Writes `labels` ((K, J, I) uint8: 0 background, c segment c) as contours on `series`; what the user should know, in sentences.
 
@@ -44,15 +45,14 @@ def write_rtstruct(path: Path, labels: np.ndarray, series: Series, classes: Clas
     """
     check_labels(labels, series, classes)
     headers, remarks = source_headers(series)
-    with quiet():
-        dataset = _structure_set(headers[0], classes)
-        references = _references(series, headers)
-        dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(headers[0], references)]
-        dataset.StructureSetROISequence = [_roi(n, s, headers[0]) for n, s in enumerate(classes.segments, start=1)]
-        dataset.ROIContourSequence = [_contours(n, s, labels == n, series, references) for n, s in enumerate(classes.segments, start=1)]
-        dataset.RTROIObservationsSequence = [_observation(n) for n in range(1, len(classes) + 1)]
-        with replacing(Path(path)) as temporary:
-            dataset.save_as(temporary)
+    dataset = _structure_set(headers[0], classes)
+    references = _references(series, headers)
+    dataset.ReferencedFrameOfReferenceSequence = [_frame_of_reference(headers[0], references)]
+    dataset.StructureSetROISequence = [_roi(n, s, headers[0]) for n, s in enumerate(classes.segments, start=1)]
+    dataset.ROIContourSequence = [_contours(n, s, labels == n, series, references) for n, s in enumerate(classes.segments, start=1)]
+    dataset.RTROIObservationsSequence = [_observation(n) for n in range(1, len(classes) + 1)]
+    with replacing(Path(path)) as temporary:
+        dataset.save_as(temporary)
     return remarks
 
 
@@ -71,7 +71,7 @@ def _structure_set(header: Header, classes: ClassTable) -> Any:
         series_description=f"{NAME} structures",
     )
     dataset.copy_patient_and_study_information(header)
-    dataset.SpecificCharacterSet = character_set(header, classes)
+    copy_identity(header, dataset, classes)
     now = datetime.now()
     dataset.OperatorsName = ""
     dataset.StructureSetLabel, dataset.StructureSetDate, dataset.StructureSetTime = NAME, now.strftime("%Y%m%d"), now.strftime("%H%M%S")
