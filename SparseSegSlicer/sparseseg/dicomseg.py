@@ -180,17 +180,13 @@ def _without_identity(header: Header) -> Header:
 
 
 def copy_identity(header: Header, result: Any, classes: ClassTable) -> None:
-    """Patient and study exactly as the source has them, in its character set, or in UTF-8 where that cannot write the segments' names."""
+    """Patient and study exactly as the source has them; in its character set, or in UTF-8 where segments have names beyond ASCII: readers
+    of SEG (dcmqi) know no other for those."""
     for name in _IDENTITY:
         if name in header:
             result[name] = header[name]
-    own = header.get("SpecificCharacterSet")
-    encodings = load_pydicom().charset.convert_encodings(own)
-    try:
-        "".join(classes.names).encode(encodings[0] if own else "ascii")
-    except (UnicodeEncodeError, LookupError):
-        own = "ISO_IR 192"
-    result.SpecificCharacterSet = own or "ISO_IR 6"
+    own = header.get("SpecificCharacterSet") or "ISO_IR 6"
+    result.SpecificCharacterSet = own if "".join(classes.names).isascii() else "ISO_IR 192"
 
 
 def _stored_order(series: Series) -> list[int]:

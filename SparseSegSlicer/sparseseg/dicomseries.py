@@ -396,7 +396,6 @@ def _read_file(path: Path, slices: Sequence[tuple[int, _Plane]], voxels: np.ndar
         values = stored[plane.frame.number]
         if (limits := _padding_limits(data)) is not None:
             padding[k] = (values >= limits[0]) & (values <= limits[1])
-        values = _without_unused_bits(values, data)
         if "ModalityLUTSequence" in data:
             voxels[k] = pydicom.pixels.apply_modality_lut(values, data)
         elif plane.slope == 1:
@@ -419,15 +418,8 @@ def _padding_limits(data: Header) -> tuple[int, int] | None:
     """Stored values from .. to that mean: nothing was measured here."""
     if data.get("PixelPaddingValue") in (None, ""):
         return None
-    signed = int(data.get("PixelRepresentation", 0)) == 1
+    bits, signed = int(data.get("BitsStored", 16)), int(data.get("PixelRepresentation", 0)) == 1
     limits = [int(data.PixelPaddingValue), int(data.get("PixelPaddingRangeLimit", data.PixelPaddingValue))]
-    low, high = sorted(v - 2**16 if signed and v >= 2**15 else v for v in limits)  # signed values are often written as unsigned
+    limits = [v % 2**bits for v in limits]  # signed ones are often written as unsigned, or in more bits than are stored
+    low, high = sorted(v - 2**bits if signed and v >= 2 ** (bits - 1) else v for v in limits)
     return low, high
-
-
-def _without_unused_bits(values: np.ndarray, data: Header) -> np.ndarray:
-    """Bits above the stored ones may hold anything (old overlays); the sign is repeated, or they become 0."""
-    unused = int(data.BitsAllocated) - int(data.get("BitsStored", data.BitsAllocated))
-    if not 0 < unused < 16 or values.dtype.itemsize * 8 != int(data.BitsAllocated):
-        return values
-    return (values << unused) >> unused
