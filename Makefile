@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench-engine bench-scene screenshots clean
+.PHONY: demo test lint bench bench-engine bench-scene screenshots clean
 
 demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case
 	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") --output demo-output
@@ -15,6 +15,10 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(VENV)/bench.stamp  ## accuracy against Grow from seeds and other peers; CASES, PROTOCOLS, METHODS, BUDGET, OUT, ARGS: see docs/accuracy.md
+	$(BIN)/python Testing/benchmark/accuracy.py $(if $(CASES),--cases $(CASES)) $(if $(PROTOCOLS),--protocols $(PROTOCOLS)) \
+	  $(if $(METHODS),--methods $(METHODS)) $(if $(BUDGET),--budget $(BUDGET)) $(if $(OUT),--out "$(OUT)") $(ARGS)
 
 bench-engine: $(VENV)/bench.stamp $(VENV)/test.stamp  ## training speed against MONAI, prediction memory, weight map and prior times
 	$(BIN)/python Testing/benchmark/engine.py
@@ -34,4 +38,4 @@ $(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo-output build *.egg-info SparseSegSlicer/*.egg-info
+	rm -rf $(VENV) demo-output bench-output build *.egg-info SparseSegSlicer/*.egg-info

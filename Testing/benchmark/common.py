@@ -55,3 +55,16 @@ def mean(values: Sequence[float]) -> float:
 
 def times(values: Sequence[int]) -> str:
     return " x ".join(str(int(v)) for v in values)
+
+
+def markdown(rows: Rows) -> str:
+    """Rows with the same keys as a markdown table."""
+
+    def shown(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+        return str(value)
+
+    head = list(rows[0])
+    lines = [head, ["---"] * len(head), *([shown(row[name]) for name in head] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

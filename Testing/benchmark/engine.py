@@ -8,8 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -21,46 +19,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import dicom
 import memory
 import quality
-import torch
 import training
-from common import Rows
-
-from sparseseg import device
-
-
-def markdown(rows: Rows) -> str:
-    def shown(value: Any) -> str:
-        if isinstance(value, float):
-            return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-        return str(value)
-
-    head = list(rows[0])
-    lines = [head, ["---"] * len(head), *([shown(row[name]) for name in head] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def cpu_name() -> str:
-    if sys.platform == "darwin":
-        return subprocess.run(["sysctl", "-n", "machdep.cpu.brand_string"], capture_output=True, text=True, check=False).stdout.strip()
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-
-
-def machine(options: argparse.Namespace) -> dict[str, Any]:
-    compute = device.choose(options.device)
-    load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"
-    return {
-        "CPU": cpu_name(),
-        "usable cores": device.usable_cores(),
-        "device": compute.name,
-        "precision chosen": str(compute.dtype)[6:],
-        "system": f"{platform.system()} {platform.machine()}",
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "load before": load,
-    }
-
+from common import Rows, markdown
+from machine import machine
 
 PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "training": training.training,
@@ -86,7 +47,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.only and "dice" in options.only and options.dice is None:
         parser.error("--only dice needs --dice SECONDS")
-    about = machine(options)
+    about = machine(options.device)
     print(markdown([about]))
     print(f"\nRepeat: python Testing/benchmark/engine.py {' '.join(sys.argv[1:])}")
     numbers: dict[str, Any] = {"machine": about}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import multiprocessing
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from common import CT_KJI, SEGMENTS, SPACING_KJI_MM, Rows, organs, times
+from machine import peak_bytes, reset_peak, resident_bytes
 
 from sparseseg import device
 from sparseseg.device import Compute, RunPlan
@@ -77,26 +77,3 @@ def predict_whole(compute: Compute, image: np.ndarray, settings: Settings) -> tu
     fusion = Fusion(prior, np.full(SEGMENTS + 1, 0.5, np.float32))
     results = predict(network, Input(working, WorkingGrid(image.shape, plan.grid_kji)), plan.patch_kji, compute, fusion)
     return plan, sum(a.nbytes for a in (prior.label, prior.confidence, *results))
-
-
-def resident_bytes() -> int:
-    return status("VmRSS") or peak_bytes()
-
-
-def peak_bytes() -> int:
-    """Linux: this process's own peak (getrusage's includes its parent's there); elsewhere getrusage, in bytes on macOS."""
-    import resource
-
-    return status("VmHWM") or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def reset_peak() -> None:
-    with contextlib.suppress(OSError):  # not Linux, or not allowed: then the warm-up's own small peak is the least that is reported
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
-
-
-def status(name: str) -> int:
-    """Bytes from /proc/self/status; 0 where there is none."""
-    file = Path("/proc/self/status")
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:")), 0)

@@ -96,7 +96,7 @@ def test_settings_named_in_the_method_exist():
     assert named <= {f.name for f in fields(Settings)}
 
 
-@pytest.mark.parametrize("name", ["protocol.md", "job-folder.md", "method.md", "benchmark.md", "dicom.md"])
+@pytest.mark.parametrize("name", ["protocol.md", "job-folder.md", "method.md", "benchmark.md", "accuracy.md", "dicom.md"])
 def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\((?!http)([^)#]+)", text(name)):
         assert (DOCS / target).exists(), target
@@ -112,3 +112,11 @@ def test_the_benchmark_runs(part, tmp_path):
     numbers = json.loads(file.read_text(encoding="utf-8"))
     assert numbers["machine"]["usable cores"] >= 1
     assert numbers[part] or sys.platform == "win32"
+
+
+def test_the_page_on_accuracy_names_every_method_and_part():
+    sys.path.insert(0, str(ENGINE.parent))
+    import accuracy
+
+    assert rows_of("accuracy.md", "method") == list(accuracy.METHODS)
+    assert all(f"--{part.replace('_', '-')}" in text("accuracy.md") for part in accuracy.PARTS)

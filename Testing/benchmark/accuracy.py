@@ -1,0 +1,238 @@
+"""Accuracy side by side: this project, its prior, Grow from seeds, Fill between slices, random walker, nnU-Net; same strokes, same machine, one run.
+
+Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --next-slice, --transfer and --gpu are runs of their own, with files of their own.
+See README.md here and docs/accuracy.md. Numbers are read by people, never by pass/fail tests.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the worker has it
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import methods
+import plots
+import simulate
+import tables
+from common import markdown
+from machine import limit_threads, machine
+from methods import DEFAULT_METHODS, METHODS, PROTOCOLS, Options, Pair
+from peers import HIDDEN
+from product import default_budget
+
+from cases import SHARED, load_case
+
+TABLES = (
+    ("Dice", "dice", 3),
+    ("Surface Dice at 1 voxel", "surface_dice", 3),
+    ("95 % Hausdorff distance, mm", "hd95_mm", 1),
+    ("Seconds", "seconds", 1),
+    ("Peak memory of the process, GB", "peak_gb", 2),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    given = parse(arguments)
+    if given.threads:
+        limit_threads(given.threads)
+    given.out.mkdir(parents=True, exist_ok=True)
+    options = Options(given.device, given.budget or default_budget(given.device), given.nnunet_budget, given.seed, given.quick)
+    about = machine(given.device)
+    print(markdown([about]), flush=True)
+    head = {"machine": about, "options": asdict(options) | {"threads": given.threads}}
+    for part in PARTS:
+        if getattr(given, part):
+            PARTS[part](given, options, head)
+            return 0
+    compare(given, options, head)
+    return 0
+
+
+def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", type=Path, nargs="+", default=[SHARED], metavar="FOLDER", help="cases, or folders of cases (%(default)s)")
+    parser.add_argument(
+        "--protocols", nargs="+", default=[*PROTOCOLS], metavar="NAME", help="annotations/NAME.nii.gz, or even-N: N slices from truth"
+    )
+    parser.add_argument("--methods", nargs="+", default=[*DEFAULT_METHODS], choices=[*METHODS, *HIDDEN], metavar="NAME", help=", ".join(METHODS))
+    parser.add_argument("--budget", type=float, metavar="SECONDS", help="of each run of ours: 180, or 60 with a GPU")
+    parser.add_argument("--nnunet-budget", type=float, default=600, metavar="SECONDS", help="that nnU-Net trains (%(default)s)")
+    parser.add_argument("--correction-budget", type=float, metavar="SECONDS", help="after each stroke or slice; a sixth of the budget")
+    parser.add_argument("--out", type=Path, default=Path("bench-output"), metavar="FOLDER")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--threads", type=int, metavar="N", help="for every method; all cores where not given")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--resume", action="store_true", help="keep the rows that OUT/accuracy.json has")
+    parser.add_argument("--quick", action="store_true", help="a tiny phantom, a few steps: shows that it runs, measures nothing")
+    part = parser.add_mutually_exclusive_group()
+    part.add_argument("--corrections", action="store_true", help="five strokes on the worst slices, against growing")
+    part.add_argument("--next-slice", action="store_true", help="suggested slices against evenly spaced ones")
+    part.add_argument("--transfer", action="store_true", help="the second patient, from the first one's model")
+    part.add_argument("--gpu", action="store_true", help="times, memory and use of a GPU on a large phantom")
+    return parser.parse_args(arguments)
+
+
+def pairs_of(given: argparse.Namespace, quick: int = 2) -> list[Pair]:
+    """The pairs that were asked for; `quick` tiny ones with --quick."""
+    if given.quick:
+        return methods.phantom_pairs()[:quick]
+    pairs = []
+    for folder in methods.case_folders(given.cases):
+        case = load_case(folder)
+        pairs += [pair for protocol in given.protocols if (pair := methods.load_pair(folder, protocol, case)) is not None]
+    if not pairs:
+        raise SystemExit(f"None of the cases has an annotation {' or '.join(given.protocols)}.")
+    return pairs
+
+
+# -- methods side by side ----------------------------------------------------------------------------------------------
+
+
+def compare(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    """Every method on every pair, each pair's methods one after the other; the files are up to date after every pair."""
+    file, pairs = given.out / "accuracy.json", pairs_of(given)
+    rows = json.loads(file.read_text(encoding="utf-8"))["rows"] if given.resume and file.exists() else []
+    done = {(r["case"], r["protocol"], r["method"]) for r in rows if r["status"] in ("ok", "not applicable")}
+    rows = [r for r in rows if (r["case"], r["protocol"], r["method"]) in done]
+    for n, pair in enumerate(pairs, 1):
+        for method in given.methods:
+            if (pair.case.name, pair.protocol, method) not in done:
+                rows.append(methods.run(method, pair, options))
+                print(f"[{n}/{len(pairs)}] {said(rows[-1])}", flush=True)
+        write(file, head | {"rows": rows})
+        (given.out / "accuracy.md").write_text(report(rows, head), encoding="utf-8")
+    print(f"\n{report(rows, head)}\n{file}")
+    draw(lambda: plots.against_time(rows, given.out / "dice-against-time.png"))
+    draw(lambda: plots.against_slices(rows, given.out / "dice-against-slices.png"))
+
+
+def said(row: dict[str, Any]) -> str:
+    name = f"{row['case']}, {row['protocol']}: {row['method']}"
+    if row["status"] != "ok":
+        return f"{name}: {row['status']}, {row.get('reason', '')}"
+    peak = f", {row['peak_gb']:.2f} GB" if row["peak_gb"] else ""
+    return f"{name}: Dice {tables.shown(row['dice']['mean'], 3)}, {row['seconds']:.1f} s{peak}"
+
+
+def report(rows: list[dict[str, Any]], head: dict[str, Any]) -> str:
+    parts = [markdown([head["machine"]])]
+    for title, metric, digits in TABLES:
+        table = tables.dice_table(rows) if metric == "dice" else tables.metric_table(rows, metric, digits)
+        parts.append(f"## {title}\n\n{table}")
+    if previews := preview_rows(rows):
+        parts.append(f"## First preview of sparseseg\n\n{tables.plain_table(previews)}")
+    if why := tables.reasons(rows):
+        parts.append(f"## Not there\n\n{why}")
+    return "\n\n".join(parts) + "\n"
+
+
+def preview_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Ours beside growing: when the first preview came and how good it was."""
+    found = []
+    for (case, protocol), by in tables.pairs_of(rows):
+        ours, grow = by.get(tables.OURS), by.get(tables.REFERENCE)
+        if ours is not None and ours["status"] == "ok":
+            row = {"case": case, "annotation": protocol, "first preview s": ours["first_preview_s"], "its Dice": ours["first_preview_dice"]}
+            found.append(row | {"grow s": tables.value(grow, "seconds"), "grow's Dice": tables.value(grow, "dice")})
+    return found
+
+
+# -- parts of their own ------------------------------------------------------------------------------------------------
+
+
+def corrections(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    rows = each_pair(given, lambda pair: simulate.corrections(pair, options, correction_s(given, options)))
+    finish(given, "corrections", head, rows, {"Gain": simulate.gains(rows), "Dice over strokes": rows})
+    names = ("result", "grow, same strokes", "grow, own strokes")
+    draw(lambda: curves(rows, "stroke", {n: n for n in names}, given.out / "corrections.png"))
+
+
+def next_slice(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    rows = each_pair(given, lambda pair: simulate.next_slice(pair, options, correction_s(given, options)))
+    finish(given, "next-slice", head, rows, {"Dice over added slices": rows})
+    draw(lambda: curves(rows, "slices added", {n: f"Dice, {n}" for n in ("suggested", "even")}, given.out / "next-slice.png"))
+
+
+def transfer(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    """The first case to another crop and orientation of itself, and to each other case that shares a segment's name."""
+    source, *rest = pairs_of(given, quick=1)
+    others = [p for p in rest if p.case.name != source.case.name and p.protocol == source.protocol]
+    known = set(source.case.classes.names)
+    targets = simulate.second_patients(source) + [(p.name, p) for p in others if known & set(p.case.classes.names)]
+    rows = simulate.transfer(source, targets, options)
+    finish(
+        given,
+        "transfer",
+        head,
+        rows,
+        {"The second patient: Dice, and seconds to that of training from nothing": [{k: v for k, v in r.items() if k != "curves"} for r in rows]},
+    )
+    titles = [r["from -> to"] for r in rows]
+    draw(lambda: plots.lines(titles, [{f"from {n}": c for n, c in r["curves"].items()} for r in rows], "seconds", given.out / "transfer.png"))
+
+
+def gpu(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    import torch
+    from gpu import GOALS
+    from gpu import gpu as measure
+
+    if given.device == "cpu" or not torch.cuda.is_available():
+        print("No GPU here: the same on a tiny volume and the CPU, which shows only that it runs.", flush=True)
+        options = replace(options, quick=True, device="cpu")
+    parts = measure(options)
+    finish(given, "gpu", head, [row for rows in parts.values() for row in rows], parts)
+    print("Goals on a GPU: " + ", ".join(f"{name} at most {most:g}" for name, most in GOALS.items()))
+
+
+def each_pair(given: argparse.Namespace, part: Callable[[Pair], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    rows, pairs = [], pairs_of(given, quick=1)
+    for n, pair in enumerate(pairs, 1):
+        rows += part(pair)
+        print(f"[{n}/{len(pairs)}] {pair.name}: done", flush=True)
+    return rows
+
+
+def correction_s(given: argparse.Namespace, options: Options) -> float:
+    return given.correction_budget or max(1.0, options.budget_s / 6)
+
+
+def curves(rows: list[dict[str, Any]], x: str, names: dict[str, str], file: Path) -> None:
+    keys = list(dict.fromkeys((r["case"], r["annotation"]) for r in rows))
+    found = [[r for r in rows if (r["case"], r["annotation"]) == key] for key in keys]
+    named = [{name: [(r[x], r[column]) for r in mine if r[column] is not None] for name, column in names.items()} for mine in found]
+    plots.lines([", ".join(k) for k in keys], [{n: p for n, p in curve.items() if p} for curve in named], x, file)
+
+
+def finish(given: argparse.Namespace, name: str, head: dict[str, Any], rows: list[Any], parts: dict[str, list[dict[str, Any]]]) -> None:
+    """Write OUT/NAME.json and OUT/NAME.md, and print the tables."""
+    text = "\n\n".join([markdown([head["machine"]]), *(f"## {title}\n\n{tables.plain_table(found)}" for title, found in parts.items())])
+    (given.out / f"{name}.md").write_text(text + "\n", encoding="utf-8")
+    write(given.out / f"{name}.json", head | {"rows": rows})
+    print(f"\n{text}\n\n{given.out / name}.json", flush=True)
+
+
+def write(file: Path, data: dict[str, Any]) -> None:
+    new = file.with_suffix(".new")
+    new.write_text(json.dumps(data, indent=1, default=float) + "\n", encoding="utf-8")
+    os.replace(new, file)
+
+
+def draw(picture: Callable[[], Any]) -> None:
+    try:
+        picture()
+    except ImportError as error:
+        print(f"no picture: matplotlib is not installed ({error})")
+
+
+PARTS = {"corrections": corrections, "next_slice": next_slice, "transfer": transfer, "gpu": gpu}
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,85 @@
+"""Pictures: Dice against time, Dice against the number of annotated slices, Dice over interactions. Needs matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tables import OURS, Row, pairs_of, value
+
+COLORS = {OURS: "C3", "prior": "C1", "grow": "C0", "grow-region": "C9", "fill": "C2", "walker": "C4", "nnunet": "C5"}
+
+
+def figure(rows: int, columns: int, width: float = 3.6, height: float = 2.8) -> tuple[Any, np.ndarray]:
+    """Raises ImportError without matplotlib."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    fig = Figure((width * columns, height * rows), dpi=110, layout="constrained")
+    FigureCanvasAgg(fig)
+    return fig, np.array(fig.subplots(rows, columns, squeeze=False))
+
+
+def against_time(rows: Sequence[Row], file: Path) -> None:
+    """One picture for each case and protocol: the previews of ours as a curve that ends in the result, each peer as a point."""
+    pairs = pairs_of(rows)
+    columns = min(5, len(pairs))
+    fig, axes = figure(-(-len(pairs) // columns), columns)
+    for ax, ((case, protocol), by) in zip(axes.flat, pairs, strict=False):
+        for method, row in by.items():
+            if (dice := value(row, "dice")) is None:
+                continue
+            known = [(p["seconds"], p["dice"]) for p in row.get("previews", []) if p["dice"] is not None]
+            curve = [*known, (row["seconds"], dice)]
+            ax.plot(*zip(*curve, strict=True), marker="o", markersize=4, color=COLORS.get(method), label=method)
+        ax.set(title=f"{case}, {protocol}", xlabel="seconds", ylabel="Dice", xscale="log")
+        ax.grid(alpha=0.3)
+    finish(fig, axes, len(pairs), file)
+
+
+def against_slices(rows: Sequence[Row], file: Path) -> bool:
+    """One picture for each case with two or more numbers of complete axial slices. False where there is none."""
+    cases: dict[str, dict[str, list[tuple[int, float]]]] = {}
+    for row in rows:
+        count = slices_of(row["protocol"])
+        if count is not None and (dice := value(row, "dice")) is not None:
+            cases.setdefault(row["case"], {}).setdefault(row["method"], []).append((count, dice))
+    cases = {name: methods for name, methods in cases.items() if max(len({n for n, _ in points}) for points in methods.values()) > 1}
+    if not cases:
+        return False
+    fig, axes = figure(1, len(cases))
+    for ax, (name, methods) in zip(axes.flat, cases.items(), strict=True):
+        for method, points in methods.items():
+            ax.plot(*zip(*sorted(points), strict=True), marker="o", markersize=4, color=COLORS.get(method), label=method)
+        ax.set(title=name, xlabel="complete axial slices", ylabel="Dice", xticks=sorted({n for points in methods.values() for n, _ in points}))
+        ax.grid(alpha=0.3)
+    finish(fig, axes, len(cases), file)
+    return True
+
+
+def slices_of(protocol: str) -> int | None:
+    kind, _, count = protocol.partition("-")
+    return int(count) if kind in ("slices", "even") and count.isdigit() else None
+
+
+def lines(titles: Sequence[str], curves: Sequence[dict[str, Sequence[tuple[float, float]]]], xlabel: str, file: Path) -> None:
+    """One picture for each title, with named curves of (x, Dice)."""
+    fig, axes = figure(1, len(titles))
+    for ax, title, named in zip(axes.flat, titles, curves, strict=True):
+        for name, points in named.items():
+            ax.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+        ax.set(title=title, xlabel=xlabel, ylabel="Dice")
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=7)
+    finish(fig, axes, len(titles), file, legend=False)
+
+
+def finish(fig: Any, axes: np.ndarray, used: int, file: Path, legend: bool = True) -> None:
+    for ax in axes.flat[used:]:
+        ax.set_axis_off()
+    if legend:
+        named = {label: handle for ax in axes.flat for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        fig.legend(named.values(), named.keys(), loc="outside lower center", ncols=max(1, min(len(named), 3 * axes.shape[1])), fontsize=8)
+    fig.savefig(file)
