@@ -222,7 +222,7 @@ def render(rng: Rng, objects: np.ndarray, spacing: Sequence[float]) -> np.ndarra
     """Gray values: each object its own mean and texture, some alike; partial volume, bias field, noise. (K, J, I) float32."""
     objects = mixed(rng, objects, spacing)
     count, shape = int(objects.max()) + 1, objects.shape
-    contrast = np.exp(rng.uniform(np.log(0.12), 0))
+    contrast = np.exp(rng.uniform(np.log(0.2), 0))
     mean = 0.5 + contrast * (rng.random(count) - 0.5)
     for _ in range(int(rng.integers(0, max(1, count // 2)))):  # look alike
         a, b = rng.integers(count, size=2)
@@ -231,7 +231,7 @@ def render(rng: Rng, objects: np.ndarray, spacing: Sequence[float]) -> np.ndarra
         mean[rng.integers(count)] = rng.choice([-1.5, 2.5])
     image = mean.astype(np.float32)[objects]
     for wavelength in (rng.uniform(3, 8), rng.uniform(8, 30)):
-        texture = (rng.uniform(0, 0.12, count) * (rng.random(count) < 0.5)).astype(np.float32)
+        texture = (contrast * rng.uniform(0, 0.15, count) * (rng.random(count) < 0.5)).astype(np.float32)
         if texture.any():
             image += texture[objects] * noise(rng, shape, spacing, wavelength)
     for _ in range(int(rng.integers(0, 4))):
@@ -241,7 +241,7 @@ def render(rng: Rng, objects: np.ndarray, spacing: Sequence[float]) -> np.ndarra
     grain = rng.standard_normal(shape, dtype=np.float32)
     if rng.random() < 0.4:
         grain = 2 * blur(grain, 0.5, spacing)
-    return image + np.float32(np.exp(rng.uniform(np.log(0.005), np.log(0.15)))) * grain
+    return image + np.float32(contrast * np.exp(rng.uniform(np.log(0.01), np.log(0.25)))) * grain
 
 
 def choose(rng: Rng, objects: np.ndarray, wanted: Sequence[int]) -> np.ndarray:

@@ -131,7 +131,7 @@ def region(segment: np.ndarray, spacing_kji_mm: Sequence[float]) -> Box | None:
 def prior_logit(prior: Prior, box: Box, value: int) -> Tensor:
     """The prior's logit of a segment in a box, (k, j, i) float32: positive exactly where the label is the segment's."""
     certain = torch.from_numpy(np.asarray(prior.confidence[box], np.float32)) / 255
-    return (0.2 + 3 * certain) * (2.0 * torch.from_numpy(prior.label[box] == value) - 1)
+    return (0.2 + 1.3 * certain) * (2.0 * torch.from_numpy(prior.label[box] == value) - 1)
 
 
 def look(
@@ -152,7 +152,7 @@ def look(
     against_ = ((against_ > 0) & (against_ > mine_)).float()
     mine_ = ((mine_ > 0) & (against_ == 0)).float()
     value_, speaks = _gray_features(gray_, mine_ > 0, against_ > 0, logit)
-    channels = [value_, *speaks, logit / 2, other, mine_, against_, *_places(mine_, against_, spacing)]
+    channels = [value_, *speaks, logit, other, mine_, against_, *_places(mine_, against_, spacing)]
     channels += [torch.full_like(logit, math.log2(s / min(spacing)) / 2) for s in spacing]
     return View(box, factors, torch.stack(channels), logit, plan_pools(spacing, logit.shape))
 

@@ -22,6 +22,7 @@ LAYERS = [
     ["patches", "intensity", "loss", "device"],
     ["augment", "predict", "trainer", "checkpoint"],
     ["estimate", "suggest"],
+    ["refine"],
     ["report"],
     ["session"],
     ["worker", "doctor"],
@@ -32,8 +33,8 @@ RANK = {name: (layer, place) for layer, names in enumerate(LAYERS) for place, na
 TOP = (len(LAYERS), 0)
 PLAIN = ["errors", "geometry", "classes", "settings", "job", "protocol", "client", "annotation", "segnrrd", "files"]
 HEAVY = ["torch", "slicer", "vtk", "qt", "ctk"]
-THIRD_PARTY = {"numpy": set(RANK), "SimpleITK": {"files", "dicomseg", "prior", "cli"}}
-WITH_TORCH = {"unet", "device", "intensity", "patches", "loss", "augment", "predict", "trainer", "checkpoint", "session", "doctor"}
+THIRD_PARTY = {"numpy": set(RANK), "SimpleITK": {"files", "dicomseg", "prior", "refine", "cli"}}
+WITH_TORCH = {"unet", "device", "intensity", "patches", "loss", "augment", "predict", "trainer", "checkpoint", "refine", "session", "doctor"}
 WITH_TORCH_IN_A_FUNCTION = {"worker", "cli"}  # they talk before the seconds that loading takes
 OPTIONAL_IN_A_FUNCTION = {"dicomseg": {"highdicom", "pydicom"}}
 
