@@ -166,10 +166,11 @@ def scene(rng: Rng, shape: Sequence[int], spacing: Sequence[float]) -> tuple[np.
         objects[~body] = count
         count += 1
     wanted: list[int] = []
+    blobs = 0.25 if max(extent) > 1.8 * min(extent) and rng.random() < 0.6 else 0.6  # long narrow volumes are mostly about vessels
     if rng.random() < 0.35:
         count = _add_parcels(rng, objects, where, shape, spacing, count, wanted)
     for _ in range(int(rng.integers(1, 9))):
-        mask = _shape(rng, where, extent, shape, spacing)
+        mask = _shape(rng, where, extent, shape, spacing, blobs)
         objects[mask] = count
         wanted.append(count)
         count += 1
@@ -193,11 +194,10 @@ def _add_parcels(rng: Rng, objects: np.ndarray, where: np.ndarray, shape, spacin
     return count + number
 
 
-def _shape(rng: Rng, where: np.ndarray, extent: np.ndarray, shape: Sequence[int], spacing: Sequence[float]) -> np.ndarray:
-    kind = rng.random()
-    if kind < 0.6:
+def _shape(rng: Rng, where: np.ndarray, extent: np.ndarray, shape: Sequence[int], spacing: Sequence[float], blobs: float) -> np.ndarray:
+    if rng.random() < blobs:
         return ellipsoid(rng, where, extent, float(np.exp(rng.uniform(np.log(4), np.log(0.45 * max(extent.min(), 20))))))
-    if kind < 0.85:
+    if rng.random() < 0.63:
         return tube(rng, where, extent, float(np.exp(rng.uniform(np.log(2), np.log(11)))))
     return winding(rng, shape, spacing, extent, rng.uniform(2.5, 8))
 
@@ -210,8 +210,12 @@ def mixed(rng: Rng, objects: np.ndarray, spacing: Sequence[float]) -> np.ndarray
         if rng.random() > 0.35 or count > 200:
             continue
         inside = objects == value
-        if rng.random() < 0.3:
+        kind = rng.random()
+        if kind < 0.25:
             part = distance(~inside, spacing) > rng.uniform(1, 5)
+        elif kind < 0.6:  # side by side along one axis, like the two lumina of a dissected vessel
+            along = np.where(np.arange(3) == np.argmax(np.multiply(objects.shape, spacing)), 0.1, 1.0)
+            part = inside & (noise(rng, objects.shape, along * spacing, rng.uniform(6, 25)) > rng.uniform(-0.5, 0.5))
         else:
             part = inside & (noise(rng, objects.shape, spacing, rng.uniform(10, 120)) > rng.uniform(-0.8, 0.8))
         materials[part] = count

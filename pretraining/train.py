@@ -34,12 +34,13 @@ from synthesize import Rng, Sample, synthesize  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from sparseseg.prior import Prior  # noqa: E402
-from sparseseg.refine import Refiner, View, look, plan_pools  # noqa: E402
+from sparseseg.refine import BELIEF, Refiner, View, look, plan_pools  # noqa: E402
 
-USES = 3  # of each volume, at least
-KEPT = 1200  # volumes in memory
+USES = 4  # of each volume, at least
+KEPT = 700  # volumes in memory
 FIRST = 24  # volumes, before the first step
 SAMPLES_PER_STEP = 2
+SECOND_LOOKS = 0.25  # share of views where the network gets its own result instead of the prior
 _EMA = 0.998
 _MOST = 450_000  # voxels of a training view
 
@@ -96,6 +97,16 @@ def trimmed(rng: Rng, view: View, spacing: Sequence[float], truth: Tensor, count
     logit = view.logit[part]
     view = replace(view, features=view.features[(slice(None), *part)], logit=logit, pools=plan_pools(spacing, logit.shape))
     return view, truth[part], counts[part]
+
+
+@torch.no_grad()
+def second_look(network: Refiner, view: View, x: Tensor) -> tuple[View, Tensor]:
+    """The view as if the network's result were the prior, and its input (1, CHANNELS, k, j, i)."""
+    logit = view.logit + network(x, view.pools)[0].float()
+    belief = torch.where(logit > 0, 1.0, -1.0) * (0.2 + 1.3 * torch.sigmoid(logit.abs()))
+    x = x.clone()
+    x[0, BELIEF] = belief
+    return replace(view, logit=belief), x
 
 
 def loss_of(logit: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
@@ -172,6 +183,8 @@ def train(options: argparse.Namespace) -> None:
                 continue
             x = view.features[None].contiguous(memory_format=torch.channels_last_3d)
             with torch.autocast("cpu", torch.bfloat16, enabled=options.half):
+                if rng.random() < SECOND_LOOKS:
+                    view, x = second_look(network, view, x)
                 added = network(x, view.pools)
             logit = view.logit + added[0].float()
             loss = loss_of(logit, truth, counts)

@@ -31,14 +31,16 @@ Triple = tuple[int, int, int]
 WEIGHTS = Path(__file__).with_name("refiner.pt")
 WIDTHS = (16, 32, 48, 64, 96)
 CHANNELS = 13
+BELIEF = 3  # the channel that holds the prior's logit
+PASSES = 2  # the second starts from the first's result
 WORKING_VOXELS = 1_500_000  # the network works on a coarser grid where a segment's region has more
 _MARGIN = 0.25  # of the region beyond the prior's segment and its labels, in parts of their extent on each side
 _LEAST_MARGIN = 16  # voxels, of the shortest edge
 _BINS, _REACH = 128, 8.0  # of the histograms, and how many spreads they reach on either side of the segment's median
 _FAR = 128.0  # voxels (of the shortest edge) after which all distances are alike
 _POOLABLE = 8  # voxels that an axis must have to be halved
-_SHARES = (1.0, 0.5, 0.0)  # of the correction, tried on held-out annotation
 _DOUBT = 0.01  # Dice that the prior alone must be better by on held-out annotation, for a segment to do without its correction
+_CALIBRATION = 1.0  # of the logits, for the confidence
 _LEAST_HELD = 50  # voxels of a segment that must be held out to judge it
 
 
@@ -273,17 +275,41 @@ def refine(
     device: torch.device | None = None,
     dtype: torch.dtype = torch.float32,
     tick: Tick = lambda: None,
-    share: Sequence[float] | None = None,
+    use: Sequence[bool] | None = None,
     network: nn.Module | None = None,
+    passes: int = PASSES,
 ) -> Prior:
-    """The prior, corrected.
+    """The prior, corrected; more than once, each time from the last result.
 
-    image (K, J, I), any real type; labels (K, J, I) uint8, 0 background, c segment c, used where labelled, (K, J, I) bool. share: how much of
-    the correction each segment takes, 0..1, segment 1 first (all of it if None). The confidence is 255 times about the chance that the label
-    is right. tick is called between segments; what it raises ends the work.
+    image (K, J, I), any real type; labels (K, J, I) uint8, 0 background, c segment c, used where labelled, (K, J, I) bool. use: for each
+    segment, segment 1 first, whether it is corrected (all are if None). The confidence is 255 times about the chance that the label is right.
+    tick is called between segments; what it raises ends the work.
     """
     device = device or torch.device("cpu")
     network = network or load_refiner(device)
+    result, best = prior, np.full(image.shape, -np.inf, np.float32)
+    for _ in range(passes):
+        result, best = _once(result, image, labels, labelled, spacing_kji_mm, device, dtype, tick, use, network)
+    seen = np.isfinite(best)
+    chance = _chance(_CALIBRATION * np.where(seen, best, 0))
+    confidence = np.where(seen & ~labelled, np.minimum(255 * chance, 254).astype(np.uint8), result.confidence)
+    return Prior(result.label, confidence)
+
+
+def _once(
+    prior: Prior,
+    image: np.ndarray,
+    labels: np.ndarray,
+    labelled: np.ndarray,
+    spacing_kji_mm: Sequence[float],
+    device: torch.device,
+    dtype: torch.dtype,
+    tick: Tick,
+    use: Sequence[bool] | None,
+    network: nn.Module,
+) -> tuple[Prior, np.ndarray]:
+    """One correction of all segments: the result as a prior for the next, and the highest logit of any segment, (K, J, I) float32, -inf where
+    none was looked at."""
     best, label = np.full(image.shape, -np.inf, np.float32), np.zeros(image.shape, np.uint8)
     for value in range(1, int(max(prior.label.max(), labels.max())) + 1):
         view = look(prior, image, labels, labelled, spacing_kji_mm, value)
@@ -291,22 +317,25 @@ def refine(
         if view is None:
             continue
         logit = prior_logit(prior, view.box, value)
-        part = 1.0 if share is None else share[value - 1]
-        if part:
-            logit += part * correction(network, view, device, dtype)
+        if use is None or use[value - 1]:
+            logit += correction(network, view, device, dtype)
         ours = logit.numpy()
         label[view.box][ours > np.maximum(best[view.box], 0)] = value
         np.maximum(best[view.box], ours, out=best[view.box])
         tick()
     seen = np.isfinite(best)
-    chance = 1 / (1 + np.exp(-np.abs(best, where=seen, out=np.zeros_like(best))))
-    confidence = np.where(seen, np.minimum(255 * chance, 254).astype(np.uint8), prior.confidence)
+    confidence = np.where(seen, np.minimum(255 * _chance(np.where(seen, best, 0)), 254).astype(np.uint8), prior.confidence)
     np.copyto(label, labels, where=labelled)
     np.copyto(confidence, np.uint8(255), where=labelled)
-    return Prior(label, confidence)
+    return Prior(label, confidence), best
 
 
-def choose_share(
+def _chance(logit: np.ndarray) -> np.ndarray:
+    """That the decision at this logit is right."""
+    return 1 / (1 + np.exp(-np.abs(logit)))
+
+
+def choose_use(
     image: np.ndarray,
     labels: np.ndarray,
     labelled: np.ndarray,
@@ -315,26 +344,17 @@ def choose_share(
     dtype: torch.dtype = torch.float32,
     tick: Tick = lambda: None,
     network: nn.Module | None = None,
-) -> list[float]:
-    """How much of the correction each segment should take, segment 1 first, judged without truth: every second annotated slice (or slab of
-    strokes) is held out, and prior and corrected prior of the rest are compared on it. All of it where nothing can be held out."""
+) -> list[bool]:
+    """Which segments should be corrected, segment 1 first, judged without truth: every second annotated slice (or slab of strokes) is held
+    out, and the prior of the rest is compared on it with the same, corrected. All of them where nothing can be held out."""
     segments = int(labels[labelled].max(initial=0))
     held = split(labels, labelled, segments + 1)
     if held is None:
-        return [1.0] * segments
+        return [True] * segments
     rest = labelled & ~held
     prior = compute_prior(image, np.where(rest, labels, 0).astype(np.uint8), rest, spacing_kji_mm, tick)
-    truth = labels[held]
-    quality = np.array(
-        [
-            [dice(label, truth, c) for c in range(1, segments + 1)]
-            for part in _SHARES
-            for label in [refine(prior, image, labels, rest, spacing_kji_mm, device, dtype, tick, [part] * segments, network).label[held]]
-        ]
-    )
-    chosen = []
-    for c in range(segments):
-        judged = (truth == c + 1).sum() >= _LEAST_HELD
-        score = quality[:, c] + _DOUBT * np.array(_SHARES)
-        chosen.append(_SHARES[int(score.argmax())] if judged and np.isfinite(score).all() else 1.0)
-    return chosen
+    refined = refine(prior, image, labels, rest, spacing_kji_mm, device, dtype, tick, network=network)
+    truth, before, after = labels[held], prior.label[held], refined.label[held]
+    judged = [c for c in range(1, segments + 1) if (truth == c).sum() >= _LEAST_HELD]
+    worse = {c for c in judged if dice(after, truth, c) < dice(before, truth, c) - _DOUBT}
+    return [c not in worse for c in range(1, segments + 1)]

@@ -10,7 +10,7 @@ from phantoms import Phantom, two_organs
 from sparseseg import refine as module
 from sparseseg.estimate import dice
 from sparseseg.prior import Prior, compute_prior
-from sparseseg.refine import Refiner, choose_share, load_refiner, look, plan_pools, prior_logit, refine
+from sparseseg.refine import Refiner, choose_use, load_refiner, look, plan_pools, prior_logit, refine
 
 CPU = torch.device("cpu")
 
@@ -62,8 +62,8 @@ def test_labels_stand_and_are_certain(phantom, labels, prior):
     assert (refined.confidence[~labels[1]] < 255).all()
 
 
-def test_no_share_of_the_correction_is_the_prior(phantom, labels, prior):
-    refined = refine(prior, phantom.image, *labels, phantom.geometry.spacing_kji_mm, share=[0.0, 0.0])
+def test_uncorrected_segments_are_the_prior_s(phantom, labels, prior):
+    refined = refine(prior, phantom.image, *labels, phantom.geometry.spacing_kji_mm, use=[False, False])
     np.testing.assert_array_equal(refined.label, prior.label)
 
 
@@ -105,10 +105,10 @@ def test_a_tick_ends_the_work(phantom, labels, prior):
         refine(prior, phantom.image, *labels, phantom.geometry.spacing_kji_mm, tick=stop)
 
 
-def test_all_of_the_correction_where_nothing_can_be_held_out(phantom, labels):
+def test_all_are_corrected_where_nothing_can_be_held_out(phantom, labels):
     one_slice = np.zeros_like(labels[1])
     one_slice[12] = True
-    assert choose_share(phantom.image, np.where(one_slice, phantom.truth, 0).astype(np.uint8), one_slice, (1, 1, 1)) == [1.0, 1.0]
+    assert choose_use(phantom.image, np.where(one_slice, phantom.truth, 0).astype(np.uint8), one_slice, (1, 1, 1)) == [True, True]
 
 
 def test_the_weights_are_small_and_those_of_the_network():
