@@ -31,7 +31,7 @@ Triple = tuple[int, int, int]
 WEIGHTS = Path(__file__).with_name("refiner.pt")
 WIDTHS = (16, 32, 48, 64, 96)
 CHANNELS = 13
-BELIEF = 3  # the channel that holds the prior's logit
+BELIEF, FAR, BETWEEN = 3, 7, 9  # channels: the prior's logit, log distance to the nearest label, what interpolation says
 PASSES = 1  # more start from the last result: better on some cases, much worse on others
 TAKING_AWAY = 0.75  # of a correction that speaks against the segment: far from labels the network gives up too easily
 WORKING_VOXELS = 1_500_000  # the network works on a coarser grid where a segment's region has more
@@ -248,10 +248,16 @@ def correction(network: nn.Module, view: View, device: torch.device, dtype: torc
     x = view.features[None].to(device).contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         added = network(x, view.pools)
-    added = added.float().cpu()
+    added = _cautious(added.float().cpu(), view.features)
     if view.factors == (1, 1, 1):
         return added[0]
     return _enlarge(added[0], view.factors, [s.stop - s.start for s in view.box])
+
+
+def _cautious(added: Tensor, features: Tensor) -> Tensor:
+    """What speaks against the segment counts less, and between complete slices the less the farther they are; added (1, k, j, i)."""
+    near = torch.where(features[BETWEEN] != 0, (1 - features[FAR]) ** 2, 1.0).clamp_(max=TAKING_AWAY)
+    return torch.where(added < 0, near * added, added)
 
 
 def _enlarge(small: Tensor, factors: Triple, shape_kji: Sequence[int]) -> Tensor:
@@ -319,8 +325,7 @@ def _once(
             continue
         logit = prior_logit(prior, view.box, value)
         if use is None or use[value - 1]:
-            added = correction(network, view, device, dtype)
-            logit += torch.where(added < 0, TAKING_AWAY * added, added)
+            logit += correction(network, view, device, dtype)
         ours = logit.numpy()
         label[view.box][ours > np.maximum(best[view.box], 0)] = value
         np.maximum(best[view.box], ours, out=best[view.box])

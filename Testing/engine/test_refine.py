@@ -53,6 +53,15 @@ def test_the_prior_s_logit_is_positive_where_its_label_is():
     np.testing.assert_allclose(prior_logit(prior, (slice(None),) * 3, 1).numpy(), [[[-1.5, 0.2, -0.8525]]], atol=1e-3)
 
 
+def test_what_speaks_against_counts_less_far_between_complete_slices():
+    features = torch.zeros(module.CHANNELS, 1, 1, 3)
+    features[module.FAR, 0, 0] = torch.tensor([0.5, 0.5, 0.1])
+    features[module.BETWEEN, 0, 0] = torch.tensor([0.0, 1.0, -1.0])
+    added = torch.tensor([[[[-4.0, -4.0, -4.0]]]])
+    np.testing.assert_allclose(module._cautious(added, features).flatten().numpy(), [-3, -1, -3], atol=1e-6)
+    np.testing.assert_allclose(module._cautious(-added, features).flatten().numpy(), [4, 4, 4])
+
+
 def test_labels_stand_and_are_certain(phantom, labels, prior):
     lying = labels[0].copy()
     lying[12, 20, 18] = 2 - lying[12, 20, 18]
