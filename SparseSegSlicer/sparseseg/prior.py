@@ -72,8 +72,10 @@ def _vote(gray: np.ndarray, known: np.ndarray, spacing_mm: Sequence[float], tick
     calm = blur(gray, 0.25, spacing_mm, tick)
     across_mm = float(np.prod(np.multiply(gray.shape, spacing_mm))) ** (1 / 3)
     ballots, travelled = [], np.zeros(gray.shape, np.int32)
-    for source, length_cost in zip((calm, gray, calm), LENGTH_COSTS, strict=True):
-        label, distance = grow(by_class(source, known, tick), known, [length_cost * LEVELS / across_mm * s for s in spacing_mm], tick)
+    sharp, smooth = by_class(gray, known, tick), by_class(calm, known, tick)
+    # two of three see thin walls, which a blur opens: with one, a long gap (ct-aorta, slices-3) lost 0.04 Dice, and others won 0.001 on average
+    for levels, length_cost in zip((sharp, smooth, sharp), LENGTH_COSTS, strict=True):
+        label, distance = grow(levels, known, [length_cost * LEVELS / across_mm * s for s in spacing_mm], tick)
         ballots.append(label)
         travelled += distance
     winner, share = _count(ballots, int(known.max()) + 1, spacing_mm, tick)

@@ -109,7 +109,7 @@ def scripts_in_tree():
 
 
 def resources_in_tree():
-    return clean((MODULE / "Resources").rglob("*"))
+    return clean([*(MODULE / "Resources").rglob("*"), *(MODULE / "sparseseg").glob("*.pt")])
 
 
 def png_size(path):

@@ -1,0 +1,81 @@
+"""Dice of the prior and of the refiner on real cases with truth, on the voxels that the annotation leaves unlabelled.
+
+usage: evaluate.py [--data FOLDER] [--weights FILE] [--threads N] [--gated]
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "SparseSegSlicer"), str(ROOT / "Testing")]
+
+from cases import SHARED, load_case, score  # noqa: E402
+from sparseseg import files  # noqa: E402
+from sparseseg.prior import Prior, compute_prior  # noqa: E402
+from sparseseg.refine import PASSES, Refiner, choose_use, refine  # noqa: E402
+
+PRIORS: dict[tuple[str, str], Prior] = {}
+
+
+def half_precision() -> torch.dtype:
+    """bf16 where the processor has it."""
+    return torch.bfloat16 if torch.cpu._is_amx_tile_supported() else torch.float32
+
+
+def load_network(path: Path) -> Refiner:
+    network = Refiner()
+    network.load_state_dict({name: w.float() for name, w in torch.load(path, map_location="cpu", weights_only=True).items()})
+    return network.to(memory_format=torch.channels_last_3d).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
+
+
+def evaluate(network: torch.nn.Module | None, data: Path, say=print, gated: bool = False, passes: int = PASSES) -> tuple[float, float]:
+    """Says one line for each case and annotation; mean Dice of prior and refiner."""
+    means, gates = [], []
+    for folder in sorted(p for p in data.iterdir() if (p / "case.json").is_file()):
+        case = load_case(folder)
+        spacing = case.geometry.spacing_kji_mm
+        for path in sorted((folder / "annotations").glob("*.nii.gz")):
+            key = (folder.name, path.name.removesuffix(".nii.gz"))
+            annotation = files.read_volume(path).array.astype(np.uint8)
+            labelled = annotation > 0
+            labels = np.where(labelled, annotation - 1, 0).astype(np.uint8)
+            if key not in PRIORS:
+                PRIORS[key] = compute_prior(case.image, labels, labelled, spacing)
+            start = time.perf_counter()
+            refined = refine(PRIORS[key], case.image, labels, labelled, spacing, dtype=half_precision(), network=network, passes=passes)
+            seconds = time.perf_counter() - start
+            if gated:
+                start = time.perf_counter()
+                use = choose_use(case.image, labels, labelled, spacing, dtype=half_precision(), network=network)
+                seconds_more = time.perf_counter() - start
+                safe = refine(PRIORS[key], case.image, labels, labelled, spacing, dtype=half_precision(), use=use, network=network)
+                gate = float(np.mean(score(safe.label, case.truth, annotation)))
+                gates.append(gate)
+            before, after = (score(r.label, case.truth, annotation) for r in (PRIORS[key], refined))
+            means.append((np.mean(before), np.mean(after)))
+            each = " ".join(f"{a:.3f}>{b:.3f}" for a, b in zip(before, after, strict=True))
+            if gated:
+                each += f"; gated {gate:.3f} ({seconds_more:.1f} s, use {use})"
+            say(f"{key[0]:17s} {key[1]:9s} {means[-1][0]:.3f} -> {means[-1][1]:.3f} ({means[-1][1] - means[-1][0]:+.3f}) {seconds:5.1f} s  {each}")
+    before, after = np.mean(means, axis=0)
+    say(f"mean {before:.4f} -> {after:.4f}; worst {min(b - a for a, b in means):+.3f}" + (f"; gated {np.mean(gates):.4f}" if gated else ""))
+    return float(before), float(after)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, default=SHARED)
+    parser.add_argument("--weights", type=Path, default=ROOT / "SparseSegSlicer" / "sparseseg" / "refiner.pt")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--passes", type=int, default=PASSES)
+    parser.add_argument("--gated", action="store_true", help="also with each segment's use of it decided on held-out annotation")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    evaluate(load_network(options.weights), options.data, gated=options.gated, passes=options.passes)

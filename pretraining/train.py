@@ -1,0 +1,231 @@
+"""Train the refiner on synthetic volumes.
+
+usage: train.py --minutes 45 --seed 1 --out refiner.pt [--resume FILE] [--data FOLDER]
+
+One process makes samples, this one learns from them: each volume is used several times, another segment and another view of it each time. The
+log says, now and then, the loss, mean Dice of prior and network on the last synthetic samples, and (with --data) on real cases, which are
+never learned from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import multiprocessing as mp
+import os
+import random
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "60000")  # views have many shapes
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "SparseSegSlicer"), str(ROOT / "pretraining"), str(ROOT / "Testing")]
+
+import numpy as np  # noqa: E402
+import SimpleITK as sitk  # noqa: E402
+import torch  # noqa: E402
+import torch.nn.functional as F  # noqa: E402
+from synthesize import Rng, Sample, synthesize  # noqa: E402
+from torch import Tensor  # noqa: E402
+
+from sparseseg.prior import Prior  # noqa: E402
+from sparseseg.refine import BELIEF, Refiner, View, look, plan_pools  # noqa: E402
+
+USES = 4  # of each volume, at least
+KEPT = 700  # volumes in memory
+FIRST = 24  # volumes, before the first step
+SAMPLES_PER_STEP = 2
+SECOND_LOOKS = 0.25  # share of views where the network gets its own result instead of the prior
+_EMA = 0.998
+_MOST = 450_000  # voxels of a training view
+
+
+def produce(seed: int, queue: mp.Queue) -> None:
+    torch.set_num_threads(1)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    rng = np.random.default_rng(seed)
+    while True:
+        queue.put(synthesize(rng))
+
+
+def turned(rng: Rng, sample: Sample) -> Sample:
+    """Mirrored and its axes exchanged at random; gray values bent or turned into their negative at times."""
+    order, flips = rng.permutation(3), rng.random(3) < 0.5
+
+    def turn(volume: np.ndarray) -> np.ndarray:
+        volume = volume.transpose(order)
+        return np.ascontiguousarray(volume[tuple(slice(None, None, -1 if f else 1) for f in flips)])
+
+    image = turn(sample.image).astype(np.float32)
+    if rng.random() < 0.5:
+        image = -image
+    if rng.random() < 0.3:
+        image = np.arcsinh((image - np.median(image)) / (rng.uniform(0.5, 2) * image.std() + 1e-6))
+    k, j, i = (sample.spacing_kji[a] for a in order)
+    prior = Prior(turn(sample.prior.label), turn(sample.prior.confidence))
+    return replace(
+        sample, image=image, truth=turn(sample.truth), labels=turn(sample.labels), labelled=turn(sample.labelled), prior=prior, spacing_kji=(k, j, i)
+    )
+
+
+def draw(rng: Rng, samples: deque[Sample]) -> tuple[View, Tensor, Tensor]:
+    """A view of one segment, its truth (k, j, i) bool, and where it counts (k, j, i) bool."""
+    while True:
+        sample = turned(rng, samples[int(rng.integers(len(samples)))])
+        value = int(rng.choice(np.unique(sample.truth[sample.truth > 0])))
+        view = look(sample.prior, sample.image, sample.labels, sample.labelled, sample.spacing_kji, value, most=_MOST)
+        if view is None or view.factors != (1, 1, 1):
+            continue
+        counts = torch.from_numpy(~sample.labelled[view.box])
+        if counts.any():
+            return trimmed(rng, view, sample.spacing_kji, torch.from_numpy(sample.truth[view.box] == value), counts)
+
+
+def trimmed(rng: Rng, view: View, spacing: Sequence[float], truth: Tensor, counts: Tensor) -> tuple[View, Tensor, Tensor]:
+    """Cut to multiples of 8 or 16 voxels: convolutions are prepared anew for each new shape, which takes as long as using them."""
+    box = []
+    for n in view.logit.shape:
+        keep = n if n < 16 else n - n % (16 if n >= 64 else 8)
+        first = int(rng.integers(n - keep + 1))
+        box.append(slice(first, first + keep))
+    part = (box[0], box[1], box[2])
+    logit = view.logit[part]
+    view = replace(view, features=view.features[(slice(None), *part)], logit=logit, pools=plan_pools(spacing, logit.shape))
+    return view, truth[part], counts[part]
+
+
+@torch.no_grad()
+def second_look(network: Refiner, view: View, x: Tensor) -> tuple[View, Tensor]:
+    """The view as if the network's result were the prior, and its input (1, CHANNELS, k, j, i)."""
+    logit = view.logit + network(x, view.pools)[0].float()
+    belief = torch.where(logit > 0, 1.0, -1.0) * (0.2 + 1.3 * torch.sigmoid(logit.abs()))
+    x = x.clone()
+    x[0, BELIEF] = belief
+    return replace(view, logit=belief), x
+
+
+def loss_of(logit: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
+    """Cross-entropy and soft Dice of one view, all (k, j, i), on the voxels that count."""
+    z, y = logit[counts], truth[counts].float()
+    p = torch.sigmoid(z)
+    overlap = (2 * (p * y).sum() + 20) / (p.sum() + y.sum() + 20)
+    entropy = F.binary_cross_entropy_with_logits(z, y)
+    return 1 - overlap + 0.3 * entropy  # mostly Dice: cross-entropy gives up what is uncertain, and far from labels most is
+
+
+def dice(logit: Tensor, truth: Tensor, counts: Tensor) -> float:
+    ours, theirs = (logit > 0) & counts, truth & counts
+    return float(2 * (ours & theirs).sum() / (ours.sum() + theirs.sum()).clamp(min=1))
+
+
+class Average:
+    """A moving average of the weights."""
+
+    def __init__(self, network: Refiner) -> None:
+        self.weights = {name: w.detach().clone() for name, w in network.state_dict().items()}
+        self._steps = 0
+
+    def update(self, network: Refiner) -> None:
+        self._steps += 1
+        keep = min(_EMA, self._steps / (self._steps + 20))
+        for name, w in network.state_dict().items():
+            self.weights[name].lerp_(w, 1 - keep)
+
+    def network(self) -> Refiner:
+        network = Refiner()
+        network.load_state_dict(self.weights)
+        return network.to(memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload,no-any-return]
+
+    def save(self, path: Path) -> None:
+        torch.save({name: w.half() for name, w in self.weights.items()}, path.with_suffix(".part"))
+        os.replace(path.with_suffix(".part"), path)
+
+
+def fill(samples: deque[Sample], queue: mp.Queue, wanted: int) -> int:
+    """Takes up to `wanted` new volumes as they come (waits for the first few); how many came."""
+    came = 0
+    while len(samples) < FIRST or (came < wanted and not queue.empty()):
+        samples.append(queue.get())
+        came += 1
+    return came
+
+
+def train(options: argparse.Namespace) -> None:
+    torch.set_num_threads(1)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    torch.manual_seed(options.seed)
+    random.seed(options.seed)
+    rng = np.random.default_rng(options.seed)
+    queue: mp.Queue = mp.Queue(8)
+    maker = mp.Process(target=produce, args=(options.seed + 1000, queue), daemon=True)
+    maker.start()
+    network = Refiner().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    if options.resume:
+        network.load_state_dict({name: w.float() for name, w in torch.load(options.resume, weights_only=True).items()})
+    average, optimizer = Average(network), torch.optim.AdamW(network.parameters(), options.rate, weight_decay=0.01)
+    samples: deque[Sample] = deque(maxlen=KEPT)
+    recent: deque[tuple[float, float, float]] = deque(maxlen=600)
+    start, step, told, came = time.monotonic(), 0, 0.0, 0
+    while (elapsed := time.monotonic() - start) < 60 * options.minutes:
+        came += fill(samples, queue, step * SAMPLES_PER_STEP // USES - came)
+        share = elapsed / (60 * options.minutes)
+        for group in optimizer.param_groups:
+            group["lr"] = options.rate * min(1, (step + 1) / 100) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * share))
+        optimizer.zero_grad()
+        for _ in range(SAMPLES_PER_STEP):
+            view, truth, counts = draw(rng, samples)
+            if not counts.any():
+                continue
+            x = view.features[None].contiguous(memory_format=torch.channels_last_3d)
+            with torch.autocast("cpu", torch.bfloat16, enabled=options.half):
+                if rng.random() < SECOND_LOOKS:
+                    view, x = second_look(network, view, x)
+                added = network(x, view.pools)
+            logit = view.logit + added[0].float()
+            loss = loss_of(logit, truth, counts)
+            (loss / SAMPLES_PER_STEP).backward()
+            with torch.no_grad():
+                recent.append((float(loss), dice(view.logit, truth, counts), dice(logit, truth, counts)))
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        average.update(network)
+        step += 1
+        if time.monotonic() - start - told > options.tell:
+            told = time.monotonic() - start
+            tell(options, average, recent, step, told, came)
+            average.save(options.out)
+    tell(options, average, recent, step, time.monotonic() - start, came)
+    average.save(options.out)
+    maker.kill()
+
+
+def tell(options: argparse.Namespace, average: Average, recent: deque, step: int, seconds: float, volumes: int) -> None:
+    loss, before, after = np.mean(recent, axis=0)
+    say(f"{seconds / 60:5.1f} min, step {step}, {volumes} volumes: loss {loss:.4f}, synthetic Dice {before:.4f} -> {after:.4f}")
+    if options.data:
+        from evaluate import evaluate
+
+        evaluate(average.network(), options.data, say)
+
+
+def say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=2e-3)
+    parser.add_argument("--tell", type=float, default=300, help="seconds between lines of the log")
+    parser.add_argument("--out", type=Path, default=Path("refiner.pt"))
+    parser.add_argument("--resume", type=Path)
+    parser.add_argument("--data", type=Path, help="real cases to score on")
+    parser.add_argument("--float32", dest="half", action="store_false")
+    train(parser.parse_args())
