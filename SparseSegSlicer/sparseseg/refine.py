@@ -109,13 +109,15 @@ def plan_pools(spacing_kji_mm: Sequence[float], shape_kji: Sequence[int]) -> lis
 @dataclass(frozen=True)
 class View:
     """What the network is told of one segment: its box in the volume, how many voxels make one (k, j, i), features (CHANNELS, k, j, i) float32
-    and the prior's logit (k, j, i) float32 on the working grid, and the pools."""
+    and the prior's logit (k, j, i) float32 on the working grid, the pools, and how far the
+    prior's labels within each working voxel agree, (k, j, i) float32 in 0..1."""
 
     box: Box
     factors: Triple
     features: Tensor
     logit: Tensor
     pools: list[Triple]
+    agreement: Tensor
 
 
 def region(segment: np.ndarray, spacing_kji_mm: Sequence[float]) -> Box | None:
@@ -152,12 +154,13 @@ def look(
     parts = [gray, mine, known & ~mine, (prior.label[box] != value) & (prior.label[box] > 0)]
     gray_, mine_, against_, other = (_pool(torch.from_numpy(np.asarray(p, np.float32)), factors) for p in parts)
     logit = _pool(prior_logit(prior, box, value), factors)
+    agreement = _pool(torch.sign(prior_logit(prior, box, value)), factors).abs()
     against_ = ((against_ > 0) & (against_ > mine_)).float()
     mine_ = ((mine_ > 0) & (against_ == 0)).float()
     value_, speaks = _gray_features(gray_, mine_ > 0, against_ > 0, logit)
     channels = [value_, *speaks, logit, other, mine_, against_, *_places(mine_, against_, spacing)]
     channels += [torch.full_like(logit, math.log2(s / min(spacing)) / 2) for s in spacing]
-    return View(box, factors, torch.stack(channels), logit, plan_pools(spacing, logit.shape))
+    return View(box, factors, torch.stack(channels), logit, plan_pools(spacing, logit.shape), agreement)
 
 
 def _factors(shape_kji: Sequence[int], spacing_kji_mm: Sequence[float], most: int) -> Triple:
@@ -251,7 +254,8 @@ def correction(network: nn.Module, view: View, device: torch.device, dtype: torc
     added = _cautious(added.float().cpu(), view.features)
     if view.factors == (1, 1, 1):
         return added[0]
-    return _enlarge(added[0], view.factors, [s.stop - s.start for s in view.box])
+    # where the prior's border runs through a working voxel, the network cannot see it as finely as the prior does
+    return _enlarge(added[0] * view.agreement, view.factors, [s.stop - s.start for s in view.box])
 
 
 def _cautious(added: Tensor, features: Tensor) -> Tensor:
