@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint bench bench-engine bench-scene screenshots clean
+.PHONY: demo test lint bench bench-engine bench-scene pretrain screenshots clean
 
 demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case
 	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") --output demo-output
@@ -25,6 +25,9 @@ bench-engine: $(VENV)/bench.stamp $(VENV)/test.stamp  ## training speed against 
 
 bench-scene: $(VENV)/test.stamp  ## what the panel does on Slicer's main thread, on a large volume
 	$(BIN)/python Testing/benchmark/scene.py
+
+pretrain: $(VENV)/test.stamp  ## train the refiner anew on synthetic volumes, into refiner.pt here; see pretraining/README.md
+	$(BIN)/python pretraining/train.py --minutes 60 --seed 1 --out refiner.pt
 
 screenshots: $(VENV)/test.stamp  ## the README's tutorial pictures
 	$(BIN)/python Testing/make_screenshots.py

@@ -1,6 +1,6 @@
 """Dice of the prior and of the refiner on real cases with truth, on the voxels that the annotation leaves unlabelled.
 
-usage: evaluate.py [--data FOLDER] [--weights FILE] [--threads N] [--gated]
+usage: evaluate.py [--data FOLDER] [--weights FILE] [--threads N]
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ sys.path[:0] = [str(ROOT / "SparseSegSlicer"), str(ROOT / "Testing")]
 from cases import SHARED, load_case, score  # noqa: E402
 from sparseseg import files  # noqa: E402
 from sparseseg.prior import Prior, compute_prior  # noqa: E402
-from sparseseg.refine import PASSES, Refiner, choose_use, refine  # noqa: E402
+from sparseseg.refine import Refiner, refine  # noqa: E402
 
 PRIORS: dict[tuple[str, str], Prior] = {}
 
@@ -35,9 +35,9 @@ def load_network(path: Path) -> Refiner:
     return network.to(memory_format=torch.channels_last_3d).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
 
 
-def evaluate(network: torch.nn.Module | None, data: Path, say=print, gated: bool = False, passes: int = PASSES) -> tuple[float, float]:
+def evaluate(network: torch.nn.Module | None, data: Path, say=print) -> tuple[float, float]:
     """Says one line for each case and annotation; mean Dice of prior and refiner."""
-    means, gates = [], []
+    means = []
     for folder in sorted(p for p in data.iterdir() if (p / "case.json").is_file()):
         case = load_case(folder)
         spacing = case.geometry.spacing_kji_mm
@@ -49,23 +49,14 @@ def evaluate(network: torch.nn.Module | None, data: Path, say=print, gated: bool
             if key not in PRIORS:
                 PRIORS[key] = compute_prior(case.image, labels, labelled, spacing)
             start = time.perf_counter()
-            refined = refine(PRIORS[key], case.image, labels, labelled, spacing, dtype=half_precision(), network=network, passes=passes)
+            refined = refine(PRIORS[key], case.image, labels, labelled, spacing, dtype=half_precision(), network=network)
             seconds = time.perf_counter() - start
-            if gated:
-                start = time.perf_counter()
-                use = choose_use(case.image, labels, labelled, spacing, dtype=half_precision(), network=network)
-                seconds_more = time.perf_counter() - start
-                safe = refine(PRIORS[key], case.image, labels, labelled, spacing, dtype=half_precision(), use=use, network=network)
-                gate = float(np.mean(score(safe.label, case.truth, annotation)))
-                gates.append(gate)
             before, after = (score(r.label, case.truth, annotation) for r in (PRIORS[key], refined))
             means.append((np.mean(before), np.mean(after)))
             each = " ".join(f"{a:.3f}>{b:.3f}" for a, b in zip(before, after, strict=True))
-            if gated:
-                each += f"; gated {gate:.3f} ({seconds_more:.1f} s, use {use})"
             say(f"{key[0]:17s} {key[1]:9s} {means[-1][0]:.3f} -> {means[-1][1]:.3f} ({means[-1][1] - means[-1][0]:+.3f}) {seconds:5.1f} s  {each}")
     before, after = np.mean(means, axis=0)
-    say(f"mean {before:.4f} -> {after:.4f}; worst {min(b - a for a, b in means):+.3f}" + (f"; gated {np.mean(gates):.4f}" if gated else ""))
+    say(f"mean {before:.4f} -> {after:.4f}; worst {min(b - a for a, b in means):+.3f}")
     return float(before), float(after)
 
 
@@ -74,8 +65,6 @@ if __name__ == "__main__":
     parser.add_argument("--data", type=Path, default=SHARED)
     parser.add_argument("--weights", type=Path, default=ROOT / "SparseSegSlicer" / "sparseseg" / "refiner.pt")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--passes", type=int, default=PASSES)
-    parser.add_argument("--gated", action="store_true", help="also with each segment's use of it decided on held-out annotation")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    evaluate(load_network(options.weights), options.data, gated=options.gated, passes=options.passes)
+    evaluate(load_network(options.weights), options.data)

@@ -13,11 +13,9 @@ import numpy as np
 
 from .annotation import annotated_planes
 
-TRUST_GRID = (0.0, 0.3, 0.4, 0.5, 0.6)  # above 0.5 a certain network overrules a certain prior
-DEFAULT_TRUST = 0.5  # up to here the network overrules the prior only where that is unsure; also where nothing can be held out
-_DOUBT = 0.02  # Dice that a trust far from the default must gain, per unit of distance
-_OWN_GAIN = 0.03  # Dice that a segment's own trust must gain for it over the common one
-_MIN_VOXELS = 20  # of a segment among the held-out ones, for its own estimate
+TRUSTED = 0.5  # with which a certain network overrules the prior, and a certain prior an unsure network
+MOST_DOUBT = 3.0
+MIN_VOXELS = 20  # of a segment among the held-out ones, for its own estimate
 
 
 def split(labels: np.ndarray, labelled: np.ndarray, classes: int) -> np.ndarray | None:
@@ -72,30 +70,35 @@ def dice(result: np.ndarray, truth: np.ndarray, value: int) -> float:
     return 2 * int((a & b).sum()) / total if total else float("nan")
 
 
-def choose_trust(probabilities: np.ndarray, belief: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, dict[int, float]]:
-    """The trust for each class, (C,) in 0..1, and the Dice of each segment with it, from n held-out voxels.
-
-    probabilities (C, n) float, the network's; belief (C, n) float, the prior's; truth (n,) uint8. First one trust for all, then each segment
-    its own where that gains more than _OWN_GAIN. Few held-out voxels say little, so DEFAULT_TRUST stands unless another is clearly better.
+def expected_dice(result: np.ndarray, uncertainty: np.ndarray, value: int) -> float:
+    """The Dice of one label value that the result itself expects: 2 E / (n + E), n its voxels and E how many of them are right by their own
+    uncertainty (uint8, 0 sure .. 255 two labels alike: with two candidates a label is right with a chance of 1 - u / 510). nan without voxels.
     """
-    classes = len(probabilities)
-    counted = [c for c in range(1, classes) if (truth == c).sum() >= _MIN_VOXELS]
-    if not counted:
-        return np.full(classes, DEFAULT_TRUST, np.float32), {}
+    mine = result == value
+    voxels = int(np.count_nonzero(mine))
+    right = voxels - float(uncertainty[mine].sum(dtype=np.float64)) / 510
+    return 2 * right / (voxels + right) if voxels else float("nan")
 
-    def quality(trust: np.ndarray) -> np.ndarray:
-        label = (belief + trust[:, None] * (probabilities - belief)).argmax(0)
-        return np.array([dice(label, truth, c) for c in counted])
 
-    by_trust = {t: quality(np.full(classes, t, np.float32)) for t in TRUST_GRID}
-    network_wins = quality(np.ones(classes, np.float32)) >= by_trust[0.0]
-    allowed = [t for t in TRUST_GRID if t <= DEFAULT_TRUST or network_wins.mean() >= 0.5]
-    trust = np.full(classes, max(allowed, key=lambda t: by_trust[t].mean() - _DOUBT * abs(t - DEFAULT_TRUST)), np.float32)
-    for c, wins in zip(counted, network_wins, strict=True):
-        options = [np.where(np.arange(classes) == c, t, trust).astype(np.float32) for t in TRUST_GRID if t <= DEFAULT_TRUST or wins]
-        best = max(options, key=lambda option: quality(option).mean())
-        if quality(best).mean() > quality(trust).mean() + _OWN_GAIN / len(counted):
-            trust = best
-    if quality(trust).mean() < by_trust[0.0].mean() - _DOUBT * DEFAULT_TRUST:
-        trust = np.zeros(classes, np.float32)
-    return trust, dict(zip(counted, (float(v) for v in quality(trust)), strict=True))
+def overconfidence(found: float, expected: float) -> float:
+    """How many times as wrong as it expected to be a result was on held-out annotation, 1 / MOST_DOUBT .. MOST_DOUBT.
+
+    Held-out Dice itself says too little: it is that of a result made from fewer slices, often half of them, on few voxels. What carries over to
+    the final result is how far its own confidence can be believed.
+    """
+    return float(np.clip((1 - found) / (1 - expected + 1e-3), 1 / MOST_DOUBT, MOST_DOUBT))
+
+
+def choose_trust(network: dict[int, float], prior: dict[int, float], classes: int) -> np.ndarray:
+    """The trust in the network for each class, (classes,) float32: TRUSTED where its held-out Dice is above what the prior is estimated to reach
+    with all annotation, else none. network, prior: Dice by segment value, of those segments that held-out annotation says enough about.
+
+    Held-out Dice of both are no fair match: without the held-out slices the prior has gaps twice as wide to bridge, and loses more by it.
+    Background goes with the segments' mean.
+    """
+    trust = np.zeros(classes, np.float32)
+    for c in network:
+        trust[c] = TRUSTED if network[c] > prior[c] else 0
+    if network:
+        trust[0] = trust[list(network)].mean()
+    return trust

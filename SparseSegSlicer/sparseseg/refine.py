@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .estimate import dice, split
-from .prior import Prior, compute_prior, interpolate
+from .estimate import dice
+from .prior import Prior, interpolate
 
 Tick = Callable[[], None]
 Box = tuple[slice, slice, slice]
@@ -32,7 +32,6 @@ WEIGHTS = Path(__file__).with_name("refiner.pt")
 WIDTHS = (16, 32, 48, 64, 96)
 CHANNELS = 13
 BELIEF, FAR, BETWEEN = 3, 7, 9  # channels: the prior's logit, log distance to the nearest label, what interpolation says
-PASSES = 1  # more start from the last result: better on some cases, much worse on others
 TAKING_AWAY = 0.75  # of a correction that speaks against the segment: far from labels the network gives up too easily
 WORKING_VOXELS = 1_500_000  # the network works on a coarser grid where a segment's region has more
 _MARGIN = 0.25  # of the region beyond the prior's segment and its labels, in parts of their extent on each side
@@ -40,7 +39,6 @@ _LEAST_MARGIN = 16  # voxels, of the shortest edge
 _BINS, _REACH = 128, 8.0  # of the histograms, and how many spreads they reach on either side of the segment's median
 _FAR = 128.0  # voxels (of the shortest edge) after which all distances are alike
 _POOLABLE = 8  # voxels that an axis must have to be halved
-_DOUBT = 0.01  # Dice that the prior alone must be better by on held-out annotation, for a segment to do without its correction
 _CALIBRATION = 0.5  # of the logits, for the confidence: fitted once on synthetic volumes, where the network is too sure of itself
 _LEAST_HELD = 50  # voxels of a segment that must be held out to judge it
 
@@ -288,39 +286,15 @@ def refine(
     tick: Tick = lambda: None,
     use: Sequence[bool] | None = None,
     network: nn.Module | None = None,
-    passes: int = PASSES,
 ) -> Prior:
     """The prior, corrected.
 
     image (K, J, I), any real type; labels (K, J, I) uint8, 0 background, c segment c, used where labelled, (K, J, I) bool. use: for each
-    segment, segment 1 first, whether it is corrected (all are if None). passes: how often, each time from the last result. The confidence is
-    255 times about the chance that the label is right. tick is called between segments; what it raises ends the work.
+    segment, segment 1 first, whether it is corrected (all are if None). The confidence is 255 times about the chance that the label is right.
+    tick is called between segments; what it raises ends the work.
     """
     device = device or torch.device("cpu")
     network = network or load_refiner(device)
-    result, best = prior, np.full(image.shape, -np.inf, np.float32)
-    for _ in range(passes):
-        result, best = _once(result, image, labels, labelled, spacing_kji_mm, device, dtype, tick, use, network)
-    seen = np.isfinite(best)
-    chance = _chance(_CALIBRATION * np.where(seen, best, 0))
-    confidence = np.where(seen & ~labelled, np.minimum(255 * chance, 254).astype(np.uint8), result.confidence)
-    return Prior(result.label, confidence)
-
-
-def _once(
-    prior: Prior,
-    image: np.ndarray,
-    labels: np.ndarray,
-    labelled: np.ndarray,
-    spacing_kji_mm: Sequence[float],
-    device: torch.device,
-    dtype: torch.dtype,
-    tick: Tick,
-    use: Sequence[bool] | None,
-    network: nn.Module,
-) -> tuple[Prior, np.ndarray]:
-    """One correction of all segments: the result as a prior for the next, and the highest logit of any segment, (K, J, I) float32, -inf where
-    none was looked at."""
     best, label = np.full(image.shape, -np.inf, np.float32), np.zeros(image.shape, np.uint8)
     for value in range(1, int(max(prior.label.max(), labels.max())) + 1):
         view = look(prior, image, labels, labelled, spacing_kji_mm, value)
@@ -335,10 +309,11 @@ def _once(
         np.maximum(best[view.box], ours, out=best[view.box])
         tick()
     seen = np.isfinite(best)
-    confidence = np.where(seen, np.minimum(255 * _chance(np.where(seen, best, 0)), 254).astype(np.uint8), prior.confidence)
+    chance = _chance(_CALIBRATION * np.where(seen, best, 0))
+    confidence = np.where(seen, np.minimum(255 * chance, 254).astype(np.uint8), prior.confidence)
     np.copyto(label, labels, where=labelled)
     np.copyto(confidence, np.uint8(255), where=labelled)
-    return Prior(label, confidence), best
+    return Prior(label, confidence)
 
 
 def _chance(logit: np.ndarray) -> np.ndarray:
@@ -347,25 +322,19 @@ def _chance(logit: np.ndarray) -> np.ndarray:
 
 
 def choose_use(
-    image: np.ndarray,
-    labels: np.ndarray,
-    labelled: np.ndarray,
-    spacing_kji_mm: Sequence[float],
-    device: torch.device | None = None,
-    dtype: torch.dtype = torch.float32,
-    tick: Tick = lambda: None,
-    network: nn.Module | None = None,
+    before: Prior, after: Prior, labels: np.ndarray, labelled: np.ndarray, held: np.ndarray, spacing_kji_mm: Sequence[float]
 ) -> list[bool]:
-    """Which segments should be corrected, segment 1 first, judged without truth: every second annotated slice (or slab of strokes) is held
-    out, and the prior of the rest is compared on it with the same, corrected. All of them where nothing can be held out."""
-    segments = int(labels[labelled].max(initial=0))
-    held = split(labels, labelled, segments + 1)
-    if held is None:
-        return [True] * segments
-    rest = labelled & ~held
-    prior = compute_prior(image, np.where(rest, labels, 0).astype(np.uint8), rest, spacing_kji_mm, tick)
-    refined = refine(prior, image, labels, rest, spacing_kji_mm, device, dtype, tick, network=network)
-    truth, before, after = labels[held], prior.label[held], refined.label[held]
-    judged = [c for c in range(1, segments + 1) if (truth == c).sum() >= _LEAST_HELD]
-    worse = {c for c in judged if dice(after, truth, c) < dice(before, truth, c) - _DOUBT}
-    return [c not in worse for c in range(1, segments + 1)]
+    """Which segments to correct, segment 1 first: all, but those that the network sees on a coarser grid only, and that came out worse on
+    held-out annotation.
+
+    before and after: the prior without and with correction, both from the labels (K, J, I) uint8 in `labelled`, without those in `held`, bool.
+    On the volume's own grid the network needs no such proof: holding slices out doubles gaps that are long already, which says little.
+    """
+    use = []
+    for value in range(1, int(labels[labelled | held].max(initial=0)) + 1):
+        box = region((before.label == value) | (labelled & (labels == value)), spacing_kji_mm)
+        coarse = box is not None and _factors([s.stop - s.start for s in box], spacing_kji_mm, WORKING_VOXELS) != (1, 1, 1)
+        truth, judged = labels[held], (labels[held] == value).sum() >= _LEAST_HELD
+        worse = judged and dice(after.label[held], truth, value) < dice(before.label[held], truth, value)
+        use.append(not (coarse and worse))
+    return use

@@ -22,6 +22,7 @@ from .job import DENSE, MODEL, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, checked
 from .patches import PatchSampler, TrainingVolume, WorkingGrid, to_device
 from .predict import Box, Fusion, Input, predict, prior_belief, tile_probabilities
 from .prior import Prior, compute_prior
+from .refine import choose_use, refine
 from .settings import Settings
 from .trainer import Trainer
 from .unet import Triple, UNet3d
@@ -120,16 +121,19 @@ class Session:
         self.spacing = job.record.geometry.spacing_kji_mm
         self.settings = job.record.settings
         self.estimate: dict[str, float] = {}
-        self.trust = np.full(self.classes, estimate.DEFAULT_TRUST, np.float32)
+        self.trust = np.zeros(self.classes, np.float32)
         self.annotation: Annotation | None = None
         self.history: list[dict[str, Any]] = []
         self.timings: dict[str, float] = {}
         self._prior: Prior | None = None
+        self._corrected = False  # whether the refiner has seen it
+        self._use: list[bool] | None = None  # which segments' prior it corrects
         self._trainer: Trainer | None = None
         self._input: Input | None = None
         self._intensity: Intensity | None = None
         self._held_out: np.ndarray | None = None
         self._training_prior: Prior | None = None  # from the annotation without the held-out part
+        self._doubt: dict[int, float] = {}  # by segment value: how many times as wrong as it expects to be a result is
         self._estimated = False
         self._estimates_made = 0
         self._clock = Clock(self.settings)
@@ -172,6 +176,7 @@ class Session:
             self._set_labels()
             self._show_network()
         else:
+            self._correct_prior()
             self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
 
     def _build(self, annotation: np.ndarray | None, complete_slices: tuple[tuple[int, int], ...], earlier: Annotation | None = None) -> Annotation:
@@ -196,13 +201,34 @@ class Session:
         return self._prior
 
     def _make_prior(self) -> None:
-        self._prior = self._prior_from(self.labels.labelled)
+        self._prior, self._corrected = self._grown(self.labels.labelled), False
 
-    def _prior_from(self, labelled: np.ndarray) -> Prior:
+    def _grown(self, labelled: np.ndarray) -> Prior:
         start = time.monotonic()
         prior = compute_prior(self.job.image(), self.labels.labels, labelled, self.spacing, tick=lambda: self._tick("prior"))
         self.timings["prior"] = time.monotonic() - start
         return prior
+
+    def _correct_prior(self) -> None:
+        if not self._corrected:
+            self._prior, self._corrected = self._refined(self.prior, self.labels.labelled, self._use), True
+
+    def _refined(self, prior: Prior, labelled: np.ndarray, use: list[bool] | None = None) -> Prior:
+        if not self.settings.refine:
+            return prior
+        start = time.monotonic()
+        on, dtype = self.compute.device, self.compute.dtype
+        refined = refine(prior, self.job.image(), self.labels.labels, labelled, self.spacing, on, dtype, lambda: self._tick("prior"), use)
+        self.timings["refiner"] = time.monotonic() - start
+        return refined
+
+    def _prior_without(self, held: np.ndarray) -> Prior:
+        """What the prior is without the held-out annotation; which segments the refiner corrects is decided there."""
+        rest = self.labels.labelled & ~held
+        grown = self._grown(rest)
+        refined = self._refined(grown, rest)
+        self._use = choose_use(grown, refined, self.labels.labels, rest, held, self.spacing)
+        return refined if all(self._use) else self._refined(grown, rest, self._use)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -213,6 +239,7 @@ class Session:
         self._clock = Clock(self.settings)
         self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
         trainer = self._prepare(start, resume)
+        self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)  # corrected by now
         last_preview = last_saved = time.monotonic()
         self._tick("training")
         while self._clock.fraction(trainer.steps) < 1 and not self.host.finishing:
@@ -243,6 +270,7 @@ class Session:
             self._load_image(plan, start or saved)
             self._trainer = self._new_trainer(plan)
             self._estimated, self._estimates_made = False, 0
+            self._doubt, self.estimate = {}, {}
             if start is not None:
                 self._trainer.start_from(start.weights)
         else:
@@ -267,6 +295,7 @@ class Session:
         self._trainer.load_state(training["trainer"], saved.weights)
         self.trust = np.array(training["trust"], np.float32)
         self.estimate, self._estimated = dict(training["estimate"]), bool(training["estimated"])
+        self._doubt = dict(training["doubt"])
         if training["finished"]:
             self._clock.spent_steps, self._clock.begin = self._trainer.steps, _AFTER_UPDATE
         else:
@@ -305,10 +334,12 @@ class Session:
         if self.settings.estimate and not self._estimated and not self.settings.ignore_weights:
             self._held_out = estimate.split(annotation.labels, annotation.labelled, self.classes)
         labelled = annotation.labelled
-        prior = self.prior
         if self._held_out is not None:
             labelled = labelled & ~self._held_out
-            prior = self._training_prior = self._prior_from(labelled)
+            self._training_prior = self._prior_without(self._held_out)
+        self._correct_prior()
+        prior = self._training_prior if self._holding else self.prior
+        assert prior is not None
         labels, weights = training_labels(annotation, labelled, prior, self.settings)
         on = self.compute.device
         sampler = PatchSampler(labels, weights, self.classes, labelled)
@@ -378,17 +409,38 @@ class Session:
         prior, truth = self._training_prior, self.labels.labels[held]
         assert prior is not None
         belief = prior_belief(torch.from_numpy(prior.label[held]), torch.from_numpy(prior.confidence[held]), self.classes).numpy()
-        self.trust, by_class = estimate.choose_trust(probabilities, belief, truth)
-        self.estimate = {self.job.record.classes.segments[c - 1].id: round(v, 4) for c, v in by_class.items()}
-        network = {c: estimate.dice(probabilities.argmax(0), truth, c) for c in by_class}
-        alone = {c: estimate.dice(prior.label[held], truth, c) for c in by_class}
-        self.history.append(
-            {
-                "seconds": self._clock.seconds,
-                "step": self._trainer.steps,
-                "held_out": {"fused": _mean(by_class), "network": _mean(network), "prior": _mean(alone)},
-            }
-        )
+        counted = [c for c in range(1, self.classes) if (truth == c).sum() >= estimate.MIN_VOXELS]
+        network = {c: estimate.dice(probabilities.argmax(0), truth, c) for c in counted}
+        alone = {c: estimate.dice(prior.label[held], truth, c) for c in counted}
+        self._doubt = {c: self._overconfidence(prior.label[held], 255 - prior.confidence[held], truth, c) for c in counted}
+        self._estimate_from(self.prior.label, 255 - self.prior.confidence)
+        ids = self.job.record.classes.ids
+        self.trust = estimate.choose_trust(network, {c: self.estimate[ids[c - 1]] for c in counted}, self.classes)
+        fused = belief + self.trust[:, None] * (probabilities - belief)
+        worse = [c for c in counted if estimate.dice(fused.argmax(0), truth, c) < alone[c]]
+        if worse:
+            self.trust[worse] = 0
+            fused = belief + self.trust[:, None] * (probabilities - belief)
+        second, first = np.sort(fused, axis=0)[-2:]
+        unsure = (255 * (1 - (first - second))).clip(0, 255).astype(np.uint8)
+        together = {c: estimate.dice(fused.argmax(0), truth, c) for c in counted}
+        self._doubt = {c: self._overconfidence(fused.argmax(0), unsure, truth, c) for c in counted}
+        scores = {"fused": _mean(together), "network": _mean(network), "prior": _mean(alone)}
+        self.history.append({"seconds": self._clock.seconds, "step": self._trainer.steps, "held_out": scores})
+
+    @staticmethod
+    def _overconfidence(result: np.ndarray, uncertainty: np.ndarray, truth: np.ndarray, value: int) -> float:
+        expected = estimate.expected_dice(result, uncertainty, value)
+        return estimate.overconfidence(estimate.dice(result, truth, value), expected if expected == expected else 0.0)
+
+    def _estimate_from(self, dense: np.ndarray, uncertainty: np.ndarray) -> None:
+        """The Dice of a result (K, J, I) where nobody labelled, by its own uncertainty, as far as that was right on held-out annotation."""
+        free = ~self.labels.labelled
+        dense, uncertainty = dense[free], uncertainty[free]
+        for c, doubt in self._doubt.items():
+            expected = estimate.expected_dice(dense, uncertainty, c)
+            wrong = min(1.0, (1 - expected) * doubt) if expected == expected else 1.0
+            self.estimate[self.job.record.classes.segments[c - 1].id] = round(1 - wrong, 4)
 
     def _end_holding(self) -> None:
         if not self._estimates_made:  # the user finished early
@@ -404,6 +456,7 @@ class Session:
         if trainer.steps < _STEPS_TO_TRUST:
             self.trust = np.zeros_like(self.trust)
         dense, uncertainty = self._predict_fused("predicting")
+        self._estimate_from(dense, uncertainty)
         self._tick("saving")
         self.job.save_array(WEIGHTS, self.labels.weights)
         self.job.save_array(PRIOR, self.prior.label)
@@ -498,6 +551,7 @@ class Session:
             "trainer": trainer.state(),
             "trust": [float(t) for t in self.trust],
             "estimate": self.estimate,
+            "doubt": self._doubt,
             "estimated": self._estimated,
             "seconds": self._clock.seconds,
             "spent_steps": self._clock.spent_steps,

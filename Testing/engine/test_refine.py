@@ -114,10 +114,17 @@ def test_a_tick_ends_the_work(phantom, labels, prior):
         refine(prior, phantom.image, *labels, phantom.geometry.spacing_kji_mm, tick=stop)
 
 
-def test_all_are_corrected_where_nothing_can_be_held_out(phantom, labels):
-    one_slice = np.zeros_like(labels[1])
-    one_slice[12] = True
-    assert choose_use(phantom.image, np.where(one_slice, phantom.truth, 0).astype(np.uint8), one_slice, (1, 1, 1)) == [True, True]
+@pytest.mark.parametrize("coarse", [False, True])
+def test_on_a_coarser_grid_a_correction_must_prove_itself(phantom, labels, coarse, monkeypatch):
+    if coarse:
+        monkeypatch.setattr(module, "WORKING_VOXELS", 3000)
+    held = np.zeros_like(labels[1])
+    held[12] = True
+    right = Prior(phantom.truth, np.full(phantom.truth.shape, 200, np.uint8))
+    wrong = Prior(np.where(phantom.truth == 1, 0, phantom.truth).astype(np.uint8), right.confidence)
+    spacing = phantom.geometry.spacing_kji_mm
+    assert choose_use(right, wrong, *labels, held, spacing) == [not coarse, True]
+    assert choose_use(wrong, right, *labels, held, spacing) == [True, True]
 
 
 def test_the_weights_are_small_and_those_of_the_network():

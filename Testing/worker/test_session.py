@@ -169,7 +169,7 @@ def test_finishing_at_once_gives_the_prior(opened, host):
     running = opened()
     outcome = running.train()
     assert (outcome.reason, outcome.step) == ("finish", 0)
-    np.testing.assert_array_equal(np.load(outcome.dense), host.previews[0][2])
+    np.testing.assert_array_equal(np.load(outcome.dense), host.previews[-1][2])
 
 
 def test_a_correction_weighs_more_and_stays_one(opened, host):
