@@ -14,7 +14,7 @@ import numpy as np
 from .annotation import annotated_planes
 
 TRUSTED = 0.5  # with which a certain network overrules the prior, and a certain prior an unsure network
-MOST_DOUBT = 3.0
+LEAST_DOUBT, MOST_DOUBT = 4.0, 6.0  # times as wrong as the refined prior believes to be; few held-out voxels move it no farther
 MIN_VOXELS = 20  # of a segment among the held-out ones, for its own estimate
 
 
@@ -81,12 +81,13 @@ def expected_dice(result: np.ndarray, uncertainty: np.ndarray, value: int) -> fl
 
 
 def overconfidence(found: float, expected: float) -> float:
-    """How many times as wrong as it expected to be a result was on held-out annotation, 1 / MOST_DOUBT .. MOST_DOUBT.
+    """How many times as wrong as it expected to be the prior was on held-out annotation, LEAST_DOUBT..MOST_DOUBT.
 
     Held-out Dice itself says too little: it is that of a result made from fewer slices, often half of them, on few voxels. What carries over to
-    the final result is how far its own confidence can be believed.
+    the result from all annotation is how far its confidence can be believed. Without anything expected (nan) it is not believed at all.
     """
-    return float(np.clip((1 - found) / (1 - expected + 1e-3), 1 / MOST_DOUBT, MOST_DOUBT))
+    ratio = (1 - found) / (1 - expected + 1e-3)
+    return float(np.clip(ratio, LEAST_DOUBT, MOST_DOUBT)) if np.isfinite(ratio) else MOST_DOUBT
 
 
 def choose_trust(network: dict[int, float], prior: dict[int, float], classes: int) -> np.ndarray:

@@ -133,7 +133,8 @@ class Session:
         self._intensity: Intensity | None = None
         self._held_out: np.ndarray | None = None
         self._training_prior: Prior | None = None  # from the annotation without the held-out part
-        self._doubt: dict[int, float] = {}  # by segment value: how many times as wrong as it expects to be a result is
+        self._doubt: dict[int, float] = {}  # by segment value: how many times as wrong as it believes the prior is
+        self._found: dict[int, float] = {}  # by value of the segments for which the network is trusted: its held-out Dice
         self._estimated = False
         self._estimates_made = 0
         self._clock = Clock(self.settings)
@@ -270,7 +271,7 @@ class Session:
             self._load_image(plan, start or saved)
             self._trainer = self._new_trainer(plan)
             self._estimated, self._estimates_made = False, 0
-            self._doubt, self.estimate = {}, {}
+            self._doubt, self._found, self.estimate = {}, {}, {}
             if start is not None:
                 self._trainer.start_from(start.weights)
         else:
@@ -295,7 +296,7 @@ class Session:
         self._trainer.load_state(training["trainer"], saved.weights)
         self.trust = np.array(training["trust"], np.float32)
         self.estimate, self._estimated = dict(training["estimate"]), bool(training["estimated"])
-        self._doubt = dict(training["doubt"])
+        self._doubt, self._found = dict(training["doubt"]), dict(training["found"])
         if training["finished"]:
             self._clock.spent_steps, self._clock.begin = self._trainer.steps, _AFTER_UPDATE
         else:
@@ -412,35 +413,30 @@ class Session:
         counted = [c for c in range(1, self.classes) if (truth == c).sum() >= estimate.MIN_VOXELS]
         network = {c: estimate.dice(probabilities.argmax(0), truth, c) for c in counted}
         alone = {c: estimate.dice(prior.label[held], truth, c) for c in counted}
-        self._doubt = {c: self._overconfidence(prior.label[held], 255 - prior.confidence[held], truth, c) for c in counted}
-        self._estimate_from(self.prior.label, 255 - self.prior.confidence)
+        expected = {c: estimate.expected_dice(prior.label[held], 255 - prior.confidence[held], c) for c in counted}
+        self._doubt = {c: estimate.overconfidence(alone[c], expected[c]) for c in counted}
+        self._found = {}
+        self._update_estimate()
         ids = self.job.record.classes.ids
         self.trust = estimate.choose_trust(network, {c: self.estimate[ids[c - 1]] for c in counted}, self.classes)
-        fused = belief + self.trust[:, None] * (probabilities - belief)
-        worse = [c for c in counted if estimate.dice(fused.argmax(0), truth, c) < alone[c]]
-        if worse:
-            self.trust[worse] = 0
-            fused = belief + self.trust[:, None] * (probabilities - belief)
-        second, first = np.sort(fused, axis=0)[-2:]
-        unsure = (255 * (1 - (first - second))).clip(0, 255).astype(np.uint8)
-        together = {c: estimate.dice(fused.argmax(0), truth, c) for c in counted}
-        self._doubt = {c: self._overconfidence(fused.argmax(0), unsure, truth, c) for c in counted}
+        fused = (belief + self.trust[:, None] * (probabilities - belief)).argmax(0)
+        self.trust[[c for c in counted if estimate.dice(fused, truth, c) < alone[c]]] = 0
+        fused = (belief + self.trust[:, None] * (probabilities - belief)).argmax(0)
+        self._found = {c: network[c] for c in counted if self.trust[c] > 0}
+        self._update_estimate()
+        together = {c: estimate.dice(fused, truth, c) for c in counted}
         scores = {"fused": _mean(together), "network": _mean(network), "prior": _mean(alone)}
         self.history.append({"seconds": self._clock.seconds, "step": self._trainer.steps, "held_out": scores})
 
-    @staticmethod
-    def _overconfidence(result: np.ndarray, uncertainty: np.ndarray, truth: np.ndarray, value: int) -> float:
-        expected = estimate.expected_dice(result, uncertainty, value)
-        return estimate.overconfidence(estimate.dice(result, truth, value), expected if expected == expected else 0.0)
-
-    def _estimate_from(self, dense: np.ndarray, uncertainty: np.ndarray) -> None:
-        """The Dice of a result (K, J, I) where nobody labelled, by its own uncertainty, as far as that was right on held-out annotation."""
+    def _update_estimate(self) -> None:
+        """The Dice expected where nobody labelled: what the prior believes, as far as it was right on held-out annotation; or the network's
+        held-out Dice, where that is trusted because it is higher."""
         free = ~self.labels.labelled
-        dense, uncertainty = dense[free], uncertainty[free]
+        label, unsure = self.prior.label[free], 255 - self.prior.confidence[free]
         for c, doubt in self._doubt.items():
-            expected = estimate.expected_dice(dense, uncertainty, c)
-            wrong = min(1.0, (1 - expected) * doubt) if expected == expected else 1.0
-            self.estimate[self.job.record.classes.segments[c - 1].id] = round(1 - wrong, 4)
+            expected = estimate.expected_dice(label, unsure, c)
+            prior = 1 - min(1.0, (1 - expected) * doubt) if expected == expected else 0.0
+            self.estimate[self.job.record.classes.segments[c - 1].id] = round(max(prior, self._found.get(c, 0.0)), 4)
 
     def _end_holding(self) -> None:
         if not self._estimates_made:  # the user finished early
@@ -456,7 +452,7 @@ class Session:
         if trainer.steps < _STEPS_TO_TRUST:
             self.trust = np.zeros_like(self.trust)
         dense, uncertainty = self._predict_fused("predicting")
-        self._estimate_from(dense, uncertainty)
+        self._update_estimate()
         self._tick("saving")
         self.job.save_array(WEIGHTS, self.labels.weights)
         self.job.save_array(PRIOR, self.prior.label)
@@ -552,6 +548,7 @@ class Session:
             "trust": [float(t) for t in self.trust],
             "estimate": self.estimate,
             "doubt": self._doubt,
+            "found": self._found,
             "estimated": self._estimated,
             "seconds": self._clock.seconds,
             "spent_steps": self._clock.spent_steps,

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sparseseg.estimate import MOST_DOUBT, TRUSTED, choose_trust, dice, expected_dice, overconfidence, split
+from sparseseg.estimate import LEAST_DOUBT, MOST_DOUBT, TRUSTED, choose_trust, dice, expected_dice, overconfidence, split
 from sparseseg.suggest import next_slices
 
 
@@ -137,10 +137,11 @@ def test_a_result_that_is_sure_expects_to_be_right():
     assert math.isnan(expected_dice(result, np.zeros(4, np.uint8), 2))
 
 
-def test_overconfidence_is_how_many_times_as_wrong_a_result_is():
-    assert overconfidence(0.8, 0.9) == pytest.approx(2, rel=0.02)
+def test_overconfidence_is_how_many_times_as_wrong_a_result_is_within_limits():
+    assert overconfidence(0.5, 0.9) == pytest.approx(5, rel=0.02)
     assert overconfidence(0.0, 0.99) == MOST_DOUBT
-    assert overconfidence(1.0, 0.5) == 1 / MOST_DOUBT
+    assert overconfidence(1.0, 0.5) == LEAST_DOUBT
+    assert overconfidence(0.5, float("nan")) == MOST_DOUBT
 
 
 # ---------------------------------------------------------------- next slice
