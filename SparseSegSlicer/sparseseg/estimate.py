@@ -14,7 +14,8 @@ import numpy as np
 from .annotation import annotated_planes
 
 TRUSTED = 0.5  # with which a certain network overrules the prior, and a certain prior an unsure network
-LEAST_DOUBT, MOST_DOUBT = 4.0, 6.0  # times as wrong as the refined prior believes to be; few held-out voxels move it no farther
+REFINED_DOUBT = (4.0, 6.0)  # times as wrong as a refined prior believes to be; few held-out voxels move it no farther
+GROWN_DOUBT = (1 / 3, 3.0)  # the same of a prior that is not refined
 MIN_VOXELS = 20  # of a segment among the held-out ones, for its own estimate
 
 
@@ -80,14 +81,14 @@ def expected_dice(result: np.ndarray, uncertainty: np.ndarray, value: int) -> fl
     return 2 * right / (voxels + right) if voxels else float("nan")
 
 
-def overconfidence(found: float, expected: float) -> float:
-    """How many times as wrong as it expected to be the prior was on held-out annotation, LEAST_DOUBT..MOST_DOUBT.
+def overconfidence(found: float, expected: float, limits: tuple[float, float] = REFINED_DOUBT) -> float:
+    """How many times as wrong as it expected to be the prior was on held-out annotation, within the limits.
 
     Held-out Dice itself says too little: it is that of a result made from fewer slices, often half of them, on few voxels. What carries over to
     the result from all annotation is how far its confidence can be believed. Without anything expected (nan) it is not believed at all.
     """
     ratio = (1 - found) / (1 - expected + 1e-3)
-    return float(np.clip(ratio, LEAST_DOUBT, MOST_DOUBT)) if np.isfinite(ratio) else MOST_DOUBT
+    return float(np.clip(ratio, *limits)) if np.isfinite(ratio) else limits[1]
 
 
 def choose_trust(network: dict[int, float], prior: dict[int, float], classes: int) -> np.ndarray:

@@ -126,6 +126,7 @@ class Session:
         self.history: list[dict[str, Any]] = []
         self.timings: dict[str, float] = {}
         self._prior: Prior | None = None
+        self._plain_prior: Prior | None = None  # as growing left it
         self._corrected = False  # whether the refiner has seen it
         self._use: list[bool] | None = None  # which segments' prior it corrects
         self._trainer: Trainer | None = None
@@ -202,7 +203,8 @@ class Session:
         return self._prior
 
     def _make_prior(self) -> None:
-        self._prior, self._corrected = self._grown(self.labels.labelled), False
+        self._prior = self._plain_prior = self._grown(self.labels.labelled)
+        self._corrected = False
 
     def _grown(self, labelled: np.ndarray) -> Prior:
         start = time.monotonic()
@@ -211,8 +213,11 @@ class Session:
         return prior
 
     def _correct_prior(self) -> None:
+        if self._prior is None:
+            self._make_prior()
         if not self._corrected:
-            self._prior, self._corrected = self._refined(self.prior, self.labels.labelled, self._use), True
+            assert self._plain_prior is not None
+            self._prior, self._corrected = self._refined(self._plain_prior, self.labels.labelled, self._use), True
 
     def _refined(self, prior: Prior, labelled: np.ndarray, use: list[bool] | None = None) -> Prior:
         if not self.settings.refine:
@@ -223,13 +228,19 @@ class Session:
         self.timings["refiner"] = time.monotonic() - start
         return refined
 
+    def _refines(self, value: int) -> bool:
+        return self.settings.refine and (self._use is None or value > len(self._use) or self._use[value - 1])
+
     def _prior_without(self, held: np.ndarray) -> Prior:
         """What the prior is without the held-out annotation; which segments the refiner corrects is decided there."""
         rest = self.labels.labelled & ~held
         grown = self._grown(rest)
         refined = self._refined(grown, rest)
         self._use = choose_use(grown, refined, self.labels.labels, rest, held, self.spacing)
-        return refined if all(self._use) else self._refined(grown, rest, self._use)
+        if all(self._use):
+            return refined
+        self._corrected = False  # it was for all segments
+        return self._refined(grown, rest, self._use)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -239,8 +250,10 @@ class Session:
         start = checkpoint.load(Path(start_from)) if start_from else None
         self._clock = Clock(self.settings)
         self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
+        if self.settings.refine and not self._corrected:
+            self._correct_prior()
+            self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
         trainer = self._prepare(start, resume)
-        self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)  # corrected by now
         last_preview = last_saved = time.monotonic()
         self._tick("training")
         while self._clock.fraction(trainer.steps) < 1 and not self.host.finishing:
@@ -414,7 +427,8 @@ class Session:
         network = {c: estimate.dice(probabilities.argmax(0), truth, c) for c in counted}
         alone = {c: estimate.dice(prior.label[held], truth, c) for c in counted}
         expected = {c: estimate.expected_dice(prior.label[held], 255 - prior.confidence[held], c) for c in counted}
-        self._doubt = {c: estimate.overconfidence(alone[c], expected[c]) for c in counted}
+        limits = [estimate.REFINED_DOUBT if self._refines(c) else estimate.GROWN_DOUBT for c in range(self.classes)]
+        self._doubt = {c: estimate.overconfidence(alone[c], expected[c], limits[c]) for c in counted}
         self._found = {}
         self._update_estimate()
         ids = self.job.record.classes.ids

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sparseseg.estimate import LEAST_DOUBT, MOST_DOUBT, TRUSTED, choose_trust, dice, expected_dice, overconfidence, split
+from sparseseg.estimate import GROWN_DOUBT, REFINED_DOUBT, TRUSTED, choose_trust, dice, expected_dice, overconfidence, split
 from sparseseg.suggest import next_slices
 
 
@@ -138,10 +138,12 @@ def test_a_result_that_is_sure_expects_to_be_right():
 
 
 def test_overconfidence_is_how_many_times_as_wrong_a_result_is_within_limits():
+    least, most = REFINED_DOUBT
     assert overconfidence(0.5, 0.9) == pytest.approx(5, rel=0.02)
-    assert overconfidence(0.0, 0.99) == MOST_DOUBT
-    assert overconfidence(1.0, 0.5) == LEAST_DOUBT
-    assert overconfidence(0.5, float("nan")) == MOST_DOUBT
+    assert overconfidence(0.0, 0.99) == most
+    assert overconfidence(1.0, 0.5) == least
+    assert overconfidence(0.5, float("nan")) == most
+    assert overconfidence(1.0, 0.5, GROWN_DOUBT) == GROWN_DOUBT[0]
 
 
 # ---------------------------------------------------------------- next slice
