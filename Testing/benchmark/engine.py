@@ -1,4 +1,4 @@
-"""Measures the engine: training speed beside MONAI, prediction memory, weight map and prior times, and on request Dice. See README.md here.
+"""Measures the engine: training speed beside MONAI, prediction memory, weight map, prior and DICOM times. See README.md here.
 
 Prints one markdown table a part. Timings are read by people, never by pass/fail tests; `--quick` only shows that each part runs.
 """
@@ -30,7 +30,6 @@ PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "weights": quality.weights,
     "prior": quality.prior,
     "dicom": dicom.dicom,
-    "dice": quality.dice,
 }
 
 
@@ -40,18 +39,12 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that it runs, measures nothing")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, too")
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--dice", type=float, metavar="SECONDS", help="also train real cases with this time budget each")
-    parser.add_argument("--cases", type=Path, nargs="+", metavar="FOLDER", help="for --dice")
-    parser.add_argument("--protocols", nargs="+", default=list(quality.DICE_PROTOCOLS), help="for --dice")
-    parser.add_argument("--seed", type=int, default=0, help="for --dice")
     options = parser.parse_args()
-    if options.only and "dice" in options.only and options.dice is None:
-        parser.error("--only dice needs --dice SECONDS")
     about = machine(options.device)
     print(markdown([about]))
     print(f"\nRepeat: python Testing/benchmark/engine.py {' '.join(sys.argv[1:])}")
     numbers: dict[str, Any] = {"machine": about}
-    for name in options.only or [p for p in PARTS if p != "dice" or options.dice is not None]:
+    for name in options.only or PARTS:
         print(f"\n## {name}\n{PARTS[name].__doc__}\n", flush=True)
         numbers[name] = PARTS[name](options)
         if numbers[name]:

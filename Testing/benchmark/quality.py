@@ -1,10 +1,8 @@
-"""Weight map and prior: how long; prior and training: how right."""
+"""Weight map and prior: how long they take."""
 
 from __future__ import annotations
 
 import argparse
-import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
@@ -12,20 +10,17 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
-from common import CT_KJI, SEGMENTS, SPACING_KJI_MM, Rows, annotate, mean, organs, timed, times
+from common import CT_KJI, SEGMENTS, SPACING_KJI_MM, Rows, annotate, organs, timed, times
 
 from cases import SHARED, load_case, score
 from sparseseg import files
 from sparseseg.annotation import build_annotation
 from sparseseg.classes import ClassTable
-from sparseseg.client import WorkerClient
-from sparseseg.job import PRIOR, Job, JobRecord
 from sparseseg.prior import compute_prior
-from sparseseg.protocol import Error, Open, Result, Train
 from sparseseg.settings import Settings
 
 PRIOR_KJI = (112, 101, 122)
-DICE_CASES, DICE_PROTOCOLS = ("ct-abdomen", "ct-aorta"), ("slices-3", "slices-5", "strokes-3")
+PROTOCOLS = ("slices-3", "slices-5", "strokes-3")
 
 
 def weights(options: argparse.Namespace) -> Rows:
@@ -54,7 +49,7 @@ def prior(options: argparse.Namespace) -> Rows:
     if not options.quick and SHARED.is_dir():
         for folder in sorted(p for p in SHARED.iterdir() if (p / "case.json").exists()):
             case = load_case(folder)
-            for protocol in DICE_PROTOCOLS:
+            for protocol in PROTOCOLS:
                 painted = read_annotation(folder, protocol)
                 rows.append(prior_row(f"{folder.name}, {protocol}", case.image, case.truth, painted, case.geometry.spacing_kji_mm, options))
     return rows
@@ -72,41 +67,3 @@ def prior_row(
 
 def read_annotation(folder: Path, protocol: str) -> np.ndarray:
     return files.read_volume(folder / "annotations" / f"{protocol}.nii.gz").array.astype(np.uint8)
-
-
-def dice(options: argparse.Namespace) -> Rows:
-    """Train each case through a worker, as the product does; score where nobody annotated."""
-    folders = options.cases or [SHARED / name for name in DICE_CASES]
-    missing = [str(f) for f in folders if not (f / "case.json").exists()]
-    if missing:
-        print(f"skipped, no case.json: {', '.join(missing)}")
-    return [dice_row(f, protocol, options) for f in folders if (f / "case.json").exists() for protocol in options.protocols]
-
-
-def dice_row(folder: Path, protocol: str, options: argparse.Namespace) -> dict[str, Any]:
-    case, annotation = load_case(folder), read_annotation(folder, protocol)
-    settings = Settings(time_budget_s=options.dice, seed=options.seed)
-    with tempfile.TemporaryDirectory(prefix="sparseseg-bench-") as job:
-        Job.create(Path(job), case.image, annotation, JobRecord(case.geometry, case.classes, settings)).close()
-        start = time.perf_counter()
-        result = trained(Path(job), options.device)
-        seconds = time.perf_counter() - start
-        dense, alone = (np.load(p) for p in (result.file, Path(job) / PRIOR))
-    row = {"case": folder.name, "annotation": protocol, "Dice": mean(score(dense, case.truth, annotation))}
-    row |= {"prior alone": mean(score(alone, case.truth, annotation)), "estimate": mean(list(result.estimate.values()))}
-    return row | {"trust": mean(list(result.trust.values())), "steps": result.step, "training s": result.seconds, "with start s": seconds}
-
-
-def trained(job: Path, on: str) -> Result:
-    client = WorkerClient()
-    try:
-        client.send(Open("open", str(job), on))
-        client.send(Train("train"))
-        while True:
-            event = client.wait(1.0)
-            if isinstance(event, Result):
-                return event
-            if isinstance(event, Error):
-                raise SystemExit(f"{event.sentence} {event.advice}\n{client.log}")
-    finally:
-        client.close().join(10)
