@@ -13,14 +13,17 @@ def next_slices(uncertainty: np.ndarray, labelled: np.ndarray | None, count: int
     uncertainty (K, J, I) uint8, labelled bool (K, J, I) or None. A slice speaks for another of its axis by exp(-distance / reach), an annotated
     one for as much as it is covered with labels. The gain of annotating a slice is the uncertainty of all slices of its axis, times how much
     better they are spoken for then (greedy facility location); over the root of its size, so that the axes of an anisotropic volume compete
-    fairly. So the middle of a wide gap comes before the volume's edge and before the neighbour of an annotated slice.
+    fairly. So the middle of a wide gap comes before the volume's edge and before the neighbour of an annotated slice. Where whole slices were
+    annotated, the next is of the same orientation: growing and interpolation bridge gaps between parallel slices best.
     """
     unsure = uncertainty if labelled is None else np.where(labelled, 0, uncertainty)
-    axes = [_Axis(unsure, labelled, axis) for axis in range(3)]
+    axes = {axis: _Axis(unsure, labelled, axis) for axis in range(3)}
+    if any(axis.has_slices for axis in axes.values()):
+        axes = {number: axis for number, axis in axes.items() if axis.has_slices}
     chosen: list[list[int]] = []
     while len(chosen) < count:
-        gains = [axis.gains() for axis in axes]
-        best = max(range(3), key=lambda a: gains[a].max())
+        gains = {number: axis.gains() for number, axis in axes.items()}
+        best = max(gains, key=lambda number: gains[number].max())
         index = int(gains[best].argmax())
         if gains[best][index] <= 0:
             break
@@ -37,6 +40,7 @@ class _Axis:
         self._speaks = np.exp(-np.abs(places[:, None] - places[None]) / max(1.0, REACH * size))  # [slice, other slice]
         self._unsure = unsure.sum(axis=others, dtype=np.float64) / (unsure.size / size) ** 0.5
         covered = np.zeros(size) if labelled is None else labelled.mean(axis=others)
+        self.has_slices = bool((covered > 0.5).any())
         self._spoken = (covered[:, None] * self._speaks).max(axis=0)
         self._free = (covered < 1) & (self._unsure > 0)
 

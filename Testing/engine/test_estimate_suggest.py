@@ -182,6 +182,13 @@ def test_the_middle_of_a_gap_comes_before_the_edges_and_the_neighbours_of_annota
     assert first == 25 and abs(second - 25) > 5
 
 
+def test_where_whole_slices_were_annotated_the_next_is_parallel():
+    unsure, labelled = np.full((21, 9, 9), 50, np.uint8), np.zeros((21, 9, 9), bool)
+    unsure[:, 4] = 255
+    labelled[[5, 15]] = True
+    assert {axis for axis, _ in next_slices(unsure, labelled, count=5)} == {0}
+
+
 def test_suggestions_along_one_axis_keep_their_distance():
     unsure = uncertain((40, 10, 10), *[(255 - abs(k - 20), (k,)) for k in range(40)])
     along = [index for axis, index in next_slices(unsure, None, count=20) if axis == 0]
