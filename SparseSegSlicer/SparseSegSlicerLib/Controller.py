@@ -189,7 +189,7 @@ class Controller:
             SliceViews.jumpTo(self.volumeNode, axis, index)
 
     def jumpToNextSlice(self) -> None:
-        """The slices where the model is least sure, one after the other."""
+        """The slices that would tell most, one after the other."""
         if self.report.nextSlices:
             axis, index = self.report.nextSlices[self._nextSlice % len(self.report.nextSlices)]
             self._nextSlice += 1
