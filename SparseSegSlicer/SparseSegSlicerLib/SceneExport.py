@@ -315,7 +315,8 @@ def readResult(snapshot: Snapshot) -> tuple[np.ndarray, ClassTable]:
     Raises InputError where segments overlap, which a label map cannot hold.
     """
     annotation, overlaps, value = _merged(snapshot)
-    for pair, voxels in overlaps.items():
+    if overlaps:
+        pair, voxels = next(iter(overlaps.items()))
         raise InputError(_overlapNote(snapshot, value, pair, voxels), "Erase one of the two there, or use Slicer's own export.")
     segments = tuple(segment for place, segment in enumerate(snapshot.segments) if place != snapshot.background)
     return np.maximum(annotation, 1) - np.uint8(1), ClassTable(segments)

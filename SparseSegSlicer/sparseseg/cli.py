@@ -138,7 +138,9 @@ def _segment(options: argparse.Namespace) -> int:
     strokes = files.read_annotation(options.annotation, volume.geometry, options.background)
     _warn_of_overlaps(strokes, show)
     complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
-    record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=_source_uids(volume))
+    record = JobRecord(
+        volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=volume.series.instance_uids if volume.series else ()
+    )
     with _job_folder(options.job) as folder:
         _write_job(folder, volume.array, strokes.annotation, record)
         train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
@@ -191,10 +193,6 @@ def _check_dicom(options: argparse.Namespace, volume: files.Volume) -> None:
     _refuse_overwriting_inputs(options, written, volume.series)
     if files.suffix(options.output) == ".dcm":
         export.check_possible(options.dicom, volume.series, options.image)
-
-
-def _source_uids(volume: files.Volume) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(frame.uid for frame in volume.series.frames)) if volume.series else ()
 
 
 def _warn_of_overlaps(strokes: files.SparseLabels, show: Screen) -> None:

@@ -223,8 +223,7 @@ def _concept(code: Code) -> Any:
 
 def _set_probabilities(seg: Any, uncertainty: np.ndarray, series: Series) -> None:
     """Puts probabilities in place of the ones: with two candidates left, p1 - p2 = 1 - u means p1 = 1 - u / 2."""
-    order = _stored_order(series)
-    slice_of = {(series.frames[k].uid, series.frames[k].number + 1): k for k in order}
+    slice_of = {(frame.uid, frame.number + 1): k for k, frame in enumerate(series.frames)}
     pixels = np.frombuffer(seg.PixelData, np.uint8).reshape(-1, seg.Rows, seg.Columns).copy()
     for frame, groups in zip(pixels, seg.PerFrameFunctionalGroupsSequence, strict=True):
         source = groups.DerivationImageSequence[0].SourceImageSequence[0]

@@ -48,6 +48,11 @@ class Series:
     frames: tuple[Frame, ...]
     geometry: Geometry
 
+    @property
+    def instance_uids(self) -> tuple[str, ...]:
+        """Each file's SOP Instance UID once, in the order of the slices."""
+        return tuple(dict.fromkeys(frame.uid for frame in self.frames))
+
 
 @dataclass(frozen=True)
 class _Plane:

@@ -41,7 +41,7 @@ def check_possible(kind: str, series: Series | None, image: Path) -> None:
 
 def write_dicom(path: Path, kind: str, dense: Dense, series: Series) -> list[str]:
     """Writes SEG (binary or fractional) or RTSTRUCT; what the user should know, in sentences. Raises InputError, OutputError."""
-    if dense.source_uids and set(dense.source_uids) != {frame.uid for frame in series.frames}:
+    if dense.source_uids and set(dense.source_uids) != set(series.instance_uids):
         raise InputError("The segmentation was made on another series.", "Choose the series that it was made on.")
     if kind == "rtstruct":
         return rtstruct.write_rtstruct(path, dense.labels, series, dense.classes)

@@ -151,8 +151,8 @@ def look(
     gray = np.nan_to_num(np.asarray(image[box], np.float32), posinf=0, neginf=0)
     parts = [gray, mine, known & ~mine, (prior.label[box] != value) & (prior.label[box] > 0)]
     gray_, mine_, against_, other = (_pool(torch.from_numpy(np.asarray(p, np.float32)), factors) for p in parts)
-    logit = _pool(prior_logit(prior, box, value), factors)
-    agreement = _pool(torch.sign(prior_logit(prior, box, value)), factors).abs()
+    believed = prior_logit(prior, box, value)
+    logit, agreement = _pool(believed, factors), _pool(torch.sign(believed), factors).abs()
     against_ = ((against_ > 0) & (against_ > mine_)).float()
     mine_ = ((mine_ > 0) & (against_ == 0)).float()
     value_, speaks = _gray_features(gray_, mine_ > 0, against_ > 0, logit)
