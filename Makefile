@@ -26,8 +26,8 @@ bench-engine: $(VENV)/bench.stamp $(VENV)/test.stamp  ## training speed against 
 bench-scene: $(VENV)/test.stamp  ## what the panel does on Slicer's main thread, on a large volume
 	$(BIN)/python Testing/benchmark/scene.py
 
-pretrain: $(VENV)/test.stamp  ## train the refiner anew on synthetic volumes, into refiner.pt here; see pretraining/README.md
-	$(BIN)/python pretraining/train.py --minutes 60 --seed 1 --out refiner.pt
+pretrain: $(VENV)/test.stamp  ## train a refiner on synthetic volumes, into refiner.pt here; see pretraining/README.md
+	$(BIN)/python pretraining/train.py --seed 1 --out refiner.pt
 
 screenshots: $(VENV)/test.stamp  ## the README's tutorial pictures
 	$(BIN)/python Testing/make_screenshots.py

@@ -1,10 +1,10 @@
 """Train the refiner on synthetic volumes.
 
-usage: train.py --minutes 45 --seed 1 --out refiner.pt [--resume FILE] [--data FOLDER]
+usage: train.py [--seed 1] [--steps N] [--out refiner.pt] [--resume FILE] [--data FOLDER] [--device cuda]
 
-One process makes samples, this one learns from them: each volume is used several times, another segment and another view of it each time. The
-log says, now and then, the loss, mean Dice of prior and network on the last synthetic samples, and (with --data) on real cases, which are
-never learned from.
+One process makes samples, this one learns from them: each volume is used several times, another segment and another view of it each time.
+The same seed meets the same volumes in the same order. The log says, now and then, the loss, mean Dice of prior and network on the last
+synthetic samples, and (with --data) on real cases, which are never learned from.
 """
 
 from __future__ import annotations
@@ -13,12 +13,11 @@ import argparse
 import math
 import multiprocessing as mp
 import os
-import random
 import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -33,16 +32,20 @@ import torch.nn.functional as F  # noqa: E402
 from synthesize import Rng, Sample, synthesize  # noqa: E402
 from torch import Tensor  # noqa: E402
 
+from sparseseg import device as devices  # noqa: E402
+from sparseseg.device import Compute  # noqa: E402
 from sparseseg.prior import Prior  # noqa: E402
-from sparseseg.refine import BELIEF, Refiner, View, look, plan_pools  # noqa: E402
+from sparseseg.refine import BELIEF, Refiner, View, look, on_own_grid, plan_pools, prior_logit  # noqa: E402
 
-USES = 4  # of each volume, at least
+STEPS = 2800
+USES = 4  # of each volume
 KEPT = 700  # volumes in memory
 FIRST = 24  # volumes, before the first step
-SAMPLES_PER_STEP = 2
+LESSONS_PER_STEP = 2
 SECOND_LOOKS = 0.25  # share of views where the network gets its own result instead of the prior
+COARSE = 0.2  # share of views on a coarser grid, as large volumes are seen
 _EMA = 0.998
-_MOST = 450_000  # voxels of a training view
+_MOST, _MOST_COARSE = 450_000, 60_000  # working voxels of a view
 
 
 def produce(seed: int, queue: mp.Queue) -> None:
@@ -73,40 +76,52 @@ def turned(rng: Rng, sample: Sample) -> Sample:
     )
 
 
-def draw(rng: Rng, samples: deque[Sample]) -> tuple[View, Tensor, Tensor]:
-    """A view of one segment, its truth (k, j, i) bool, and where it counts (k, j, i) bool."""
+@dataclass(frozen=True)
+class Lesson:
+    """A view of one segment; on the volume's own grid, all (k, j, i): the prior's logit, the truth (bool), and where it counts (bool)."""
+
+    view: View
+    logit: Tensor
+    truth: Tensor
+    counts: Tensor
+
+
+def draw(rng: Rng, samples: deque[Sample]) -> Lesson:
     while True:
         sample = turned(rng, samples[int(rng.integers(len(samples)))])
         value = int(rng.choice(np.unique(sample.truth[sample.truth > 0])))
-        view = look(sample.prior, sample.image, sample.labels, sample.labelled, sample.spacing_kji, value, most=_MOST)
-        if view is None or view.factors != (1, 1, 1):
+        most = _MOST_COARSE if rng.random() < COARSE else _MOST
+        view = look(sample.prior, sample.image, sample.labels, sample.labelled, sample.spacing_kji, value, most)
+        if view is None:
             continue
-        counts = torch.from_numpy(~sample.labelled[view.box])
-        if counts.any():
-            return trimmed(rng, view, sample.spacing_kji, torch.from_numpy(sample.truth[view.box] == value), counts)
+        truth, counts = torch.from_numpy(sample.truth[view.box] == value), torch.from_numpy(~sample.labelled[view.box])
+        lesson = Lesson(view, prior_logit(sample.prior, view.box, value), truth, counts)
+        lesson = trimmed(rng, lesson, sample.spacing_kji) if view.factors == (1, 1, 1) else lesson
+        if lesson.counts.any():
+            return lesson
 
 
-def trimmed(rng: Rng, view: View, spacing: Sequence[float], truth: Tensor, counts: Tensor) -> tuple[View, Tensor, Tensor]:
+def trimmed(rng: Rng, lesson: Lesson, spacing: Sequence[float]) -> Lesson:
     """Cut to multiples of 8 or 16 voxels: convolutions are prepared anew for each new shape, which takes as long as using them."""
     box = []
-    for n in view.logit.shape:
+    for n in lesson.logit.shape:
         keep = n if n < 16 else n - n % (16 if n >= 64 else 8)
         first = int(rng.integers(n - keep + 1))
         box.append(slice(first, first + keep))
     part = (box[0], box[1], box[2])
-    logit = view.logit[part]
-    view = replace(view, features=view.features[(slice(None), *part)], logit=logit, pools=plan_pools(spacing, logit.shape))
-    return view, truth[part], counts[part]
+    logit = lesson.logit[part]
+    features, pools = lesson.view.features[(slice(None), *part)], plan_pools(spacing, logit.shape)
+    return Lesson(replace(lesson.view, features=features, pools=pools), logit, lesson.truth[part], lesson.counts[part])
 
 
 @torch.no_grad()
-def second_look(network: Refiner, view: View, x: Tensor) -> tuple[View, Tensor]:
-    """The view as if the network's result were the prior, and its input (1, CHANNELS, k, j, i)."""
-    logit = view.logit + network(x, view.pools)[0].float()
+def second_look(network: Refiner, lesson: Lesson, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The logit (k, j, i) and the input (1, CHANNELS, k, j, i) as if the network's result were the prior."""
+    logit = lesson.logit + network(x, lesson.view.pools)[0].float().cpu()
     belief = torch.where(logit > 0, 1.0, -1.0) * (0.2 + 1.3 * torch.sigmoid(logit.abs()))
     x = x.clone()
-    x[0, BELIEF] = belief
-    return replace(view, logit=belief), x
+    x[0, BELIEF] = belief.to(x.device)
+    return belief, x
 
 
 def loss_of(logit: Tensor, truth: Tensor, counts: Tensor) -> Tensor:
@@ -146,61 +161,54 @@ class Average:
         os.replace(path.with_suffix(".part"), path)
 
 
-def fill(samples: deque[Sample], queue: mp.Queue, wanted: int) -> int:
-    """Takes up to `wanted` new volumes as they come (waits for the first few); how many came."""
-    came = 0
-    while len(samples) < FIRST or (came < wanted and not queue.empty()):
-        samples.append(queue.get())
-        came += 1
-    return came
+def learn(network: Refiner, rng: Rng, lesson: Lesson, compute: Compute) -> tuple[Tensor, float, float]:
+    """The loss of one lesson, and Dice before and after the network's correction."""
+    x = lesson.view.features[None].to(compute.device).contiguous(memory_format=torch.channels_last_3d)
+    before = lesson.logit
+    with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
+        if rng.random() < SECOND_LOOKS and lesson.view.factors == (1, 1, 1):
+            before, x = second_look(network, lesson, x)
+        added = network(x, lesson.view.pools)[0].float().cpu()
+    logit = before + on_own_grid(added, lesson.view)
+    truth, counts = lesson.truth, lesson.counts
+    return loss_of(logit, truth, counts), dice(before, truth, counts), dice(logit.detach(), truth, counts)
 
 
 def train(options: argparse.Namespace) -> None:
-    torch.set_num_threads(1)
+    """The producer's volumes are taken in order, each at its step: so a seed and a number of steps say all."""
+    compute = devices.choose(options.device)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     torch.manual_seed(options.seed)
-    random.seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    queue: mp.Queue = mp.Queue(8)
+    queue: mp.Queue = mp.Queue(16)
     maker = mp.Process(target=produce, args=(options.seed + 1000, queue), daemon=True)
     maker.start()
-    network = Refiner().to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    network = Refiner().to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if options.resume:
         network.load_state_dict({name: w.float() for name, w in torch.load(options.resume, weights_only=True).items()})
     average, optimizer = Average(network), torch.optim.AdamW(network.parameters(), options.rate, weight_decay=0.01)
     samples: deque[Sample] = deque(maxlen=KEPT)
-    recent: deque[tuple[float, float, float]] = deque(maxlen=600)
-    start, step, told, came = time.monotonic(), 0, 0.0, 0
-    while (elapsed := time.monotonic() - start) < 60 * options.minutes:
-        came += fill(samples, queue, step * SAMPLES_PER_STEP // USES - came)
-        share = elapsed / (60 * options.minutes)
+    recent: deque[tuple[float, float, float]] = deque(maxlen=1000)
+    start, told, taken = time.monotonic(), 0.0, 0
+    say(f"{compute.why}; seed {options.seed}, {options.steps} steps")
+    for step in range(options.steps):
+        while taken < FIRST + step * LESSONS_PER_STEP / USES:
+            samples.append(queue.get())
+            taken += 1
         for group in optimizer.param_groups:
-            group["lr"] = options.rate * min(1, (step + 1) / 100) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * share))
+            group["lr"] = options.rate * min(1, (step + 1) / 100) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * step / options.steps))
         optimizer.zero_grad()
-        for _ in range(SAMPLES_PER_STEP):
-            view, truth, counts = draw(rng, samples)
-            if not counts.any():
-                continue
-            x = view.features[None].contiguous(memory_format=torch.channels_last_3d)
-            with torch.autocast("cpu", torch.bfloat16, enabled=options.half):
-                if rng.random() < SECOND_LOOKS:
-                    view, x = second_look(network, view, x)
-                added = network(x, view.pools)
-            logit = view.logit + added[0].float()
-            loss = loss_of(logit, truth, counts)
-            (loss / SAMPLES_PER_STEP).backward()
-            with torch.no_grad():
-                recent.append((float(loss), dice(view.logit, truth, counts), dice(logit, truth, counts)))
+        for _ in range(LESSONS_PER_STEP):
+            loss, before, after = learn(network, rng, draw(rng, samples), compute)
+            (loss / LESSONS_PER_STEP).backward()
+            recent.append((float(loss.detach()), before, after))
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         average.update(network)
-        step += 1
-        if time.monotonic() - start - told > options.tell:
-            told = time.monotonic() - start
-            tell(options, average, recent, step, told, came)
+        if (seconds := time.monotonic() - start) - told > options.tell or step + 1 == options.steps:
+            told = seconds
+            tell(options, average, recent, step + 1, seconds, taken)
             average.save(options.out)
-    tell(options, average, recent, step, time.monotonic() - start, came)
-    average.save(options.out)
     maker.kill()
 
 
@@ -220,12 +228,12 @@ def say(text: str) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--minutes", type=float, default=45)
+    parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--tell", type=float, default=300, help="seconds between lines of the log")
     parser.add_argument("--out", type=Path, default=Path("refiner.pt"))
     parser.add_argument("--resume", type=Path)
     parser.add_argument("--data", type=Path, help="real cases to score on")
-    parser.add_argument("--float32", dest="half", action="store_false")
+    parser.add_argument("--device", default="auto")
     train(parser.parse_args())

@@ -249,30 +249,23 @@ def correction(network: nn.Module, view: View, device: torch.device, dtype: torc
     x = view.features[None].to(device).contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
         added = network(x, view.pools)
-    added = _cautious(added.float().cpu(), view.features)
+    return on_own_grid(_cautious(added.float().cpu(), view.features)[0], view)
+
+
+def on_own_grid(added: Tensor, view: View) -> Tensor:
+    """From the working grid to the volume's own within the view's box, linear between the centres of working voxels; (k, j, i) both."""
     if view.factors == (1, 1, 1):
-        return added[0]
+        return added
     # where the prior's border runs through a working voxel, the network cannot see it as finely as the prior does
-    return _enlarge(added[0] * view.agreement, view.factors, [s.stop - s.start for s in view.box])
+    small, (k, j, i) = added * view.agreement, (s.stop - s.start for s in view.box)
+    factors = [float(f) for f in view.factors]
+    return F.interpolate(small[None, None], scale_factor=factors, mode="trilinear", align_corners=False)[0, 0, :k, :j, :i]
 
 
 def _cautious(added: Tensor, features: Tensor) -> Tensor:
     """What speaks against the segment counts less, and between complete slices the less the farther they are; added (1, k, j, i)."""
     near = torch.where(features[BETWEEN] != 0, (1 - features[FAR]) ** 2, 1.0).clamp_(max=TAKING_AWAY)
     return torch.where(added < 0, near * added, added)
-
-
-def _enlarge(small: Tensor, factors: Triple, shape_kji: Sequence[int]) -> Tensor:
-    """Linear between the centres of working voxels."""
-    axes = [
-        ((torch.arange(n) + 0.5) / f - 0.5).clamp(0, m - 1) * (2 / max(1, m - 1)) - 1 for n, f, m in zip(shape_kji, factors, small.shape, strict=True)
-    ]
-    out = torch.empty(tuple(shape_kji))
-    for k in range(len(axes[0])):
-        kk, jj, ii = torch.meshgrid(axes[0][k : k + 1], axes[1], axes[2], indexing="ij")
-        grid = torch.stack([ii, jj, kk], -1)[None]
-        out[k] = F.grid_sample(small[None, None], grid, mode="bilinear", padding_mode="border", align_corners=True)[0, 0, 0]
-    return out
 
 
 def refine(
