@@ -40,6 +40,7 @@ _BINS, _REACH = 128, 8.0  # of the histograms, and how many spreads they reach o
 _FAR = 128.0  # voxels (of the shortest edge) after which all distances are alike
 _POOLABLE = 8  # voxels that an axis must have to be halved
 _CALIBRATION = 0.5  # of the logits, for the confidence: fitted once on synthetic volumes, where the network is too sure of itself
+_HELD_BY_GRID = 0.95  # how far the prior's labels within working voxels must agree, on average over the segment's
 _LEAST_HELD = 50  # voxels of a segment that must be held out to judge it
 
 
@@ -138,13 +139,14 @@ def prior_logit(prior: Prior, box: Box, value: int) -> Tensor:
 
 
 def look(
-    prior: Prior, image: np.ndarray, labels: np.ndarray, labelled: np.ndarray, spacing_kji_mm: Sequence[float], value: int, most: int = WORKING_VOXELS
+    prior: Prior, image: np.ndarray, labels: np.ndarray, labelled: np.ndarray, spacing_kji_mm: Sequence[float], value: int, most: int | None = None
 ) -> View | None:
-    """What the network is told of segment `value`; None where neither prior nor annotation have it. Volumes are (K, J, I)."""
+    """What the network is told of segment `value`; None where neither prior nor annotation have it. Volumes are (K, J, I). On a coarser grid if
+    the region has more than `most` voxels (WORKING_VOXELS if None)."""
     box = region((prior.label == value) | (labelled & (labels == value)), spacing_kji_mm)
     if box is None:
         return None
-    factors = _factors([s.stop - s.start for s in box], spacing_kji_mm, most)
+    factors = _factors([s.stop - s.start for s in box], spacing_kji_mm, WORKING_VOXELS if most is None else most)
     spacing = [s * f for s, f in zip(spacing_kji_mm, factors, strict=True)]
     known = labelled[box]
     mine = known & (labels[box] == value)
@@ -152,13 +154,26 @@ def look(
     parts = [gray, mine, known & ~mine, (prior.label[box] != value) & (prior.label[box] > 0)]
     gray_, mine_, against_, other = (_pool(torch.from_numpy(np.asarray(p, np.float32)), factors) for p in parts)
     believed = prior_logit(prior, box, value)
-    logit, agreement = _pool(believed, factors), _pool(torch.sign(believed), factors).abs()
+    logit, agreement = _pool(believed, factors), _agreement(believed, factors)
     against_ = ((against_ > 0) & (against_ > mine_)).float()
     mine_ = ((mine_ > 0) & (against_ == 0)).float()
     value_, speaks = _gray_features(gray_, mine_ > 0, against_ > 0, logit)
     channels = [value_, *speaks, logit, other, mine_, against_, *_places(mine_, against_, spacing)]
     channels += [torch.full_like(logit, math.log2(s / min(spacing)) / 2) for s in spacing]
     return View(box, factors, torch.stack(channels), logit, plan_pools(spacing, logit.shape), agreement)
+
+
+def _agreement(logit: Tensor, factors: Triple) -> Tensor:
+    return _pool(torch.sign(logit), factors).abs()
+
+
+def grid_holds(logit: Tensor, agreement: Tensor) -> bool:
+    """Whether the working grid can show the prior's segment: a folded sheet, thin as a working voxel, is lost in it. Both (k, j, i), as in View.
+
+    Measured agreement: 0.86 to 0.87 for the cortex and white matter of MNI152, which the correction made worse; above 0.98 for organs.
+    """
+    mine = logit > 0
+    return not mine.any() or float(agreement[mine].mean()) >= _HELD_BY_GRID
 
 
 def _factors(shape_kji: Sequence[int], spacing_kji_mm: Sequence[float], most: int) -> Triple:
@@ -295,7 +310,7 @@ def refine(
         if view is None:
             continue
         logit = prior_logit(prior, view.box, value)
-        if use is None or use[value - 1]:
+        if (use is None or use[value - 1]) and grid_holds(view.logit, view.agreement):
             logit += correction(network, view, device, dtype)
         ours = logit.numpy()
         label[view.box][ours > np.maximum(best[view.box], 0)] = value
@@ -317,8 +332,8 @@ def _chance(logit: np.ndarray) -> np.ndarray:
 def choose_use(
     before: Prior, after: Prior, labels: np.ndarray, labelled: np.ndarray, held: np.ndarray, spacing_kji_mm: Sequence[float]
 ) -> list[bool]:
-    """Which segments to correct, segment 1 first: all, but those that the network sees on a coarser grid only, and that came out worse on
-    held-out annotation.
+    """Which segments to correct, segment 1 first: all, but those that the network sees on a coarser grid only, and that this cannot hold or that
+    came out worse on held-out annotation.
 
     before and after: the prior without and with correction, both from the labels (K, J, I) uint8 in `labelled`, without those in `held`, bool.
     On the volume's own grid the network needs no such proof: holding slices out doubles gaps that are long already, which says little.
@@ -326,8 +341,12 @@ def choose_use(
     use = []
     for value in range(1, int(labels[labelled | held].max(initial=0)) + 1):
         box = region((before.label == value) | (labelled & (labels == value)), spacing_kji_mm)
-        coarse = box is not None and _factors([s.stop - s.start for s in box], spacing_kji_mm, WORKING_VOXELS) != (1, 1, 1)
+        if box is None or (factors := _factors([s.stop - s.start for s in box], spacing_kji_mm, WORKING_VOXELS)) == (1, 1, 1):
+            use.append(True)
+            continue
+        believed = prior_logit(before, box, value)
+        held_by_grid = grid_holds(_pool(believed, factors), _agreement(believed, factors))
         truth, judged = labels[held], (labels[held] == value).sum() >= _LEAST_HELD
         worse = judged and dice(after.label[held], truth, value) < dice(before.label[held], truth, value)
-        use.append(not (coarse and worse))
+        use.append(held_by_grid and not worse)
     return use

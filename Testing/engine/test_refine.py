@@ -116,6 +116,7 @@ def test_a_tick_ends_the_work(phantom, labels, prior):
 
 @pytest.mark.parametrize("coarse", [False, True])
 def test_on_a_coarser_grid_a_correction_must_prove_itself(phantom, labels, coarse, monkeypatch):
+    monkeypatch.setattr(module, "_HELD_BY_GRID", 0)
     if coarse:
         monkeypatch.setattr(module, "WORKING_VOXELS", 3000)
     held = np.zeros_like(labels[1])
@@ -125,6 +126,21 @@ def test_on_a_coarser_grid_a_correction_must_prove_itself(phantom, labels, coars
     spacing = phantom.geometry.spacing_kji_mm
     assert choose_use(right, wrong, *labels, held, spacing) == [not coarse, True]
     assert choose_use(wrong, right, *labels, held, spacing) == [True, True]
+
+
+@pytest.mark.parametrize("thick", [2, 20])
+def test_what_a_coarser_grid_cannot_show_is_left_as_it_was(thick, monkeypatch):
+    monkeypatch.setattr(module, "WORKING_VOXELS", 10_000)
+    monkeypatch.setattr(module, "correction", lambda network, view, device, dtype: torch.full([s.stop - s.start for s in view.box], -9.0))
+    k, j, _ = np.indices((32, 32, 32))
+    label = (np.abs(k + j - 32) < thick).astype(np.uint8)  # an oblique layer
+    prior = Prior(label, np.full(label.shape, 200, np.uint8))
+    labelled = np.zeros(label.shape, bool)
+    labelled[16] = True
+    labels, image, spacing = np.where(labelled, label, 0).astype(np.uint8), label.astype(np.float32), (1.0, 1.0, 1.0)
+    kept = dice(refine(prior, image, labels, labelled, spacing).label[~labelled], label[~labelled], 1)
+    assert kept == (1 if thick == 2 else 0)
+    assert choose_use(prior, prior, labels, labelled, np.zeros_like(labelled), spacing) == [thick == 20]
 
 
 def test_the_weights_are_small_and_those_of_the_network():
