@@ -35,7 +35,7 @@ from torch import Tensor  # noqa: E402
 from sparseseg import device as devices  # noqa: E402
 from sparseseg.device import Compute  # noqa: E402
 from sparseseg.prior import Prior  # noqa: E402
-from sparseseg.refine import BELIEF, Refiner, View, look, on_own_grid, plan_pools, prior_logit  # noqa: E402
+from sparseseg.refine import BELIEF, Refiner, View, look, on_own_grid, plan_pools  # noqa: E402
 
 STEPS = 2800
 USES = 4  # of each volume
@@ -78,10 +78,9 @@ def turned(rng: Rng, sample: Sample) -> Sample:
 
 @dataclass(frozen=True)
 class Lesson:
-    """A view of one segment; on the volume's own grid, all (k, j, i): the prior's logit, the truth (bool), and where it counts (bool)."""
+    """A view of one segment; on the volume's own grid, both (k, j, i) bool: the truth, and where it counts."""
 
     view: View
-    logit: Tensor
     truth: Tensor
     counts: Tensor
 
@@ -95,7 +94,7 @@ def draw(rng: Rng, samples: deque[Sample]) -> Lesson:
         if view is None:
             continue
         truth, counts = torch.from_numpy(sample.truth[view.box] == value), torch.from_numpy(~sample.labelled[view.box])
-        lesson = Lesson(view, prior_logit(sample.prior, view.box, value), truth, counts)
+        lesson = Lesson(view, truth, counts)
         lesson = trimmed(rng, lesson, sample.spacing_kji) if view.factors == (1, 1, 1) else lesson
         if lesson.counts.any():
             return lesson
@@ -104,20 +103,21 @@ def draw(rng: Rng, samples: deque[Sample]) -> Lesson:
 def trimmed(rng: Rng, lesson: Lesson, spacing: Sequence[float]) -> Lesson:
     """Cut to multiples of 8 or 16 voxels: convolutions are prepared anew for each new shape, which takes as long as using them."""
     box = []
-    for n in lesson.logit.shape:
+    view = lesson.view
+    for n in view.logit.shape:
         keep = n if n < 16 else n - n % (16 if n >= 64 else 8)
         first = int(rng.integers(n - keep + 1))
         box.append(slice(first, first + keep))
     part = (box[0], box[1], box[2])
-    logit = lesson.logit[part]
-    features, pools = lesson.view.features[(slice(None), *part)], plan_pools(spacing, logit.shape)
-    return Lesson(replace(lesson.view, features=features, pools=pools), logit, lesson.truth[part], lesson.counts[part])
+    logit = view.logit[part]
+    view = replace(view, features=view.features[(slice(None), *part)], logit=logit, pools=plan_pools(spacing, logit.shape))
+    return Lesson(view, lesson.truth[part], lesson.counts[part])
 
 
 @torch.no_grad()
-def second_look(network: Refiner, lesson: Lesson, x: Tensor) -> tuple[Tensor, Tensor]:
+def second_look(network: Refiner, view: View, x: Tensor) -> tuple[Tensor, Tensor]:
     """The logit (k, j, i) and the input (1, CHANNELS, k, j, i) as if the network's result were the prior."""
-    logit = lesson.logit + network(x, lesson.view.pools)[0].float().cpu()
+    logit = view.logit + network(x, view.pools)[0].float().cpu()
     belief = torch.where(logit > 0, 1.0, -1.0) * (0.2 + 1.3 * torch.sigmoid(logit.abs()))
     x = x.clone()
     x[0, BELIEF] = belief.to(x.device)
@@ -163,14 +163,14 @@ class Average:
 
 def learn(network: Refiner, rng: Rng, lesson: Lesson, compute: Compute) -> tuple[Tensor, float, float]:
     """The loss of one lesson, and Dice before and after the network's correction."""
-    x = lesson.view.features[None].to(compute.device).contiguous(memory_format=torch.channels_last_3d)
-    before = lesson.logit
+    view, truth, counts = lesson.view, lesson.truth, lesson.counts
+    x = view.features[None].to(compute.device).contiguous(memory_format=torch.channels_last_3d)
+    before = view.logit
     with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
-        if rng.random() < SECOND_LOOKS and lesson.view.factors == (1, 1, 1):
-            before, x = second_look(network, lesson, x)
-        added = network(x, lesson.view.pools)[0].float().cpu()
-    logit = before + on_own_grid(added, lesson.view)
-    truth, counts = lesson.truth, lesson.counts
+        if rng.random() < SECOND_LOOKS and view.factors == (1, 1, 1):
+            before, x = second_look(network, view, x)
+        added = network(x, view.pools)[0].float().cpu()
+    logit = before + on_own_grid(added, view)
     return loss_of(logit, truth, counts), dice(before, truth, counts), dice(logit.detach(), truth, counts)
 
 
