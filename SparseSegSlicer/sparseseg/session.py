@@ -202,13 +202,13 @@ class Session:
         assert self._prior is not None
         return self._prior
 
-    def _make_prior(self) -> None:
-        self._prior = self._plain_prior = self._grown(self.labels.labelled)
+    def _make_prior(self, early: Callable[[np.ndarray], None] | None = None) -> None:
+        self._prior = self._plain_prior = self._grown(self.labels.labelled, early)
         self._corrected = False
 
-    def _grown(self, labelled: np.ndarray) -> Prior:
+    def _grown(self, labelled: np.ndarray, early: Callable[[np.ndarray], None] | None = None) -> Prior:
         start = time.monotonic()
-        prior = compute_prior(self.job.image(), self.labels.labels, labelled, self.spacing, tick=lambda: self._tick("prior"))
+        prior = compute_prior(self.job.image(), self.labels.labels, labelled, self.spacing, lambda: self._tick("prior"), early)
         self.timings["prior"] = time.monotonic() - start
         return prior
 
@@ -249,10 +249,10 @@ class Session:
         self.settings = Settings.from_json({**self.job.record.settings.to_json(), **(overrides or {})})
         start = checkpoint.load(Path(start_from)) if start_from else None
         self._clock = Clock(self.settings)
+        if self._prior is None:
+            self._make_prior(early=lambda label: self._show(label, "prior", 0))
+        self._correct_prior()
         self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
-        if self.settings.refine and not self._corrected:
-            self._correct_prior()
-            self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
         trainer = self._prepare(start, resume)
         last_preview = last_saved = time.monotonic()
         self._tick("training")

@@ -192,6 +192,26 @@ def test_tick_is_called_often_and_can_cancel() -> None:
         compute_prior(*two_boxes(), ISOTROPIC, tick=stop)
 
 
+def test_the_first_growing_is_shown_early_with_the_strokes_standing(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(5)
+    image, labels, labelled = two_boxes((10, 14, 18), edge=11)
+    image = image + rng.normal(size=image.shape).astype(np.float32)
+    labels[2, 3, 4], labelled[2, 3, 4] = 1, True  # a stroke that contradicts all around it
+    for limit in (10**9, 500):
+        monkeypatch.setattr(prior, "COARSE_VOXELS", limit)
+        shown: list[np.ndarray] = []
+
+        def keep_and_spoil(label: np.ndarray, shown: list[np.ndarray] = shown) -> None:
+            shown.append(label.copy())
+            label[:] = 7
+
+        found = compute_prior(image, labels, labelled, ISOTROPIC, early=keep_and_spoil)
+        assert len(shown) == 1
+        np.testing.assert_array_equal(shown[0][labelled], labels[labelled])
+        assert (shown[0] == found.label).mean() > 0.95 and set(np.unique(shown[0])) == {0, 1}
+        np.testing.assert_array_equal(found.label, compute_prior(image, labels, labelled, ISOTROPIC).label)
+
+
 def test_the_same_input_gives_the_same_prior_and_stays_untouched() -> None:
     rng = np.random.default_rng(3)
     image = rng.integers(-1000, 1000, (16, 16, 8)).astype(np.int16)

@@ -63,7 +63,7 @@ def test_train_shows_the_prior_then_progress_then_a_result(talk, job, phantom):
     result = talk.until(Result, id="t")
     mine = [e for e in talk.events if e.id == "t"]
     previews = [e for e in mine if isinstance(e, Preview)]
-    assert previews[0].source == "prior"
+    assert [p.source for p in previews[:2]] == ["prior", "prior"]  # the first growing, then the whole prior
     assert mine.index(previews[0]) < min(n for n, e in enumerate(mine) if isinstance(e, Progress) and e.stage == "training")
     assert {e.revision for e in mine} == {1}
     assert (result.step, result.reason) == (12, "steps")
