@@ -246,6 +246,17 @@ def build_annotation(
     return Annotation(labels, weights, origin, rows, tuple(complete_slices), int(corrected.sum()))
 
 
+def changed_voxels(before: Annotation, after: Annotation) -> np.ndarray | None:
+    """Where a label came, went or is another one, bool (K, J, I); None where a slice was completed, or is no longer complete: that says something
+    about all of the gap around it, not about a spot."""
+    was, now = before.labelled, after.labelled
+    for axis in range(3):
+        others = tuple(a for a in range(3) if a != axis)
+        if (was.all(axis=others) != now.all(axis=others)).any():
+            return None
+    return (was != now) | (was & (before.labels != after.labels))
+
+
 def add_border_weight(annotation: Annotation, spacing_kji_mm: Sequence[float], weight: float, width_mm: float) -> Annotation:
     """The same annotation with weight * exp(-d^2 / (2 width^2)) added to w of every labelled voxel (Ronneberger et al. 2015, eq. 2).
 

@@ -96,7 +96,8 @@ def _vote(gray: np.ndarray, known: np.ndarray, spacing_mm: Sequence[float], tick
     def levels(is_blurred: bool) -> np.ndarray:
         return by_class(blur(gray, 0.25, spacing_mm, tick) if is_blurred else gray, known, tick)
 
-    ballots, travelled = [], np.zeros(gray.shape, np.int32)
+    ballots: list[np.ndarray] = []
+    travelled = np.zeros(gray.shape, np.int32)
     # two of three see thin walls, which a blur opens: with one, a long gap (ct-aorta, slices-3) lost 0.04 Dice, and others won 0.001 on average
     for is_blurred, length_cost in GROWINGS:
         label, distance = grow(levels(is_blurred), known, [length_cost * LEVELS / across_mm * s for s in spacing_mm], tick)

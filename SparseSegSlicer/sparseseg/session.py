@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from . import checkpoint, device, estimate, suggest
-from .annotation import Annotation, add_border_weight, build_annotation
+from .annotation import Annotation, add_border_weight, build_annotation, changed_voxels
 from .augment import Augmenter
 from .device import Compute, RunPlan
 from .errors import AnnotationError, DeviceError, InputError, JobError
@@ -22,6 +22,7 @@ from .job import DENSE, MODEL, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, checked
 from .patches import PatchSampler, TrainingVolume, WorkingGrid, to_device
 from .predict import Box, Fusion, Input, predict, prior_belief, tile_probabilities
 from .prior import Prior, compute_prior
+from .reach import within_reach
 from .refine import choose_use, refine
 from .settings import Settings
 from .trainer import Trainer
@@ -129,6 +130,7 @@ class Session:
         self._plain_prior: Prior | None = None  # as growing left it
         self._corrected = False  # whether the refiner has seen it
         self._use: list[bool] | None = None  # which segments' prior it corrects
+        self._earlier: tuple[Prior, np.ndarray] | None = None  # the prior before the last correction, and the voxels that this changed
         self._trainer: Trainer | None = None
         self._input: Input | None = None
         self._intensity: Intensity | None = None
@@ -172,6 +174,7 @@ class Session:
         pairs = checked_slices(complete_slices)
         built = self._build(self.job.annotation(name), pairs, self.annotation)
         self.job.adopt_annotation(name, revision, pairs)  # may fail (a full disk): only then is it ours
+        self._earlier = self._before(built)
         self.annotation = built
         self._make_prior()
         if self._trainer is not None:
@@ -180,6 +183,13 @@ class Session:
         else:
             self._correct_prior()
             self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
+
+    def _before(self, correction: Annotation) -> tuple[Prior, np.ndarray] | None:
+        """The prior that the user saw, and what the correction changes of the annotation; None where the correction is about more than spots."""
+        if self._prior is None or not self._corrected or self.annotation is None:
+            return None
+        changed = changed_voxels(self.annotation, correction)
+        return None if changed is None else (self._prior, changed)
 
     def _build(self, annotation: np.ndarray | None, complete_slices: tuple[tuple[int, int], ...], earlier: Annotation | None = None) -> Annotation:
         if annotation is None:
@@ -217,7 +227,11 @@ class Session:
             self._make_prior()
         if not self._corrected:
             assert self._plain_prior is not None
-            self._prior, self._corrected = self._refined(self._plain_prior, self.labels.labelled, self._use), True
+            prior = self._refined(self._plain_prior, self.labels.labelled, self._use)
+            if self._earlier is not None:
+                before, changed = self._earlier
+                prior = within_reach(before, prior, changed, self.labels.labelled, self.spacing)
+            self._prior, self._corrected = prior, True
 
     def _refined(self, prior: Prior, labelled: np.ndarray, use: list[bool] | None = None) -> Prior:
         if not self.settings.refine:

@@ -9,6 +9,7 @@ import torch
 from phantoms import make_job, two_organs
 from sparseseg import device, session
 from sparseseg.annotation import CORRECTION
+from sparseseg.classes import ClassTable
 from sparseseg.errors import Cancelled, DeviceError, OutputError, TrainingError
 from sparseseg.session import Session
 from sparseseg.settings import Settings
@@ -255,3 +256,65 @@ def test_the_user_may_take_a_model_of_other_segments_as_a_start(opened, tmp_path
     second = opened(phantom=two_organs(seed=1))
     outcome = second.train(start_from=str(model))
     assert outcome.step == 12
+
+
+def test_a_stroke_changes_its_surroundings_a_complete_slice_all(opened, host, monkeypatch):
+    """The prior that the user saw is held far from strokes, once for each correction, also where the refiner is asked again."""
+    phantom = two_organs()
+    stroke, whole = phantom.annotation.copy(), phantom.annotation.copy()
+    stroke[9, 18:22, 18] = 3
+    whole[9] = phantom.truth[9] + 1
+    asked = []
+
+    def within_reach(before, after, changed, labelled, spacing):
+        asked.append((before, changed))
+        return plain(before, after, changed, labelled, spacing)
+
+    plain = session.within_reach
+    monkeypatch.setattr(session, "within_reach", within_reach)
+    running = opened()
+    running.train()
+    assert not asked
+    seen = running.prior
+    for revision, annotation in ((2, stroke), (3, np.maximum(stroke, whole))):
+        name = f"annotation-{revision:04d}.npy"
+        np.save(running.job.path(name), annotation)
+        running.update(name, revision, [])
+    assert len(asked) == 1
+    assert asked[0][0] is seen
+    np.testing.assert_array_equal(asked[0][1], stroke != phantom.annotation)
+    assert host.previews[-1][1] == 3
+
+
+def bar_with_a_step():
+    """A dark segment beside a bar that is brighter from slice 8 on; slices 2 and 37 are complete, and say that the bar is background."""
+    phantom = two_organs((40, 24, 24))
+    truth = np.zeros((40, 24, 24), np.uint8)
+    truth[:, 4:8, 4:20] = 1
+    image = np.where(truth == 1, -100, 0).astype(np.int16)
+    image[:, 14:18, 4:20] = 100
+    image[8:, 14:18, 4:20] = 160
+    image += np.random.default_rng(0).normal(0, 2, image.shape).astype(np.int16)
+    annotation = np.zeros(truth.shape, np.uint8)
+    for index in (2, 37):
+        annotation[index] = truth[index] + 1
+    return replace(phantom, image=image, truth=truth, annotation=annotation, classes=ClassTable.numbered(1))
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_what_a_stroke_does_not_reach_stays_as_the_user_saw_it(opened, host, monkeypatch, holds):
+    """A stroke on slice 20 says that the bar is the segment there. Growing from nothing carries that to the step, nearer to slice 2 than to it."""
+    if not holds:
+        monkeypatch.setattr(session, "changed_voxels", lambda before, after: None)
+    phantom = bar_with_a_step()
+    running = opened(Settings(refine=False), phantom=phantom)
+    stroke = phantom.annotation.copy()
+    stroke[20, 16, 5:19] = 2
+    for revision, annotation in ((2, phantom.annotation), (3, stroke)):
+        name = f"annotation-{revision:04d}.npy"
+        np.save(running.job.path(name), annotation)
+        running.update(name, revision, [])
+    before, after = (host.previews[n][2][:, 14:18, 4:20] for n in (-2, -1))
+    assert not before.any()
+    assert after[17:24].mean() > 0.8
+    assert (after[9:12].mean() < 0.1) if holds else (after[9:12].mean() > 0.8)
