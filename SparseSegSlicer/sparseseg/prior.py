@@ -13,6 +13,7 @@ their low byte: one minimum updates both, and ties always break alike.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -68,7 +69,7 @@ def compute_prior(
         return Prior(label, confidence)
     box = _region(labels, labelled)
     confidence[:] = _OUTSIDE
-    factors = _pooling([s.stop - s.start for s in box], spacing_kji_mm)
+    factors = coarsening([s.stop - s.start for s in box], spacing_kji_mm, COARSE_VOXELS)
     gray, known = _pool(image[box], labels[box], labelled[box], factors, tick)
     spacing = [s * f for s, f in zip(spacing_kji_mm, factors, strict=True)]
 
@@ -293,13 +294,13 @@ def _region(labels: np.ndarray, labelled: np.ndarray) -> Box:
     return near if (labelled[near] & ~painted[near]).any() else (slice(0, labels.shape[0]), slice(0, labels.shape[1]), slice(0, labels.shape[2]))
 
 
-def _pooling(shape: Sequence[int], spacing_mm: Sequence[float]) -> list[int]:
-    """How many voxels make one, for each axis: the finest axis is halved first, until COARSE_VOXELS suffice."""
+def coarsening(shape_kji: Sequence[int], spacing_kji_mm: Sequence[float], most: int) -> tuple[int, int, int]:
+    """How many voxels make one, for each axis: the finest axis is halved first, until there are at most `most`."""
     factors = [1, 1, 1]
-    while np.prod([-(-n // f) for n, f in zip(shape, factors, strict=True)]) > COARSE_VOXELS:
-        usable = [a for a in range(3) if shape[a] >= 4 * factors[a]] or [0, 1, 2]
-        factors[min(usable, key=lambda a: spacing_mm[a] * factors[a])] *= 2
-    return factors
+    while math.prod(-(-n // f) for n, f in zip(shape_kji, factors, strict=True)) > most:
+        usable = [a for a in range(3) if shape_kji[a] >= 4 * factors[a]] or [0, 1, 2]
+        factors[min(usable, key=lambda a: spacing_kji_mm[a] * factors[a])] *= 2
+    return factors[0], factors[1], factors[2]
 
 
 def _pool(image: np.ndarray, labels: np.ndarray, labelled: np.ndarray, factors: Sequence[int], tick: Tick) -> tuple[np.ndarray, np.ndarray]:

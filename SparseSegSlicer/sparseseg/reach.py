@@ -10,13 +10,12 @@ within half of the distance to other annotation, and wrong more often than right
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import SimpleITK as sitk
 
-from .prior import Prior
+from .prior import Prior, coarsening
 
 HALF = 0.75  # of the distance to other annotation, from the change: there old and new prior count alike
 WORKING_VOXELS = 1_500_000  # distances are measured on a coarser grid where the volume has more
@@ -43,13 +42,12 @@ def within_reach(before: Prior, after: Prior, changed: np.ndarray, labelled: np.
 
 def _share(at: tuple[np.ndarray, ...], changed: np.ndarray, others: np.ndarray, spacing_kji_mm: Sequence[float]) -> np.ndarray:
     """How much the new prior counts at these voxels, (n,) float32 in 0..1."""
-    factor = math.ceil((changed.size / WORKING_VOXELS) ** (1 / 3)) if changed.size > WORKING_VOXELS else 1
-    factors = [min(factor, n) for n in changed.shape]
+    factors = coarsening(changed.shape, spacing_kji_mm, WORKING_VOXELS)
     place = tuple(a // f for a, f in zip(at, factors, strict=True))
     near, far = (_distance(mask, factors, spacing_kji_mm)[place] for mask in (changed, others))
-    with np.errstate(invalid="ignore"):
-        ratio = np.where(near == 0, 0, near / (HALF * np.maximum(far, min(spacing_kji_mm) / 2)))
-    return (1 / (1 + ratio.astype(np.float32) ** 2)).astype(np.float32)
+    far = np.maximum(far, np.float32(min(spacing_kji_mm) / 2))  # 0 where other annotation lies in the same working voxel
+    ratio = near / (HALF * far)
+    return 1 / (1 + ratio**2)
 
 
 def _distance(mask: np.ndarray, factors: Sequence[int], spacing_kji_mm: Sequence[float]) -> np.ndarray:

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .estimate import dice
-from .prior import Prior, interpolate
+from .prior import Prior, coarsening, interpolate
 
 Tick = Callable[[], None]
 Box = tuple[slice, slice, slice]
@@ -146,7 +146,7 @@ def look(
     box = region((prior.label == value) | (labelled & (labels == value)), spacing_kji_mm)
     if box is None:
         return None
-    factors = _factors([s.stop - s.start for s in box], spacing_kji_mm, WORKING_VOXELS if most is None else most)
+    factors = coarsening([s.stop - s.start for s in box], spacing_kji_mm, WORKING_VOXELS if most is None else most)
     spacing = [s * f for s, f in zip(spacing_kji_mm, factors, strict=True)]
     known = labelled[box]
     mine = known & (labels[box] == value)
@@ -176,15 +176,6 @@ def grid_holds(belief: Tensor, agreement: Tensor) -> bool:
     """
     mine = belief > 0
     return not mine.any() or float(agreement[mine].mean()) >= _HELD_BY_GRID
-
-
-def _factors(shape_kji: Sequence[int], spacing_kji_mm: Sequence[float], most: int) -> Triple:
-    """How many voxels make one, for each axis: the finest axis is halved first, until there are at most `most`."""
-    factors = [1, 1, 1]
-    while math.prod(-(-n // f) for n, f in zip(shape_kji, factors, strict=True)) > most:
-        usable = [a for a in range(3) if shape_kji[a] >= 4 * factors[a]] or [0, 1, 2]
-        factors[min(usable, key=lambda a: spacing_kji_mm[a] * factors[a])] *= 2
-    return (factors[0], factors[1], factors[2])
 
 
 def _pool(volume: Tensor, factors: Triple) -> Tensor:
@@ -343,7 +334,7 @@ def choose_use(
     use = []
     for value in range(1, int(labels[labelled | held].max(initial=0)) + 1):
         box = region((before.label == value) | (labelled & (labels == value)), spacing_kji_mm)
-        if box is None or (factors := _factors([s.stop - s.start for s in box], spacing_kji_mm, WORKING_VOXELS)) == (1, 1, 1):
+        if box is None or (factors := coarsening([s.stop - s.start for s in box], spacing_kji_mm, WORKING_VOXELS)) == (1, 1, 1):
             use.append(True)
             continue
         logit = prior_logit(before, box, value)

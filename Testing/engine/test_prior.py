@@ -143,9 +143,8 @@ def test_the_coarse_grid_says_about_the_same(monkeypatch: pytest.MonkeyPatch) ->
     assert_split_at(fine.label, 26)
 
 
-def test_pooling_starts_at_the_finest_axis_and_keeps_thin_strokes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(prior, "COARSE_VOXELS", 10 * 16 * 16)
-    assert prior._pooling((10, 32, 32), (10.0, 0.4, 0.4)) == [1, 2, 2]
+def test_pooling_starts_at_the_finest_axis_and_keeps_thin_strokes() -> None:
+    assert prior.coarsening((10, 32, 32), (10.0, 0.4, 0.4), 10 * 16 * 16) == (1, 2, 2)
     image = np.arange(2 * 3 * 4, dtype=np.uint16).reshape(2, 3, 4)
     labels, labelled = np.zeros(image.shape, np.uint8), np.zeros(image.shape, bool)
     labels[0, 0, 0], labelled[0, 0, 0] = 254, True
