@@ -213,8 +213,8 @@ class Session:
         return self._prior
 
     def _make_prior(self, early: Callable[[np.ndarray], None] | None = None) -> None:
+        self._prior, self._corrected = None, False  # growing may be cancelled: that of an earlier annotation must not stay
         self._prior = self._plain_prior = self._grown(self.labels.labelled, early)
-        self._corrected = False
 
     def _grown(self, labelled: np.ndarray, early: Callable[[np.ndarray], None] | None = None) -> Prior:
         start = time.monotonic()

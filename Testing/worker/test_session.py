@@ -318,3 +318,22 @@ def test_what_a_stroke_does_not_reach_stays_as_the_user_saw_it(opened, host, mon
     assert not before.any()
     assert after[17:24].mean() > 0.8
     assert (after[9:12].mean() < 0.1) if holds else (after[9:12].mean() > 0.8)
+
+
+def test_an_update_cancelled_while_growing_leaves_no_prior_of_the_old_annotation(opened, host):
+    running = opened(Settings(refine=False))
+    old = running.prior.label
+    annotation = two_organs().annotation.copy()
+    annotation[9] = 1
+    np.save(running.job.path("annotation-0002.npy"), annotation)
+
+    def cancel(stage, step):
+        if stage == "prior":
+            raise Cancelled
+
+    host.on_tick = cancel
+    with pytest.raises(Cancelled):
+        running.update("annotation-0002.npy", 2, [])
+    host.on_tick = lambda stage, step: None
+    assert old[9].any()
+    assert not running.prior.label[9].any()
