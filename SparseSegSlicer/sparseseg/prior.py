@@ -130,7 +130,7 @@ def _count(ballots: Sequence[np.ndarray], classes: int, spacing_mm: Sequence[flo
 
 
 def _confidence(share: np.ndarray, travelled: np.ndarray) -> np.ndarray:
-    """share: float32, of the votes; travelled: float32, mean distance in levels."""
+    """share: float32, of the votes; travelled: float32, mean distance in levels, is overwritten."""
     doubt = np.multiply(travelled, np.float32(1 / (255 * TRAVEL)), out=travelled)
     doubt += np.float32(1 / 255)
     return np.clip(np.divide(share, doubt, out=doubt), 0, 254, out=doubt).astype(np.uint8)
@@ -258,10 +258,15 @@ def _depth_pair(one: np.ndarray, other: np.ndarray, in_plane_mm: Sequence[float]
 
 
 def _depth(mask: np.ndarray, in_plane_mm: Sequence[float]) -> np.ndarray:
-    flat = sitk.GetImageFromArray(mask.astype(np.uint8))
-    flat.SetSpacing([float(s) for s in in_plane_mm[::-1]])
-    depth = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(flat, insideIsPositive=True, squaredDistance=False, useImageSpacing=True))
-    return depth + np.float32(0.5 * min(in_plane_mm))  # it is 0 in the outermost voxels of the mask, but the border runs half a voxel outside
+    return signed_distance(mask, in_plane_mm) + np.float32(0.5 * min(in_plane_mm))  # the border runs half a voxel outside of the outermost voxels
+
+
+def signed_distance(mask: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
+    """From each voxel to the outermost voxels of the mask (2-D or 3-D, not empty), between centres, float32 in the unit of spacing (the array's
+    order): positive inside, 0 in those voxels, negative outside."""
+    volume = sitk.GetImageFromArray(mask.astype(np.uint8))
+    volume.SetSpacing([float(s) for s in spacing[::-1]])
+    return sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(volume, insideIsPositive=True, squaredDistance=False, useImageSpacing=True))
 
 
 def blur(volume: np.ndarray, variance: float, spacing_mm: Sequence[float], tick: Tick = lambda: None) -> np.ndarray:

@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import SimpleITK as sitk
 
-from .prior import Prior, coarsening
+from .prior import Prior, coarsening, signed_distance
 
 HALF = 0.75  # of the distance to other annotation, from the change: there old and new prior count alike
 WORKING_VOXELS = 1_500_000  # distances are measured on a coarser grid where the volume has more
@@ -52,15 +51,11 @@ def _share(at: tuple[np.ndarray, ...], changed: np.ndarray, others: np.ndarray, 
 
 def _distance(mask: np.ndarray, factors: Sequence[int], spacing_kji_mm: Sequence[float]) -> np.ndarray:
     """To the nearest voxel of the mask, mm, float32, on a grid whose voxels are factors (k, j, i) of the volume's; infinite without any."""
-    small = np.zeros([-(-n // f) for n, f in zip(mask.shape, factors, strict=True)], np.uint8)
-    small[tuple(a // f for a, f in zip(np.nonzero(mask), factors, strict=True))] = 1
+    small = np.zeros([-(-n // f) for n, f in zip(mask.shape, factors, strict=True)], bool)
+    small[tuple(a // f for a, f in zip(np.nonzero(mask), factors, strict=True))] = True
     if not small.any():
         return np.full(small.shape, np.inf, np.float32)
-    volume = sitk.GetImageFromArray(small)
-    volume.SetSpacing([float(s * f) for s, f in zip(spacing_kji_mm, factors, strict=True)][::-1])
-    return np.maximum(
-        sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(volume, insideIsPositive=False, squaredDistance=False, useImageSpacing=True)), 0
-    )
+    return np.maximum(-signed_distance(small, [s * f for s, f in zip(spacing_kji_mm, factors, strict=True)]), 0)
 
 
 def _logit(confidence: np.ndarray) -> np.ndarray:

@@ -16,13 +16,12 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .estimate import dice
-from .prior import Prior, coarsening, interpolate
+from .prior import Prior, coarsening, interpolate, signed_distance
 
 Tick = Callable[[], None]
 Box = tuple[slice, slice, slice]
@@ -237,10 +236,8 @@ def _log_distance(mask: np.ndarray, spacing_mm: Sequence[float]) -> Tensor:
     """0 at the mask, 1 from _FAR voxels (of the shortest edge) on, logarithmic between."""
     if not mask.any():
         return torch.ones(mask.shape)
-    volume = sitk.GetImageFromArray(mask.astype(np.uint8))
-    volume.SetSpacing([float(s) / min(spacing_mm) for s in spacing_mm[::-1]])
-    far = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(volume, insideIsPositive=False, squaredDistance=False, useImageSpacing=True))
-    return torch.log1p(torch.from_numpy(far).clamp_(0, _FAR)) / math.log1p(_FAR)
+    far = torch.from_numpy(-signed_distance(mask, [s / min(spacing_mm) for s in spacing_mm]))
+    return torch.log1p(far.clamp_(0, _FAR)) / math.log1p(_FAR)
 
 
 @cache

@@ -222,9 +222,9 @@ class Session:
         self.timings["prior"] = time.monotonic() - start
         return prior
 
-    def _correct_prior(self) -> None:
+    def _correct_prior(self, early: Callable[[np.ndarray], None] | None = None) -> None:
         if self._prior is None:
-            self._make_prior()
+            self._make_prior(early)
         if not self._corrected:
             assert self._plain_prior is not None
             prior = self._refined(self._plain_prior, self.labels.labelled, self._use)
@@ -263,9 +263,7 @@ class Session:
         self.settings = Settings.from_json({**self.job.record.settings.to_json(), **(overrides or {})})
         start = checkpoint.load(Path(start_from)) if start_from else None
         self._clock = Clock(self.settings)
-        if self._prior is None:
-            self._make_prior(early=lambda label: self._show(label, "prior", 0))
-        self._correct_prior()
+        self._correct_prior(early=lambda label: self._show(label, "prior", 0))
         self._show(self._with_strokes(self.prior.label.copy()), "prior", 0)
         trainer = self._prepare(start, resume)
         last_preview = last_saved = time.monotonic()

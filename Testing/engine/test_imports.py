@@ -49,7 +49,7 @@ PLAIN = [
     "export",
 ]
 HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy"]
-THIRD_PARTY = {"numpy": set(RANK), "SimpleITK": {"files", "dicomseries", "prior", "reach", "refine"}}
+THIRD_PARTY = {"numpy": set(RANK), "SimpleITK": {"files", "dicomseries", "prior"}}
 WITH_TORCH = {"unet", "device", "intensity", "patches", "loss", "augment", "predict", "trainer", "checkpoint", "refine", "session", "doctor"}
 WITH_TORCH_IN_A_FUNCTION = {"worker", "cli"}  # they talk before the seconds that loading takes
 OPTIONAL_IN_A_FUNCTION = {"dicomseries": {"pydicom"}, "dicomseg": {"highdicom"}, "rtstruct": {"contourpy"}}
