@@ -45,7 +45,7 @@ def registerSampleData():
     """A volume with strokes for the tutorial, made on the spot: nothing is downloaded."""
     import SampleData
 
-    from SparseSegSlicerLib.SamplePhantom import NAME, addPhantom
+    from SparseSegSlicerLib.scene.SamplePhantom import NAME, addPhantom
 
     thumbnail = slicer.util.modulePath("SparseSegSlicer").replace("SparseSegSlicer.py", f"Resources/Icons/{NAME}.png")
     SampleData.SampleDataLogic.registerCustomSampleDataSource(
@@ -58,7 +58,7 @@ class SparseSegSlicerWidget(ScriptedLoadableModuleWidget):
 
     def setup(self):
         ScriptedLoadableModuleWidget.setup(self)
-        from SparseSegSlicerLib.Widget import Widget
+        from SparseSegSlicerLib.panel.Widget import Widget
 
         self.panel = Widget(self.resourcePath("UI/SparseSegSlicer.ui"))
         self.layout.addWidget(self.panel.uiWidget)
@@ -87,7 +87,7 @@ class SparseSegSlicerLogic(ScriptedLoadableModuleLogic):
     """For scripts: `SparseSegSlicerLogic().makeController()`; poll it, as the panel's timer does."""
 
     def makeController(self):
-        from SparseSegSlicerLib.Controller import Controller
+        from SparseSegSlicerLib.session.Controller import Controller
 
         return Controller(slicer.mrmlScene)
 
@@ -103,7 +103,7 @@ class SparseSegSlicerTest(ScriptedLoadableModuleTest):
         self.test_tutorial()
 
     def test_tutorial(self):
-        from SparseSegSlicerLib.SelfTest import runTutorial
+        from SparseSegSlicerLib.panel.SelfTest import runTutorial
 
         slicer.util.selectModule("SparseSegSlicer")
         runTutorial(slicer.modules.SparseSegSlicerWidget.panel)

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseseg import files
-from sparseseg.classes import ClassTable
-from sparseseg.estimate import dice
-from sparseseg.geometry import Geometry
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.geometry import Geometry
+from sparseseg.io import files
+from sparseseg.quality.estimate import dice
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

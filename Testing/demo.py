@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from cases import Case, annotate_slices, load_case, mni_case, score, spread_slices
-from sparseseg import cli, files, report
-from sparseseg.classes import BACKGROUND_TAG, Segment
+from sparseseg import cli, report
+from sparseseg.contract.classes import BACKGROUND_TAG, Segment
+from sparseseg.io import files
 
 TIME_BUDGET_S = 150
 AXIAL_SLICES, OTHER_SLICES = 3, 1

@@ -24,7 +24,7 @@ from pydicom.dataset import Dataset, FileMetaDataset  # noqa: E402
 from pydicom.uid import UID, generate_uid  # noqa: E402
 from pydicom.valuerep import DS  # noqa: E402
 
-from sparseseg.geometry import Geometry  # noqa: E402
+from sparseseg.contract.geometry import Geometry  # noqa: E402
 
 NAME, ID = "Müller^Jürgen", "ID-4711-ß"  # not ASCII, and in Latin-1 and UTF-8 different bytes
 SOP_CLASSES = {"CT": "1.2.840.10008.5.1.4.1.1.2", "MR": "1.2.840.10008.5.1.4.1.1.4", "PT": "1.2.840.10008.5.1.4.1.1.128"}

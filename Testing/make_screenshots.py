@@ -37,9 +37,9 @@ def main() -> None:
 
 
 def tutorial(host, panel, top) -> None:
-    from SparseSegSlicerLib.Controller import State
-    from SparseSegSlicerLib.EngineSetup import EngineState
-    from SparseSegSlicerLib.SamplePhantom import addPhantom
+    from SparseSegSlicerLib.scene.SamplePhantom import addPhantom
+    from SparseSegSlicerLib.session.Controller import State
+    from SparseSegSlicerLib.session.EngineSetup import EngineState
 
     controller, ui = panel.controller, panel.ui
     host.spin(until=lambda: panel.install.setup.state is EngineState.READY, timeout_s=120)
@@ -84,7 +84,7 @@ def picture(controller):
     """Two axial slices, one above the other, patient's right on the left."""
     from PySide6 import QtGui
 
-    from SparseSegSlicerLib.SceneExport import volumeArray
+    from SparseSegSlicerLib.scene.SceneExport import volumeArray
 
     rows = [_slice(controller, volumeArray(controller.volumeNode)[index], index) for index in _SLICES]
     rgb = np.ascontiguousarray(np.concatenate(rows).repeat(_ZOOM, 0).repeat(_ZOOM, 1))

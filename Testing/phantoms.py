@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseseg.classes import ClassTable
-from sparseseg.geometry import Geometry
-from sparseseg.job import Job, JobRecord
-from sparseseg.settings import Settings
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.geometry import Geometry
+from sparseseg.contract.job import Job, JobRecord
+from sparseseg.contract.settings import Settings
 
 
 @dataclass(frozen=True)

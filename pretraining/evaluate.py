@@ -17,11 +17,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "SparseSegSlicer"), str(ROOT / "Testing")]
 
 from cases import SHARED, load_case, score  # noqa: E402
-from sparseseg import files  # noqa: E402
-from sparseseg.prior import Prior, compute_prior  # noqa: E402
-from sparseseg.refine import Refiner, refine  # noqa: E402
+from sparseseg.contract.belief import Belief  # noqa: E402
+from sparseseg.io import files  # noqa: E402
+from sparseseg.prior.growing import compute_prior  # noqa: E402
+from sparseseg.prior.refiner import Refiner, refine  # noqa: E402
 
-PRIORS: dict[tuple[str, str], Prior] = {}
+PRIORS: dict[tuple[str, str], Belief] = {}
 
 
 def half_precision() -> torch.dtype:

@@ -18,7 +18,8 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "SparseSegSlicer"))
 
-from sparseseg.prior import Prior, blur, compute_prior
+from sparseseg.contract.belief import Belief
+from sparseseg.prior.growing import blur, compute_prior
 
 Rng = np.random.Generator
 
@@ -31,7 +32,7 @@ class Sample:
     truth: np.ndarray
     labels: np.ndarray
     labelled: np.ndarray
-    prior: Prior
+    prior: Belief
     spacing_kji: tuple[float, float, float]
 
 
@@ -340,7 +341,7 @@ def _lines(rng: Rng, shape: Sequence[int], count: int) -> np.ndarray:
     return drawn
 
 
-def correct(rng: Rng, truth: np.ndarray, prior: Prior, labelled: np.ndarray) -> None:
+def correct(rng: Rng, truth: np.ndarray, prior: Belief, labelled: np.ndarray) -> None:
     """A stroke where the prior is wrong, into `labelled`: along one row, within one segment."""
     wrong = np.flatnonzero(prior.label != truth)
     if not len(wrong):

@@ -32,10 +32,10 @@ import torch.nn.functional as F  # noqa: E402
 from synthesize import Rng, Sample, synthesize  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from sparseseg import device as devices  # noqa: E402
-from sparseseg.device import Compute  # noqa: E402
-from sparseseg.prior import Prior  # noqa: E402
-from sparseseg.refine import BELIEF, Refiner, View, look, on_own_grid, plan_pools  # noqa: E402
+from sparseseg.contract.belief import Belief  # noqa: E402
+from sparseseg.network import device as devices  # noqa: E402
+from sparseseg.network.device import Compute  # noqa: E402
+from sparseseg.prior.refiner import BELIEF, Refiner, View, look, on_own_grid, plan_pools  # noqa: E402
 
 STEPS = 2800
 USES = 4  # of each volume
@@ -70,7 +70,7 @@ def turned(rng: Rng, sample: Sample) -> Sample:
     if rng.random() < 0.3:
         image = np.arcsinh((image - np.median(image)) / (rng.uniform(0.5, 2) * image.std() + 1e-6))
     k, j, i = (sample.spacing_kji[a] for a in order)
-    prior = Prior(turn(sample.prior.label), turn(sample.prior.confidence))
+    prior = Belief(turn(sample.prior.label), turn(sample.prior.confidence))
     return replace(
         sample, image=image, truth=turn(sample.truth), labels=turn(sample.labels), labelled=turn(sample.labelled), prior=prior, spacing_kji=(k, j, i)
     )

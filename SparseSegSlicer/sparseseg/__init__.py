@@ -1,7 +1,7 @@
 """SparseSegSlicer's engine: sparse annotation in, dense 3-D segmentation out.
 
-Importing this package, or any of its plain modules (errors, geometry, classes, settings, job, protocol, client, annotation), never
-imports torch: a host such as 3D Slicer loads them into its own process.
+Its rooms, lowest first: contract, annotation, {io | prior, network, quality}, session; then the hosts worker, cli, doctor and report. Importing
+this package, or anything of contract, annotation or io, never imports torch: a host such as 3D Slicer loads them into its own process.
 """
 
 __version__ = "0.1.0"

@@ -18,16 +18,34 @@ from typing import NoReturn
 
 import numpy as np
 
-from . import __version__, errors, export, files
-from .annotation import find_complete_slices
-from .classes import ClassTable
-from .client import WorkerClient, worker_environment
-from .dicomseries import Series, find_series
-from .errors import DeviceError, InputError, OutputError, SparseSegError, StuckError
-from .geometry import Geometry
-from .job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, JobRecord
-from .protocol import Cancel, Command, Error, Event, Finish, Open, Predict, Preview, Progress, ProtocolError, Ready, Result, Train, Warning, encode
-from .settings import Settings
+from . import __version__
+from .annotation.slices import find_complete_slices
+from .contract import errors
+from .contract.classes import ClassTable
+from .contract.client import WorkerClient, worker_environment
+from .contract.errors import DeviceError, InputError, OutputError, SparseSegError, StuckError
+from .contract.geometry import Geometry
+from .contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, JobRecord
+from .contract.protocol import (
+    Cancel,
+    Command,
+    Error,
+    Event,
+    Finish,
+    Open,
+    Predict,
+    Preview,
+    Progress,
+    ProtocolError,
+    Ready,
+    Result,
+    Train,
+    Warning,
+    encode,
+)
+from .contract.settings import Settings
+from .io import export, files
+from .io.dicomseries import Series, find_series
 
 _INTERRUPTED = 130
 _RESTARTS = 2
@@ -226,7 +244,7 @@ def _write_more(options: argparse.Namespace, folder: Path, record: JobRecord) ->
 
         report.write_report(options.report, report_input(folder, options.image.name))
     if options.save_model:
-        from . import checkpoint
+        from .network import checkpoint
 
         try:
             checkpoint.export(folder / "model.pt", options.save_model)
@@ -287,7 +305,7 @@ def _predict(options: argparse.Namespace) -> int:
     show.stage(f"reading {options.image.name}")
     volume = files.read_volume(options.image, options.series)
     _check_dicom(options, volume)
-    from . import checkpoint
+    from .network import checkpoint
 
     classes = checkpoint.load(options.model).classes
     with _job_folder(None) as folder:

@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from . import __version__, device
-from .errors import DeviceError
-from .settings import Settings
+from . import __version__
+from .contract.errors import DeviceError
+from .contract.settings import Settings
+from .network import device
 
 _TYPICAL = ((2.0, 0.8, 0.8), (150, 512, 512), 6)  # spacing (mm), shape, both (k, j, i), and classes of an abdominal CT
 

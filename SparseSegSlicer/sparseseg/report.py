@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from . import __version__
-from .classes import ClassTable
-from .errors import OutputError
-from .geometry import Geometry
-from .job import write_whole
+from .contract.classes import ClassTable
+from .contract.errors import OutputError
+from .contract.geometry import Geometry
+from .contract.job import write_whole
 
 _PLANES = {  # LPS axis of slices, columns and rows; whether rows run against theirs; letters left, right, top, bottom; ends of the slices' axis
     "axial": (2, 0, 1, False, "RLAP", "IS"),

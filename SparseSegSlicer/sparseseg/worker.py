@@ -23,9 +23,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
 from . import __version__
-from .errors import Cancelled, SparseSegError, StuckError
-from .job import EVENTS, LOG
-from .protocol import (
+from .contract.errors import Cancelled, SparseSegError, StuckError
+from .contract.job import EVENTS, LOG
+from .contract.protocol import (
     MAX_LINE,
     PROTOCOL_VERSION,
     Cancel,
@@ -49,7 +49,7 @@ from .protocol import (
 )
 
 if TYPE_CHECKING:
-    from .session import Outcome, Session
+    from .session.session import Outcome, Session
 
 _HEARTBEAT_S = 1.0
 _PROGRESS_EVERY_S = 0.25
@@ -157,8 +157,8 @@ class Worker:
 
     def _open(self, command: Open) -> None:
         self._close_session()
-        from . import device
-        from .session import Session
+        from .network import device
+        from .session.session import Session
 
         compute = device.choose(command.device)
         self._session = Session.open(Path(command.job), compute, self)

@@ -11,9 +11,9 @@ import numpy as np
 from common import CT_KJI, SPACING_KJI_MM, Rows, timed, times
 
 import dicoms
-from sparseseg import dicomseg, dicomseries
-from sparseseg.classes import ClassTable
-from sparseseg.geometry import Geometry
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.geometry import Geometry
+from sparseseg.io import dicomseg, dicomseries
 
 SEGMENTS = 10
 

@@ -13,9 +13,9 @@ from simulate import opened, with_stroke, worst_stroke
 from tables import Row
 
 from cases import Case
-from sparseseg import device
-from sparseseg.classes import ClassTable
-from sparseseg.geometry import Geometry
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.geometry import Geometry
+from sparseseg.network import device
 
 GOALS = {"result s": 60.0, "correction preview s": 1.0, "device memory GB": 8.0}
 

@@ -17,7 +17,7 @@ def machine(on: str) -> dict[str, Any]:
     """What a table says about the machine; on: the device asked for."""
     import torch
 
-    from sparseseg import device
+    from sparseseg.network import device
 
     compute = device.choose(on)
     load = f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown"

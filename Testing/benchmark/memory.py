@@ -16,14 +16,15 @@ import torch
 from common import CT_KJI, SEGMENTS, SPACING_KJI_MM, Rows, organs, times
 from machine import peak_bytes, reset_peak, resident_bytes
 
-from sparseseg import device
-from sparseseg.device import Compute, RunPlan
-from sparseseg.intensity import Intensity
-from sparseseg.patches import WorkingGrid
-from sparseseg.predict import Fusion, Input, predict
-from sparseseg.prior import Prior
-from sparseseg.settings import Settings
-from sparseseg.unet import UNet3d
+from sparseseg.contract.belief import Belief
+from sparseseg.contract.settings import Settings
+from sparseseg.network import device
+from sparseseg.network.device import Compute, RunPlan
+from sparseseg.network.intensity import Intensity
+from sparseseg.network.predict import Input, predict
+from sparseseg.network.sampling import WorkingGrid
+from sparseseg.network.unet import UNet3d
+from sparseseg.quality.fusion import Fusion
 
 
 def memory(options: argparse.Namespace) -> Rows:
@@ -71,7 +72,7 @@ def predict_whole(compute: Compute, image: np.ndarray, settings: Settings) -> tu
     """As Session predicts: the working grid, an untrained network of the planned size, and fusion with a prior. The bytes of prior and results."""
     plan = device.plan_run(compute, SPACING_KJI_MM, image.shape, SEGMENTS + 1, settings)
     rng = np.random.default_rng(0)
-    prior = Prior(rng.integers(0, SEGMENTS + 1, image.shape, np.uint8), rng.integers(0, 256, image.shape, np.uint8))
+    prior = Belief(rng.integers(0, SEGMENTS + 1, image.shape, np.uint8), rng.integers(0, 256, image.shape, np.uint8))
     network = UNet3d(plan.network).to(compute.device, memory_format=torch.channels_last_3d).requires_grad_(False)
     working = Intensity.fit(image, np.empty(0)).apply(image, plan.grid_kji, compute.device)
     fusion = Fusion(prior, np.full(SEGMENTS + 1, 0.5, np.float32))

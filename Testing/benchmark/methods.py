@@ -19,9 +19,9 @@ from scores import mean_dice, scores
 
 from cases import Case, annotate_slices, load_case, spread_slices
 from phantoms import two_organs
-from sparseseg import files
-from sparseseg.errors import SparseSegError
-from sparseseg.settings import Settings
+from sparseseg.contract.errors import SparseSegError
+from sparseseg.contract.settings import Settings
+from sparseseg.io import files
 
 PRODUCT = "sparseseg"
 METHODS = (PRODUCT, *PEERS)

@@ -63,7 +63,7 @@ class Task:
 
 def prior(task: Task) -> Call:
     """This project's prior alone: growing and interpolation, no network."""
-    from sparseseg.prior import compute_prior
+    from sparseseg.prior.growing import compute_prior
 
     labels = np.maximum(task.annotation, 1) - 1
     return lambda: compute_prior(task.image, labels, task.annotation > 0, task.spacing_kji_mm).label

@@ -13,10 +13,10 @@ import numpy as np
 from machine import peak_bytes
 
 from cases import Case
-from sparseseg.client import WorkerClient
-from sparseseg.job import Job, JobRecord
-from sparseseg.protocol import Command, Error, Event, Open, Preview, Ready, Result, Train, Update
-from sparseseg.settings import Settings
+from sparseseg.contract.client import WorkerClient
+from sparseseg.contract.job import Job, JobRecord
+from sparseseg.contract.protocol import Command, Error, Event, Open, Preview, Ready, Result, Train, Update
+from sparseseg.contract.settings import Settings
 
 PATIENCE_S = 600  # beyond the budget
 

@@ -13,11 +13,11 @@ import SimpleITK as sitk
 from common import CT_KJI, SEGMENTS, SPACING_KJI_MM, Rows, annotate, organs, timed, times
 
 from cases import SHARED, load_case, score
-from sparseseg import files
-from sparseseg.annotation import build_annotation
-from sparseseg.classes import ClassTable
-from sparseseg.prior import compute_prior
-from sparseseg.settings import Settings
+from sparseseg.annotation.labels import build_annotation
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.settings import Settings
+from sparseseg.io import files
+from sparseseg.prior.growing import compute_prior
 
 PRIOR_KJI = (112, 101, 122)
 PROTOCOLS = ("slices-3", "slices-5", "strokes-3")

@@ -39,7 +39,7 @@ def build(host):
     """A CT-sized volume, a segmentation with ten painted segments on ten slices of all orientations, and a dense label map."""
     import slicer
 
-    from SparseSegSlicerLib import SceneImport
+    from SparseSegSlicerLib.scene import SceneImport
 
     rng = np.random.default_rng(0)
     volume = slicer.util.addVolumeFromArray(rng.integers(-1000, 1000, SHAPE_KJI, np.int16), ijkToRAS=np.diag([-0.8, -0.8, 1.0, 1.0]), name="CT")
@@ -83,10 +83,10 @@ class StandInRun:
 
 def measure() -> None:
     host = SceneHost()
-    from sparseseg.protocol import Preview
-    from SparseSegSlicerLib import SceneImport
-    from SparseSegSlicerLib.Controller import Controller
-    from SparseSegSlicerLib.SceneExport import Choices, readStrokes, takeSnapshot
+    from sparseseg.contract.protocol import Preview
+    from SparseSegSlicerLib.scene import SceneImport
+    from SparseSegSlicerLib.scene.SceneExport import Choices, readStrokes, takeSnapshot
+    from SparseSegSlicerLib.session.Controller import Controller
 
     volume, node, dense, _ = build(host)
     print(f"{' x '.join(map(str, SHAPE_KJI))}, {SEGMENTS} segments; milliseconds\n\n| | median | longest |\n|---|---|---|")

@@ -17,9 +17,9 @@ from scores import mean_dice
 from tables import Row
 
 from cases import Case, annotate_slices, spread_slices
-from sparseseg.annotation import annotated_planes
-from sparseseg.classes import ClassTable
-from sparseseg.geometry import Geometry
+from sparseseg.annotation.slices import annotated_planes
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.geometry import Geometry
 
 INTERACTIONS, SLICES_ADDED, QUICK = 5, 3, 1  # how many; with --quick
 SAME_DICE = 0.002  # so close to what training from nothing reaches counts as there

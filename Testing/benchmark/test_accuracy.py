@@ -19,8 +19,8 @@ import simulate
 import tables
 
 from cases import Case
-from sparseseg.classes import ClassTable
-from sparseseg.geometry import Geometry
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.geometry import Geometry
 
 QUICK = methods.Options(device="cpu", budget_s=20, quick=True)
 SPACING = (2.0, 1.0, 0.5)

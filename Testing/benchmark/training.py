@@ -16,14 +16,14 @@ from common import SEGMENTS, SPACING_KJI_MM, Rows, annotate, organs, times
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from sparseseg import device
-from sparseseg.augment import Augmenter, position
-from sparseseg.device import Compute, RunPlan
-from sparseseg.intensity import Intensity
-from sparseseg.patches import PatchSampler, TrainingVolume, WorkingGrid, to_device
-from sparseseg.settings import Settings
-from sparseseg.trainer import Trainer
-from sparseseg.unet import InstanceNorm
+from sparseseg.contract.settings import Settings
+from sparseseg.network import device
+from sparseseg.network.augmentation import Augmenter, position
+from sparseseg.network.device import Compute, RunPlan
+from sparseseg.network.intensity import Intensity
+from sparseseg.network.sampling import PatchSampler, TrainingVolume, WorkingGrid, to_device
+from sparseseg.network.trainer import Trainer
+from sparseseg.network.unet import InstanceNorm
 
 TRAINING_KJI = (160, 192, 192)
 DEPTH = 4  # BasicUNet always pools four times

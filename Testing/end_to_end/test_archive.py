@@ -13,14 +13,14 @@ import pydicom
 import pytest
 
 import dicoms
-from sparseseg.classes import ClassTable, Segment
-from sparseseg.files import read_volume
-from sparseseg.geometry import Geometry
+from sparseseg.contract.classes import ClassTable, Segment
+from sparseseg.contract.geometry import Geometry
+from sparseseg.io.files import read_volume
 
 pytest.importorskip("highdicom", reason="highdicom is not installed (pip install -e '.[dicom]')")
 pytest.importorskip("contourpy", reason="contourpy is not installed (pip install -e '.[dicom]')")
-from sparseseg.dicomseg import read_seg, write_seg
-from sparseseg.rtstruct import write_rtstruct
+from sparseseg.io.dicomseg import read_seg, write_seg
+from sparseseg.io.rtstruct import write_rtstruct
 
 SHAPE = (5, 24, 32)  # (K, J, I)
 GEOMETRY = Geometry.from_axes(SHAPE, (0.75, 0.5, 2.5), (-7.25, 3.5, 100.125), dicoms.rotation(10, 20, 30).ravel())

@@ -14,9 +14,10 @@ import SimpleITK as sitk
 import torch
 
 from phantoms import two_organs
-from sparseseg import cli, files
-from sparseseg.classes import BACKGROUND_TAG, ClassTable, Segment
-from sparseseg.protocol import Error, Preview, Result, decode_event
+from sparseseg import cli
+from sparseseg.contract.classes import BACKGROUND_TAG, ClassTable, Segment
+from sparseseg.contract.protocol import Error, Preview, Result, decode_event
+from sparseseg.io import files
 
 QUICK = ["--steps", "6", "--device", "cpu"]
 TERMINOLOGY = "Segmentation category and type - 3D Slicer General Anatomy list~SCT^85756007^Tissue~SCT^10200004^Liver~^^~Anatomic codes~^^~^^"
@@ -305,8 +306,8 @@ def test_the_workers_errors_have_the_documented_exit_codes(code, exit_code):
 
 
 def test_a_locked_job_is_refused(inputs, phantom):
-    from sparseseg.job import Job, JobRecord
-    from sparseseg.settings import Settings
+    from sparseseg.contract.job import Job, JobRecord
+    from sparseseg.contract.settings import Settings
 
     with Job.create(inputs / "job", phantom.image, phantom.annotation, JobRecord(phantom.geometry, phantom.classes, Settings())):
         done = sparseseg("segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "d.nrrd", "--job", inputs / "job")

@@ -9,7 +9,7 @@ import pytest
 
 from cases import annotate_slices, spread_slices
 from phantoms import two_organs
-from sparseseg import files
+from sparseseg.io import files
 
 
 @pytest.mark.slow

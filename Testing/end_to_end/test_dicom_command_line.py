@@ -9,8 +9,9 @@ import pytest
 
 import dicoms
 from phantoms import two_organs
-from sparseseg import cli, dicomseg, files
-from sparseseg.classes import ClassTable
+from sparseseg import cli
+from sparseseg.contract.classes import ClassTable
+from sparseseg.io import dicomseg, files
 
 QUICK = ["--steps", "6", "--device", "cpu"]
 

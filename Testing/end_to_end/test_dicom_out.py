@@ -15,15 +15,15 @@ from pydicom.uid import UID
 import dicoms
 from cases import SHARED
 from sparseseg import __version__
-from sparseseg.classes import ClassTable, Segment
-from sparseseg.errors import AnnotationError, InputError, OutputError
-from sparseseg.files import read_annotation, read_volume, write_segmentation, write_volume
-from sparseseg.geometry import Geometry
+from sparseseg.contract.classes import ClassTable, Segment
+from sparseseg.contract.errors import AnnotationError, InputError, OutputError
+from sparseseg.contract.geometry import Geometry
+from sparseseg.io.files import read_annotation, read_volume, write_segmentation, write_volume
 
 hd = pytest.importorskip("highdicom", reason="highdicom is not installed (pip install -e '.[dicom]')")
 pytest.importorskip("contourpy", reason="contourpy is not installed (pip install -e '.[dicom]')")
-from sparseseg.dicomseg import read_seg, write_seg  # noqa: E402
-from sparseseg.rtstruct import write_rtstruct  # noqa: E402
+from sparseseg.io.dicomseg import read_seg, write_seg  # noqa: E402
+from sparseseg.io.rtstruct import write_rtstruct  # noqa: E402
 
 SHAPE = (7, 30, 40)  # (K, J, I)
 TILTED = dicoms.rotation(10, 20, 30)
@@ -1052,7 +1052,7 @@ def test_segment_to_dicom(plain_source, tmp_path):
     """From the archive's folder and strokes to a SEG, an RTSTRUCT of the job, and not a word of the patient in the job."""
     strokes = np.zeros(SHAPE, np.uint8)
     strokes[[2, 3, 5]] = plain_source.labels[[2, 3, 5]] + 1
-    from sparseseg.files import write_annotation
+    from sparseseg.io.files import write_annotation
 
     write_annotation(tmp_path / "strokes.seg.nrrd", strokes, plain_source.geometry, CLASSES)
     arguments = ["-o", tmp_path / "out.dcm", "--dicom", "fractional", "--job", tmp_path / "job", "--steps", "4", "--device", "cpu"]

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from cases import SHARED, load_case, score
-from sparseseg import device, files
-from sparseseg.job import Job, JobRecord
-from sparseseg.session import Session
-from sparseseg.settings import Settings
+from sparseseg.contract.job import Job, JobRecord
+from sparseseg.contract.settings import Settings
+from sparseseg.io import files
+from sparseseg.network import device
+from sparseseg.session.session import Session
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the real cases in {SHARED.name} beside the repository")]
 QUICK = Settings(steps=80, patch_voxels=48**3, width=16, depth=3, time_budget_s=600, estimate=False)

@@ -30,7 +30,7 @@ def host(pytestconfig):
 @pytest.fixture
 def panel(host, tmp_path):
     """The module's panel, entered; the engine's self-test is skipped, since it is tested elsewhere."""
-    from SparseSegSlicerLib.EngineSetup import EngineSetup, EngineState
+    from SparseSegSlicerLib.session.EngineSetup import EngineSetup, EngineState
 
     with pytest.MonkeyPatch.context() as patch:
 
@@ -60,7 +60,7 @@ def begin(host, panel):
     """The sample chosen by the selectors, and a short run set up."""
 
     def begin(steps=8):
-        from SparseSegSlicerLib.SamplePhantom import addPhantom
+        from SparseSegSlicerLib.scene.SamplePhantom import addPhantom
 
         volume, strokes = addPhantom()
         panel.ui.volumeSelector.setCurrentNode(volume)

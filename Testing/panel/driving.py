@@ -13,13 +13,13 @@ def wait(host, panel, condition):
 
 
 def voxels(panel, node=None):
-    from SparseSegSlicerLib.SceneExport import readStrokes, takeSnapshot
+    from SparseSegSlicerLib.scene.SceneExport import readStrokes, takeSnapshot
 
     return readStrokes(takeSnapshot(node or panel.controller.segmentationNode, panel.controller.volumeNode)).annotation
 
 
 def train(host, panel):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     host.click(panel.ui.trainButton)
     wait(host, panel, lambda: panel.controller.running)

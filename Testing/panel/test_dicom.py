@@ -9,7 +9,7 @@ import pytest
 from driving import train, wait
 
 import dicoms
-from sparseseg import dicomseg, files
+from sparseseg.io import dicomseg, files
 
 
 class Database:
@@ -32,7 +32,7 @@ def series(host, panel, begin, tmp_path, monkeypatch):
     """The sample, with DICOM files that it could have been loaded from; in a folder with a space and accents."""
     import slicer
 
-    from SparseSegSlicerLib.SceneExport import volumeArray, volumeGeometry
+    from SparseSegSlicerLib.scene.SceneExport import volumeArray, volumeGeometry
 
     volume, _ = begin()
     written = dicoms.write_series(tmp_path / "Bilder für Ärzte", volumeArray(volume), volumeGeometry(volume), intercept=0)
@@ -114,7 +114,7 @@ def test_what_the_export_refuses_is_said_in_its_words(host, panel, applied, tmp_
 
 
 def test_packages_are_installed_only_after_a_yes_and_then_the_export_goes_on(host, panel, applied, tmp_path, monkeypatch):
-    from SparseSegSlicerLib.States import Message
+    from SparseSegSlicerLib.session.States import Message
 
     real, installed = panel.install.setup.call, []
 

@@ -29,7 +29,7 @@ def test_every_control_has_a_tooltip(panel):
 
 
 def test_the_shortcuts_live_only_while_the_module_is_shown(host, panel):
-    from SparseSegSlicerLib.Widget import _SHORTCUTS
+    from SparseSegSlicerLib.panel.Widget import _SHORTCUTS
 
     keys = [key for key, _ in _SHORTCUTS]
     assert len(set(keys)) == len(keys)
@@ -85,7 +85,7 @@ def test_painted_slices_appear_in_the_table_and_can_be_declared_complete(host, p
 def test_double_click_jumps_and_the_button_marks_the_slice(host, panel, begin):
     import slicer
 
-    from SparseSegSlicerLib import SliceViews
+    from SparseSegSlicerLib.scene import SliceViews
 
     volume, _ = begin()
     panel.ui.sliceTable.cellDoubleClicked(0, 0)
@@ -111,8 +111,8 @@ def test_the_weight_map_is_shown_and_hidden(host, panel, begin):
 def test_paint_train_preview_correct_apply_undo(host, panel, begin, picture):
     import slicer
 
-    from SparseSegSlicerLib.Controller import State
-    from SparseSegSlicerLib.SamplePhantom import phantomOverlap
+    from SparseSegSlicerLib.scene.SamplePhantom import phantomOverlap
+    from SparseSegSlicerLib.session.Controller import State
 
     volume, strokes = begin(steps=30)
     host.paint(panel.ui.editor, "Vessel", ((24, 25), (60, 64), (48, 52)))
@@ -195,7 +195,7 @@ def test_apply_respects_locks_and_the_overwrite_mode(host, panel, begin):
 
 @pytest.mark.slow
 def test_cancel_and_the_error_paths_leave_the_scene_as_it_was(host, panel, begin, picture, monkeypatch):
-    from SparseSegSlicerLib.Controller import Launch, State
+    from SparseSegSlicerLib.session.Controller import Launch, State
 
     begin(steps=100_000)
     before = voxels(panel)
@@ -219,7 +219,7 @@ def test_cancel_and_the_error_paths_leave_the_scene_as_it_was(host, panel, begin
 
 @pytest.mark.slow
 def test_the_tutorial_of_the_in_slicer_test_runs_here_too(host, panel):
-    from SparseSegSlicerLib.SelfTest import runTutorial
+    from SparseSegSlicerLib.panel.SelfTest import runTutorial
 
     runTutorial(panel, budgetS=8.0)
 
@@ -241,7 +241,7 @@ def test_closing_the_scene_empties_the_panel(host, panel, begin):
 def test_no_process_folder_or_observer_outlives_the_panel(host, begin, panel, how):
     import slicer
 
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     begin(steps=100_000)
     host.click(panel.ui.trainButton)
@@ -263,7 +263,7 @@ def test_no_process_folder_or_observer_outlives_the_panel(host, begin, panel, ho
 def test_missing_torch_is_said_and_installed_only_after_a_yes(host, panel, picture):
     import qt
 
-    from SparseSegSlicerLib.EngineSetup import EngineState
+    from SparseSegSlicerLib.session.EngineSetup import EngineState
 
     setup = panel.install.setup
     setup._become(EngineState.MISSING, "")
@@ -312,7 +312,8 @@ def test_nothing_of_torch_is_in_this_process(host, panel, begin):
     import subprocess
     import sys
 
-    code = "import sys; sys.path[:0] = sys.argv[1:]; import sparseseg.client, sparseseg.annotation, sparseseg.job; assert 'torch' not in sys.modules"
+    modules = "sparseseg.contract.client, sparseseg.annotation.labels, sparseseg.contract.job"
+    code = f"import sys; sys.path[:0] = sys.argv[1:]; import {modules}; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code, str(MODULE.parent)], check=True)
 
 
@@ -325,8 +326,8 @@ def test_the_whole_way_on_a_real_ct(host, panel, picture):
     import slicer
 
     from cases import SHARED, load_case, score
-    from sparseseg import files
-    from SparseSegSlicerLib.Controller import State
+    from sparseseg.io import files
+    from SparseSegSlicerLib.session.Controller import State
 
     if not (SHARED / "ct-abdomen").is_dir():
         pytest.skip("shared/data is not there")

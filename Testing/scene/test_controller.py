@@ -21,7 +21,7 @@ def slicer(scene_host):
 
 @pytest.fixture
 def make_controller(scene_host, tmp_path):
-    from SparseSegSlicerLib.Controller import Controller, Launch
+    from SparseSegSlicerLib.session.Controller import Controller, Launch
 
     made = []
 
@@ -55,7 +55,7 @@ def settle(controller):
 @pytest.fixture
 def session(make_controller):
     """A controller with the phantom chosen and a short run set up."""
-    from SparseSegSlicerLib.SamplePhantom import addPhantom
+    from SparseSegSlicerLib.scene.SamplePhantom import addPhantom
 
     def begin(**launch):
         controller = make_controller(**launch)
@@ -77,7 +77,7 @@ def trained(session):
 
 
 def train(controller):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     controller.train()
     spin(controller, lambda: controller.state is State.RESULT or controller.message.level == "error")
@@ -85,7 +85,7 @@ def train(controller):
 
 
 def voxels(controller, node=None):
-    from SparseSegSlicerLib.SceneExport import Choices, readStrokes, takeSnapshot
+    from SparseSegSlicerLib.scene.SceneExport import Choices, readStrokes, takeSnapshot
 
     return readStrokes(takeSnapshot(node or controller.segmentationNode, controller.volumeNode), Choices()).annotation
 
@@ -113,7 +113,7 @@ def left_behind(controller):
 
 
 def test_train_preview_apply_undo_and_go_on(trained, slicer, scene_host):
-    from SparseSegSlicerLib.SamplePhantom import phantomOverlap
+    from SparseSegSlicerLib.scene.SamplePhantom import phantomOverlap
 
     controller, strokes = trained, voxels(trained)
     assert {"Liver", "Kidney"} <= controller.report.estimate.keys() <= {"Liver", "Kidney", "Vessel"}
@@ -171,7 +171,7 @@ def test_updates_wait_for_the_button_where_auto_update_is_off(trained):
 
 
 def test_painting_while_training_is_taken_up(session):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     controller = session()
     controller.parameters.setSetting("steps", 60)
@@ -184,7 +184,7 @@ def test_painting_while_training_is_taken_up(session):
 
 
 def test_finish_gives_the_result_now(session):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     controller = session()
     controller.parameters.setSetting("steps", 100_000)
@@ -236,7 +236,7 @@ def test_the_surface_comes_and_goes_with_its_tick(trained):
 
 
 def test_next_slice_jumps_to_the_suggestions_one_after_the_other(trained):
-    from SparseSegSlicerLib import SliceViews
+    from SparseSegSlicerLib.scene import SliceViews
 
     controller = trained
     assert len(controller.report.nextSlices) >= 2
@@ -248,7 +248,7 @@ def test_next_slice_jumps_to_the_suggestions_one_after_the_other(trained):
 
 
 def test_the_weight_map_lies_over_the_image_and_goes_again(trained, slicer):
-    from sparseseg.annotation import build_annotation
+    from sparseseg.annotation.labels import build_annotation
 
     controller = trained
     controller.showWeights(True)
@@ -292,7 +292,7 @@ def test_an_oblique_volume_in_straight_views_is_told_and_the_views_are_aligned(m
 
 
 def test_the_shown_slice_is_marked_and_a_rotated_view_refused(session):
-    from SparseSegSlicerLib import SliceViews
+    from SparseSegSlicerLib.scene import SliceViews
 
     controller = session()
     controller.jumpToSlice(0, 17)
@@ -313,7 +313,7 @@ def test_the_shown_slice_is_marked_and_a_rotated_view_refused(session):
 
 
 def test_a_segment_deleted_during_training_leaves_the_preview_and_the_run_goes_on_without_it(session):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     controller = session()
     controller.parameters.setSetting("steps", 100_000)
@@ -344,7 +344,7 @@ def test_renaming_and_reordering_harm_nothing(trained):
 
 
 def test_a_new_painted_segment_starts_the_training_again(session):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     controller = session()
     controller.parameters.setSetting("steps", 100_000)
@@ -362,7 +362,7 @@ def test_a_new_painted_segment_starts_the_training_again(session):
 
 
 def test_no_background_is_one_sentence_and_nothing_starts(session):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     controller = session()
     controller.setSegmentChoice("Background", unused=True)
@@ -375,7 +375,7 @@ def test_no_background_is_one_sentence_and_nothing_starts(session):
 
 
 def test_a_python_that_is_not_there_is_one_sentence(session):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     controller = session(python=("/nowhere/python",))
     controller.train()
@@ -386,7 +386,7 @@ def test_a_python_that_is_not_there_is_one_sentence(session):
 
 
 def test_a_python_without_torch_ends_in_words_and_the_scene_is_as_it_was(session, tmp_path):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     fake = tmp_path / "torch"
     fake.mkdir()
@@ -400,7 +400,7 @@ def test_a_python_without_torch_ends_in_words_and_the_scene_is_as_it_was(session
 
 
 def test_a_killed_worker_is_started_again(session):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     controller = session()
     controller.parameters.setSetting("steps", 60)
@@ -413,8 +413,8 @@ def test_a_killed_worker_is_started_again(session):
 
 
 def test_a_full_disk_is_one_sentence(session, monkeypatch):
-    from SparseSegSlicerLib import EngineRun
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session import EngineRun
+    from SparseSegSlicerLib.session.Controller import State
 
     def full(*_, **__):
         raise OSError(28, "No space left on device")
@@ -428,7 +428,7 @@ def test_a_full_disk_is_one_sentence(session, monkeypatch):
 
 
 def test_cancel_keeps_the_strokes_and_leaves_no_process(session):
-    from SparseSegSlicerLib.Controller import State
+    from SparseSegSlicerLib.session.Controller import State
 
     controller = session()
     controller.parameters.setSetting("steps", 100_000)
@@ -541,7 +541,7 @@ def test_adding_another_scene_to_this_one_keeps_session_and_preview(trained, tmp
 
 
 def test_unreadable_parameters_count_as_defaults(scene_host):
-    from SparseSegSlicerLib.Parameters import Parameters
+    from SparseSegSlicerLib.session.Parameters import Parameters
 
     parameters = Parameters(scene_host.scene)
     parameters.node.SetParameter("opacity", "not json")

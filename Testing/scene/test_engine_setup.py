@@ -31,7 +31,7 @@ DONE = (0, "Successfully installed", "")
 
 @pytest.fixture
 def setup_with(scene_host):
-    from SparseSegSlicerLib.EngineSetup import EngineSetup
+    from SparseSegSlicerLib.session.EngineSetup import EngineSetup
 
     made = []
 
@@ -47,7 +47,7 @@ def setup_with(scene_host):
 
 
 def wait(setup, patience_s=120):
-    from SparseSegSlicerLib.EngineSetup import EngineState
+    from SparseSegSlicerLib.session.EngineSetup import EngineState
 
     end = time.monotonic() + patience_s
     while setup.state in (EngineState.CHECKING, EngineState.INSTALLING):

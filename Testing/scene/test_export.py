@@ -32,9 +32,9 @@ from scenes import (
     voxels,
 )
 
-from sparseseg.errors import AnnotationError, InputError
-from SparseSegSlicerLib.SceneExport import APPLIED_TAG, Choices, readStrokes, takeSnapshot, volumeArray, volumeGeometry
-from SparseSegSlicerLib.SliceViews import alignViews, jumpTo
+from sparseseg.contract.errors import AnnotationError, InputError
+from SparseSegSlicerLib.scene.SceneExport import APPLIED_TAG, Choices, readStrokes, takeSnapshot, volumeArray, volumeGeometry
+from SparseSegSlicerLib.scene.SliceViews import alignViews, jumpTo
 
 
 def read(segmentationNode, volumeNode, **choices):

@@ -34,11 +34,11 @@ from scenes import (
 )
 from vtk.util import numpy_support
 
-from sparseseg.classes import Segment
-from sparseseg.errors import InputError
-from SparseSegSlicerLib import SceneImport
-from SparseSegSlicerLib.SceneExport import APPLIED_TAG, readStrokes, tagValue, takeSnapshot
-from SparseSegSlicerLib.SceneImport import (
+from sparseseg.contract.classes import Segment
+from sparseseg.contract.errors import InputError
+from SparseSegSlicerLib.scene import SceneImport
+from SparseSegSlicerLib.scene.SceneExport import APPLIED_TAG, readStrokes, tagValue, takeSnapshot
+from SparseSegSlicerLib.scene.SceneImport import (
     STROKES_ROLE,
     TARGET_ROLE,
     applyResult,

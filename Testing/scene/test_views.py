@@ -24,8 +24,8 @@ from scenes import (
     toArray,
 )
 
-from sparseseg.errors import InputError
-from SparseSegSlicerLib.SliceViews import ViewTracker, alignViews, areAligned, jumpTo, showOverlay, sliceNodes, sliceShown
+from sparseseg.contract.errors import InputError
+from SparseSegSlicerLib.scene.SliceViews import ViewTracker, alignViews, areAligned, jumpTo, showOverlay, sliceNodes, sliceShown
 
 AXES = {"Red": 0, "Green": 1, "Yellow": 2}  # of the grids here: axial slices are stacked along k, coronal along j, sagittal along i
 EVERY_SLICE = [(axis, index) for axis in range(3) for index in range(SHAPE[axis])]

@@ -2,12 +2,10 @@
 
 import time
 
-import numpy as np
 import pytest
 
-from phantoms import make_job, two_organs
-from sparseseg.client import WorkerClient
-from sparseseg.protocol import Event, Open
+from sparseseg.contract.client import WorkerClient
+from sparseseg.contract.protocol import Event, Open
 
 PATIENCE_S = 60.0  # for one event on a slow, busy machine; not a measure of speed
 
@@ -32,7 +30,7 @@ class Talk:
         raise AssertionError(f"no {kind.__name__} {wanted} in {patience_s} s; got {self.events[-5:]}\n{self.client.log}")
 
     def open(self, folder):
-        from sparseseg.protocol import Ready
+        from sparseseg.contract.protocol import Ready
 
         self.client.send(Open("open", str(folder), "cpu"))
         return self.until(Ready, id="open")
@@ -54,28 +52,3 @@ def start_talk():
 @pytest.fixture
 def talk(start_talk):
     return start_talk()
-
-
-@pytest.fixture
-def phantom():
-    return two_organs()
-
-
-@pytest.fixture
-def job(tmp_path, phantom):
-    return make_job(tmp_path / "Žluť job dir", phantom)
-
-
-@pytest.fixture
-def correct(phantom):
-    """correct(folder, revision) -> name of a new annotation file in the job folder: one more slice of truth."""
-
-    def write(folder, revision):
-        annotation = phantom.annotation.copy()
-        index = 2 + revision
-        annotation[index] = phantom.truth[index] + 1
-        name = f"annotation-{revision:04d}.npy"
-        np.save(folder / name, annotation)
-        return name
-
-    return write

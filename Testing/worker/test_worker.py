@@ -15,10 +15,10 @@ import pytest
 
 import sparseseg
 from phantoms import make_job
-from sparseseg.client import WorkerClient
-from sparseseg.errors import WorkerError
-from sparseseg.job import Job
-from sparseseg.protocol import (
+from sparseseg.contract.client import WorkerClient
+from sparseseg.contract.errors import WorkerError
+from sparseseg.contract.job import Job
+from sparseseg.contract.protocol import (
     PROTOCOL_VERSION,
     Cancel,
     Close,
@@ -36,7 +36,7 @@ from sparseseg.protocol import (
     decode_event,
     encode,
 )
-from sparseseg.settings import Settings
+from sparseseg.contract.settings import Settings
 
 LONG = {"steps": 100_000, "estimate": False}
 posix = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
@@ -188,7 +188,7 @@ def test_predict_uses_the_trained_model_without_annotation(talk, job, tmp_path, 
     talk.client.send(Train("t", {"steps": 500, "estimate": False, "full_resolution": True}))
     model = talk.until(Result, id="t").model
     bare = tmp_path / "bare"
-    from sparseseg.job import JobRecord
+    from sparseseg.contract.job import JobRecord
 
     Job.create(bare, phantom.image, None, JobRecord(phantom.geometry, phantom.classes, Settings())).close()
     talk.open(bare)
@@ -254,7 +254,8 @@ def test_partial_lines_are_waited_for():
 def test_nothing_but_protocol_lines_reaches_stdout(job):
     noisy = """
 import os, subprocess, sys
-from sparseseg import worker, session
+from sparseseg import worker
+from sparseseg.session import session
 plain = session.Session.open.__func__
 def noisy(cls, *arguments):
     print("print")
@@ -274,7 +275,8 @@ worker.main()
 def test_the_heartbeat_goes_on_during_a_long_silent_step(job):
     slow = """
 import time
-from sparseseg import worker, session
+from sparseseg import worker
+from sparseseg.session import session
 plain = session.compute_prior
 def slow(*arguments, **options):
     time.sleep(5)
@@ -312,7 +314,7 @@ def test_killed_in_training_then_resumed_from_the_checkpoint(start_talk, job, mo
 
 
 def test_a_step_that_never_ends_ends_the_worker_with_one_sentence(start_talk, job):
-    code = "import time; worker._STUCK_S['training'] = 1.0; from sparseseg.trainer import Trainer; Trainer.step = lambda *_: time.sleep(3600)"
+    code = "import time; worker._STUCK_S['training'] = 1.0; from sparseseg.network.trainer import Trainer; Trainer.step = lambda *_: time.sleep(3600)"
     talk = start_talk(python=(sys.executable, str(_wrapper(job.parent / "stuck.py", code))))
     talk.open(job)
     talk.client.send(Train("t", LONG))

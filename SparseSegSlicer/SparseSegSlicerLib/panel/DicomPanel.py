@@ -1,0 +1,62 @@
+"""The panel's part on DICOM: which file, one question before anything is installed, and what is enabled."""
+
+from pathlib import Path
+
+import qt
+import slicer
+
+from ..scene import DicomFiles
+from ..session.DicomExchange import PACKAGES, PACKAGES_SIZE, DicomExchange
+from ..session.States import Message, State
+
+_KINDS = ("seg", "rtstruct")  # in the order of the box
+
+
+class DicomPanel:
+    def __init__(self, ui, controller, setup) -> None:
+        self.ui, self.controller, self.setup = ui, controller, setup
+        self.exchange = DicomExchange(controller, setup.call, slicer.app.temporaryPath)
+        self.exchange.askToInstall = self._confirmed
+        ui.dicomExportButton.connect("clicked()", self.onExport)
+        ui.dicomLoadButton.connect("clicked()", self.onLoad)
+
+    def onExport(self) -> None:
+        kind = _KINDS[self.ui.dicomKindBox.currentIndex]
+        with self.controller.complaining():
+            node = self.exchange.resultNode()
+            if kind == "seg" and DicomFiles.hasSlicersExporter():
+                self._exportWithSlicer(node)
+                return
+            DicomFiles.sourceFiles(self.controller.volumeNode)  # what cannot be exported needs no file name
+            path = qt.QFileDialog.getSaveFileName(self.ui.dicomSection, "Export to DICOM", f"{node.GetName()}.dcm", "DICOM (*.dcm)")
+            if path:
+                self.exchange.export(kind, Path(str(path)).with_suffix(".dcm"))
+
+    def _exportWithSlicer(self, node) -> None:
+        folder = qt.QFileDialog.getExistingDirectory(self.ui.dicomSection, "Export to DICOM: folder")
+        if folder:
+            with self.controller.waiting():
+                DicomFiles.exportWithSlicer(node, Path(str(folder)))
+            self.controller.say(Message("info", f"{node.GetName()} was exported by QuantitativeReporting."))
+
+    def onLoad(self) -> None:
+        path = qt.QFileDialog.getOpenFileName(self.ui.dicomSection, "Load a DICOM segmentation", "", "DICOM (*.dcm);;All files (*)")
+        if path:
+            with self.controller.complaining():
+                self.exchange.load(Path(str(path)))
+
+    def update(self) -> None:
+        ui, controller = self.ui, self.controller
+        free = not self.exchange.busy
+        ui.dicomExportButton.enabled = free and controller.state is not State.EMPTY
+        ui.dicomLoadButton.enabled = free and controller.volumeNode is not None
+        ui.dicomLabel.text = f"{self.exchange.busy.capitalize()}... You can go on working." if self.exchange.busy else ""
+        ui.dicomLabel.visible = not free
+
+    def _confirmed(self) -> bool:
+        text = (
+            f"DICOM needs more packages in {self.setup.where}. Install them?\n\nWhat: {', '.join(PACKAGES)}, and what they need.\n"
+            f"Size: {PACKAGES_SIZE}.\n\nSlicer can be used meanwhile. Nothing else is changed."
+        )
+        buttons = qt.QMessageBox.Ok | qt.QMessageBox.Cancel
+        return qt.QMessageBox.question(slicer.util.mainWindow(), "Sparse Segmentation", text, buttons) == qt.QMessageBox.Ok

@@ -1,0 +1,124 @@
+"""The panel's two tables: annotated slices, and segments. They show the Controller and call it; a signal of their own filling is ignored."""
+
+import qt
+
+from ..scene.SceneExport import backgroundSegmentID
+
+_SLICE_COLUMNS = ("View", "Position", "Complete", "Use", "Voxels per segment")
+_SEGMENT_COLUMNS = ("Segment", "Train", "Keep as is", "Estimated Dice")
+
+
+def _item(text, checked=None, tip="", color=None):
+    item = qt.QTableWidgetItem(text)
+    flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
+    if checked is not None:
+        flags = flags | qt.Qt.ItemIsUserCheckable
+        item.setCheckState(qt.Qt.Checked if checked else qt.Qt.Unchecked)
+    item.setFlags(flags)
+    if tip:
+        item.setToolTip(tip)
+    if color is not None:
+        swatch = qt.QPixmap(12, 12)
+        swatch.fill(qt.QColor(*(round(255 * c) for c in color)))
+        item.setIcon(qt.QIcon(swatch))
+    return item
+
+
+def _prepare(table, columns) -> None:
+    table.setColumnCount(len(columns))
+    table.setHorizontalHeaderLabels(columns)
+    table.verticalHeader().setVisible(False)
+    table.verticalHeader().setDefaultSectionSize(22)
+    table.horizontalHeader().setStretchLastSection(True)
+    table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
+    table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
+
+
+class SliceTable:
+    def __init__(self, table, controller) -> None:
+        self._table, self._controller, self._rows, self._key = table, controller, (), None
+        _prepare(table, _SLICE_COLUMNS)
+        table.connect("cellChanged(int,int)", self._onChanged)
+        table.connect("cellDoubleClicked(int,int)", self._onDoubleClicked)
+
+    def update(self) -> None:
+        strokes = self._controller.strokes
+        rows = strokes.slices if strokes is not None else ()
+        names = {s.id: s.name for s in _segments(strokes)}
+        key = (rows, tuple(names.items()))
+        if key == self._key:
+            return
+        self._key, self._rows = key, rows
+        self._table.blockSignals(True)
+        self._table.setRowCount(len(rows))
+        for n, row in enumerate(rows):
+            voxels = ", ".join(f"{names.get(sid, sid)} {count}" for sid, count in row.voxels.items()) or "nothing painted"
+            self._table.setItem(n, 0, _item(row.plane, tip=f"Slice {row.index} of the volume. Double click jumps there."))
+            self._table.setItem(n, 1, _item(f"{row.position_mm:.1f} mm"))
+            self._table.setItem(n, 2, _item("", row.complete, "Finished: what is unpainted on this slice is background."))
+            self._table.setItem(n, 3, _item("", not row.ignored, "Unticked: the strokes on this slice are kept, but not trained on."))
+            self._table.setItem(n, 4, _item(voxels, tip=voxels))
+        self._table.blockSignals(False)
+        self._table.resizeColumnsToContents()
+
+    def _onChanged(self, row: int, column: int) -> None:
+        place, ticked = self._rows[row], self._table.item(row, column).checkState() == qt.Qt.Checked
+        if column == 2:
+            self._controller.setSliceChoice(place.axis, place.index, complete=ticked)
+        elif column == 3:
+            self._controller.setSliceChoice(place.axis, place.index, ignored=not ticked)
+
+    def _onDoubleClicked(self, row: int, _column: int) -> None:
+        self._controller.jumpToSlice(self._rows[row].axis, self._rows[row].index)
+
+
+class SegmentTable:
+    def __init__(self, table, controller) -> None:
+        self._table, self._controller, self._ids, self._key = table, controller, [], None
+        _prepare(table, _SEGMENT_COLUMNS)
+        table.connect("cellChanged(int,int)", self._onChanged)
+
+    def update(self) -> None:
+        rows = self._wanted()
+        if rows == self._key:
+            return
+        self._key, self._ids = rows, [row[0] for row in rows]
+        self._table.blockSignals(True)
+        self._table.setRowCount(len(rows))
+        for n, (_, name, color, trained, locked, estimate) in enumerate(rows):
+            self._table.setItem(n, 0, _item(name, color=color))
+            self._table.setItem(n, 1, _item("", trained, "Unticked: this segment takes no part; its voxels say nothing."))
+            self._table.setItem(n, 2, _item("", locked, "Ticked: the result neither shows nor replaces this segment; its strokes still teach."))
+            self._table.setItem(n, 3, _item(estimate, tip="Dice that is expected, measured on strokes that were held back from training."))
+        self._table.blockSignals(False)
+        self._table.resizeColumnsToContents()
+
+    def _wanted(self) -> list:
+        controller = self._controller
+        node = controller.segmentationNode
+        if node is None:
+            return []
+        segmentation, locked, unused = node.GetSegmentation(), controller.parameters.get("locked"), controller.parameters.get("unused")
+        rows = []
+        background = backgroundSegmentID(segmentation)
+        for sid in segmentation.GetSegmentIDs():
+            if sid == background:
+                continue
+            segment, estimate = segmentation.GetSegment(sid), controller.report.estimate.get(sid)
+            text = "" if estimate is None else f"{estimate:.2f}"
+            rows.append((sid, segment.GetName(), tuple(segment.GetColor()), sid not in unused, sid in locked, text))
+        return rows
+
+    def _onChanged(self, row: int, column: int) -> None:
+        ticked = self._table.item(row, column).checkState() == qt.Qt.Checked
+        if column == 1:
+            self._controller.setSegmentChoice(self._ids[row], unused=not ticked)
+        elif column == 2:
+            self._controller.setSegmentChoice(self._ids[row], locked=ticked)
+
+
+def _segments(strokes) -> tuple:
+    if strokes is None:
+        return ()
+    background = strokes.classes.background
+    return strokes.classes.segments + ((background,) if background else ())

@@ -1,0 +1,365 @@
+"""The panel: clicks become Controller calls, the Controller's state becomes text, enabled and visible. No behaviour of its own."""
+
+import contextlib
+from pathlib import Path
+
+import qt
+import slicer
+
+from sparseseg.contract.errors import InputError
+
+from ..session.Controller import Controller
+from ..session.Observers import Observers
+from ..session.States import State
+from .Chart import Chart
+from .DicomPanel import DicomPanel
+from .EventPump import EventPump
+from .Install import Install
+from .Tables import SegmentTable, SliceTable
+
+STROKE_EFFECTS = ("Paint", "Draw", "Erase", "Level tracing", "Scissors")
+_SHORTCUTS = (
+    ("Ctrl+Shift+T", "trainButton"),
+    ("Ctrl+Shift+M", "markSliceButton"),
+    ("Ctrl+Shift+N", "nextSliceButton"),
+    ("Ctrl+Shift+U", "updateButton"),
+)
+_SPINS = {
+    "timeBudget": ("time_budget_s", float),
+    "classBalance": ("class_balance", float),
+    "correctionWeight": ("correction_weight", float),
+    "pseudoLabelWeight": ("pseudo_label_weight", float),
+    "borderWeight": ("border_weight", float),
+    "learningRate": ("learning_rate", float),
+    "steps": ("steps", int),
+    "seed": ("seed", int),
+}
+_CHECKS = {"mirror": "mirror", "estimateQuality": "estimate", "fullResolution": "full_resolution"}
+_PRIMARY = {State.EMPTY: "Train", State.IDLE: "Train", State.STARTING: "Starting...", State.TRAINING: "Finish now", State.FINISHING: "Finishing..."}
+_LEVEL_STYLE = {"info": "", "warning": "color: #b9770e", "error": "color: #c0392b; font-weight: bold"}
+
+
+class Widget:
+    """`uiWidget` is placed in the module's layout by its owner, which also calls `enter`, `exit` and `close`."""
+
+    def __init__(self, uiPath: str) -> None:
+        self.uiWidget = slicer.util.loadUI(uiPath)
+        self.ui = slicer.util.childWidgetVariables(self.uiWidget)
+        self.uiWidget.setMRMLScene(slicer.mrmlScene)
+        self.install = Install(self.ui)
+        self.controller = Controller(slicer.mrmlScene, self.install.setup.launch, self.scheduleUpdate)
+        self.controller.waiting = _waitCursor
+        self.dicom = DicomPanel(self.ui, self.controller, self.install.setup)
+        self.slices, self.segments = SliceTable(self.ui.sliceTable, self.controller), SegmentTable(self.ui.segmentTable, self.controller)
+        self.chart = Chart(self.ui.chartLabel)
+        self._shortcuts: list = []
+        self._entered = self._updating = self._updateDue = False
+        self._logLength = -1
+        self._setUpEditor()
+        self._connect()
+        self.pump = EventPump(self.onTimer, self.uiWidget)
+        self.pump.start()
+        slicer.app.connect("aboutToQuit()", self.close)
+        self._observers = Observers()  # after the Controller's, which are called first
+        self._observers.add(slicer.mrmlScene, slicer.vtkMRMLScene.StartCloseEvent, lambda *_: self.onSceneClosing())
+        self._observers.add(
+            slicer.mrmlScene, (slicer.vtkMRMLScene.EndCloseEvent, slicer.vtkMRMLScene.EndImportEvent), lambda *_: self.onSceneReplaced()
+        )
+        self.update()
+
+    # -- life ------------------------------------------------------------------------------------------------------------
+
+    def enter(self) -> None:
+        self._entered = True
+        self._attachEditor()
+        self.ui.editor.updateEffectList()  # effects may have been registered since
+        self.ui.editor.setupViewObservations()
+        self.ui.editor.installKeyboardShortcuts()
+        for keys, button in _SHORTCUTS:
+            shortcut = qt.QShortcut(slicer.util.mainWindow() or self.uiWidget)
+            shortcut.setKey(qt.QKeySequence(keys))
+            shortcut.connect("activated()", getattr(self.ui, button).click)
+            self._shortcuts.append(shortcut)
+        self.install.checkOnce()
+        self.update()
+
+    def exit(self) -> None:
+        self._entered = False
+        self.ui.editor.setActiveEffect(None)
+        self.ui.editor.uninstallKeyboardShortcuts()
+        self.ui.editor.removeViewObservations()
+        for shortcut in self._shortcuts:
+            shortcut.setKey(qt.QKeySequence())
+            shortcut.deleteLater()
+        self._shortcuts = []
+
+    def close(self) -> None:
+        """Module reloaded or application quitting: nothing stays behind. May be called again."""
+        if self.controller is None:
+            return
+        slicer.app.disconnect("aboutToQuit()", self.close)
+        self._observers.clear()
+        self.exit()
+        self.pump.stop()
+        self.install.setup.close()
+        self.dicom.exchange.close()
+        threads, self.controller = self.controller.close(), None
+        for thread in threads:
+            thread.join(5.0)  # the application is about to go; otherwise folders would stay
+
+    def onSceneClosing(self) -> None:
+        self.ui.editor.setActiveEffect(None)
+        self.ui.editor.setSegmentationNode(None)
+        self.ui.editor.removeViewObservations()
+
+    def onSceneReplaced(self) -> None:
+        if self._entered:
+            self._attachEditor()
+            self.ui.editor.setupViewObservations()
+        self.update()
+
+    # -- editor ----------------------------------------------------------------------------------------------------------
+
+    def _setUpEditor(self) -> None:
+        editor = self.ui.editor
+        editor.setMaximumNumberOfUndoStates(10)
+        editor.setEffectNameOrder(list(STROKE_EFFECTS))
+        editor.unorderedEffectsVisible = False
+        editor.setMRMLSegmentEditorNode(_segmentEditorNode(slicer.mrmlScene))  # before the scene, as Slicer's own module does
+        editor.setMRMLScene(slicer.mrmlScene)
+
+    def _attachEditor(self) -> None:
+        """The editor shows the inputs; the segmentation first, since a volume without one floods the log."""
+        editor, controller = self.ui.editor, self.controller
+        editor.setMRMLSegmentEditorNode(_segmentEditorNode(slicer.mrmlScene))
+        if editor.segmentationNode() is not controller.segmentationNode:
+            editor.setSegmentationNode(controller.segmentationNode)
+        if controller.segmentationNode is not None and editor.sourceVolumeNode() is not controller.volumeNode:
+            editor.setSourceVolumeNode(controller.volumeNode)
+
+    # -- clicks ------------------------------------------------------------------------------------------------------------
+
+    def _connect(self) -> None:
+        ui, controller = self.ui, self.controller
+        ui.volumeSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onVolume)
+        ui.segmentationSelector.connect("currentNodeChanged(vtkMRMLNode*)", self.onSegmentation)
+        ui.segmentationSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onSegmentationAdded)
+        ui.allEffects.connect("toggled(bool)", lambda on: setattr(ui.editor, "unorderedEffectsVisible", on))
+        clicks = {
+            "markSliceButton": controller.markShownSlice,
+            "alignButton": controller.alignViews,
+            "trainButton": self.onTrain,
+            "cancelButton": controller.cancel,
+            "updateButton": controller.update,
+            "nextSliceButton": controller.jumpToNextSlice,
+            "applyButton": self.onApply,
+            "goOnButton": controller.goOnCorrecting,
+            "discardButton": controller.discard,
+            "saveModelButton": self.onSaveModel,
+            "copyLogButton": self.onCopyLog,
+        }
+        for name, call in clicks.items():
+            getattr(ui, name).connect("clicked()", lambda call=call: call())
+        ui.weightsButton.connect("toggled(bool)", controller.showWeights)
+        # not the preview's own method: after a scene was closed it is another preview
+        ui.opacitySlider.connect("valueChanged(double)", lambda value: controller.preview.setOpacity(value))
+        ui.show3D.connect("toggled(bool)", self.onShow3D)
+        ui.autoUpdate.connect("toggled(bool)", lambda on: self._setParameter("autoUpdate", bool(on)))
+        ui.targetBox.connect("currentIndexChanged(int)", lambda index: self._setParameter("target", "new" if index == 1 else "same"))
+        ui.deviceBox.connect("currentIndexChanged(int)", lambda index: self._setParameter("device", ui.deviceBox.currentText))
+        ui.startFromPath.connect("currentPathChanged(QString)", lambda path: self._setParameter("startFrom", str(path)))
+        for name, (setting, kind) in _SPINS.items():
+            signal = "valueChanged(int)" if name in ("timeBudget", "steps", "seed") else "valueChanged(double)"
+            getattr(ui, name).connect(signal, lambda value, setting=setting, kind=kind: self._setSetting(setting, kind(value)))
+        for name, setting in _CHECKS.items():
+            getattr(ui, name).connect("toggled(bool)", lambda on, setting=setting: self._setSetting(setting, bool(on)))
+
+    def onVolume(self, node) -> None:
+        if not self._updating:
+            self.controller.setVolume(node)
+            if node is not None:
+                slicer.util.setSliceViewerLayers(background=node, fit=True)
+            self._attachEditor()
+
+    def onSegmentation(self, node) -> None:
+        if not self._updating:
+            self.controller.setSegmentation(node)
+            self._attachEditor()
+
+    def onSegmentationAdded(self, node) -> None:
+        self.controller.prepareSegmentation(node)
+
+    def onTrain(self) -> None:
+        if self.controller.state is State.TRAINING:
+            self.controller.finish()
+        else:
+            self.controller.train()
+
+    def onApply(self) -> None:
+        self.ui.editor.setActiveEffect(None)
+        self.controller.apply(self._saveStateForUndo, self._overwritten())
+
+    def onShow3D(self, on) -> None:
+        with _waitCursor():
+            self.controller.preview.setSurface(bool(on), self.controller.volumeNode, self.controller.parameters.get("locked"))
+
+    def onSaveModel(self) -> None:
+        path = qt.QFileDialog.getSaveFileName(self.uiWidget, "Save model", "", "Model (*.pt)")
+        if path:
+            self.controller.saveModel(Path(str(path)).with_suffix(".pt"))
+
+    def onCopyLog(self) -> None:
+        qt.QApplication.clipboard().setText("\n".join([*self.controller.log, "", self.controller.engineLog, self.install.setup.log]))
+
+    def _saveStateForUndo(self, node) -> None:
+        """The editor's own undo, which belongs to the segmentation that it shows."""
+        if self.ui.editor.segmentationNode() is not node:
+            self.ui.editor.setSegmentationNode(node)
+            self.ui.editor.setSourceVolumeNode(self.controller.volumeNode)
+        self.ui.editor.saveStateForUndo()
+
+    def _overwritten(self) -> list:
+        """The other segments that the editor's overwrite mode gives up to the result."""
+        target = self.controller.applyTarget()
+        if target is None:
+            return []
+        mode, nodeClass = self.ui.editor.mrmlSegmentEditorNode().GetOverwriteMode(), slicer.vtkMRMLSegmentEditorNode
+        if mode == nodeClass.OverwriteNone:
+            return []
+        display = target.GetDisplayNode()
+        ids = target.GetSegmentation().GetSegmentIDs()
+        return [sid for sid in ids if mode == nodeClass.OverwriteAllSegments or display.GetSegmentVisibility(sid)]
+
+    def _setParameter(self, name: str, value) -> None:
+        if not self._updating:
+            self.controller.parameters.set(name, value)
+
+    def _setSetting(self, name: str, value) -> None:
+        if self._updating:
+            return
+        with contextlib.suppress(InputError):  # the boxes' ranges are the engine's
+            self.controller.parameters.setSetting(name, value)
+
+    # -- showing -------------------------------------------------------------------------------------------------------------
+
+    def onTimer(self) -> None:
+        self.install.setup.poll()
+        self.dicom.exchange.poll()
+        self.controller.poll()
+        if self._updateDue:
+            self.update()
+
+    def scheduleUpdate(self) -> None:
+        """At the next timer tick, so that a burst of changes is shown once."""
+        self._updateDue = True
+
+    def update(self) -> None:
+        if self.controller is None:
+            return
+        self._updateDue, self._updating = False, True
+        try:
+            self._showInputs()
+            self._showSettings()
+            self._showButtons()
+            self._showProgress()
+            self._showWords()
+            self.slices.update()
+            self.segments.update()
+            self.dicom.update()
+            self.chart.show(self.controller.report.curve, self._colors())
+        finally:
+            self._updating = False
+
+    def _showInputs(self) -> None:
+        ui, controller = self.ui, self.controller
+        for selector, node in ((ui.volumeSelector, controller.volumeNode), (ui.segmentationSelector, controller.segmentationNode)):
+            if selector.currentNode() is not node:
+                selector.setCurrentNode(node)
+        if self._entered and controller.segmentationNode is not None and not controller.isApplied:
+            self._attachEditor()
+
+    def _showSettings(self) -> None:
+        ui, parameters = self.ui, self.controller.parameters
+        settings = parameters.settings()
+        for name, (setting, _) in _SPINS.items():
+            box = getattr(ui, name)
+            box.value = type(box.value)(getattr(settings, setting))  # a QSpinBox holds whole numbers
+        for name, setting in _CHECKS.items():
+            getattr(ui, name).checked = getattr(settings, setting)
+        ui.autoUpdate.checked, ui.show3D.checked = parameters.get("autoUpdate"), parameters.get("show3D")
+        ui.opacitySlider.value = parameters.get("opacity")
+        ui.targetBox.currentIndex = 1 if parameters.get("target") == "new" else 0
+        ui.deviceBox.currentText = parameters.get("device")
+        ui.startFromPath.currentPath = parameters.get("startFrom")
+
+    def _showButtons(self) -> None:
+        ui, controller = self.ui, self.controller
+        state, hasInputs = controller.state, controller.state is not State.EMPTY
+        ui.trainButton.text = _PRIMARY.get(state, "Go on training")
+        ui.trainButton.enabled = state in (State.IDLE, State.TRAINING, State.RESULT)
+        ui.cancelButton.enabled = controller.running
+        ui.markSliceButton.enabled = ui.alignButton.enabled = hasInputs
+        ui.weightsButton.enabled = controller.strokes is not None or controller.parameters.getNode("weights") is not None
+        ui.weightsButton.checked = ui.weightsButton.checked and hasInputs
+        ui.saveModelButton.enabled = state in (State.TRAINING, State.RESULT)
+        ui.updateButton.enabled = state in (State.TRAINING, State.RESULT) and controller.strokesAreNew and not controller.isApplied
+        ui.nextSliceButton.enabled = bool(controller.report.nextSlices)
+        ui.applyButton.enabled = controller.hasResult and not controller.isApplied
+        ui.goOnButton.enabled = controller.isApplied
+        ui.discardButton.enabled = controller.running or controller.preview.labels is not None
+
+    def _showProgress(self) -> None:
+        bar, progress = self.ui.progressBar, self.controller.report.progress
+        if not self.controller.running:
+            bar.value = 100 if self.controller.state is State.RESULT else 0
+            bar.setFormat("")
+        elif progress is None:
+            bar.value = 0
+            bar.setFormat("starting")
+        else:
+            bar.value = round(100 * progress.fraction)
+            left = "" if progress.eta_seconds is None else f", about {progress.eta_seconds:.0f} s left"
+            bar.setFormat(f"{progress.stage}, step {progress.step}{left}")
+
+    def _showWords(self) -> None:
+        ui, controller = self.ui, self.controller
+        ui.messageLabel.text = controller.message.text()
+        ui.messageLabel.styleSheet = _LEVEL_STYLE[controller.message.level]
+        report = controller.report
+        slow = " Without a graphics card, training takes several times longer." if report.onCpu else ""
+        ui.deviceLabel.text = f"{report.why}.{slow}" if report.why else ""
+        ui.deviceLabel.styleSheet = "color: #c0392b" if report.onCpu else ""
+        ui.summaryLabel.text = self._summary()
+        if len(controller.log) != self._logLength:
+            self._logLength = len(controller.log)
+            ui.logText.setPlainText("\n".join(controller.log))
+
+    def _summary(self) -> str:
+        rows = [f"{row.name}: {row.voxels} voxels, total weight {row.weight:.3g}" for row in self.controller.summary]
+        notes = list(self.controller.strokes.notes) if self.controller.strokes is not None else []
+        return "\n".join(["; ".join(rows), *notes]).strip()
+
+    def _colors(self) -> dict:
+        strokes = self.controller.strokes
+        return {s.id: (s.name, s.color) for s in strokes.classes.segments} if strokes is not None else {}
+
+
+def _segmentEditorNode(scene):
+    """The one that Slicer's Segment Editor module uses too, so that brush and masking are the same in both."""
+    tag = "SegmentEditor"
+    node = scene.GetSingletonNode(tag, "vtkMRMLSegmentEditorNode")
+    if node is None:
+        node = scene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
+        node.UnRegister(None)
+        node.SetSingletonTag(tag)
+        node = scene.AddNode(node)
+    return node
+
+
+@contextlib.contextmanager
+def _waitCursor():
+    qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
+    try:
+        yield
+    finally:
+        qt.QApplication.restoreOverrideCursor()

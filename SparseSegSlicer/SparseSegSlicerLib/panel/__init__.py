@@ -1,0 +1,1 @@
+"""The panel: clicks become Controller calls, states become enabled and visible."""

@@ -1,0 +1,62 @@
+"""Which DICOM files a volume came from, Slicer's DICOM database, and Slicer's own exporter. No qt; each needs Slicer's DICOM module."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import slicer
+
+from sparseseg.contract.errors import InputError, OutputError
+
+_INSTANCES = "DICOM.instanceUIDs"  # attribute of a volume that Slicer's DICOM module loaded
+_EXPORTER = "DICOMSegmentationPlugin"  # of the extension QuantitativeReporting
+
+
+def instanceUIDs(volumeNode) -> tuple[str, ...]:
+    """SOP Instance UIDs of the images that a volume was loaded from; empty for a volume from elsewhere."""
+    return tuple(dict.fromkeys((volumeNode.GetAttribute(_INSTANCES) or "").split()))
+
+
+def sourceFiles(volumeNode) -> list[Path]:
+    """The files of a volume's series. Raises InputError where it has none, or Slicer's database knows them no longer."""
+    uids = instanceUIDs(volumeNode)
+    if not uids:
+        raise InputError(f"{volumeNode.GetName()} was not loaded from DICOM.", "Load the series with the DICOM module, and segment that volume.")
+    database = _database()
+    paths = [Path(database.fileForInstance(uid) or "") for uid in uids] if database is not None else []
+    if not paths or not all(path.is_file() for path in paths):
+        sentence = f"The DICOM files of {volumeNode.GetName()} are not in Slicer's database any more."
+        raise InputError(sentence, "Import the series again in the DICOM module, or use 'sparseseg export' on the command line.")
+    return list(dict.fromkeys(paths))
+
+
+def register(path: Path) -> bool:
+    """Copies a written file into Slicer's database, where the DICOM module shows it in its study; False where no database is open."""
+    database = _database()
+    if database is None:
+        return False
+    database.insert(str(path), True, False)  # stored; without a thumbnail
+    return True
+
+
+def hasSlicersExporter() -> bool:
+    return _EXPORTER in getattr(slicer.modules, "dicomPlugins", {})
+
+
+def exportWithSlicer(segmentationNode, folder: Path) -> None:
+    """DICOM SEG by QuantitativeReporting, which registers the file too. Raises OutputError with its own words."""
+    exporter = slicer.modules.dicomPlugins[_EXPORTER]()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(segmentationNode.GetScene())
+    exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(segmentationNode))
+    if not exportables:
+        raise OutputError("Slicer's exporter does not take this segmentation.", "See Slicer's log, or uninstall QuantitativeReporting to use ours.")
+    for exportable in exportables:
+        exportable.directory = str(folder)
+    error = exporter.export(exportables)
+    if error:
+        raise OutputError(f"Slicer's exporter failed: {error}", "Choose a terminology for each segment, and try again.")
+
+
+def _database():
+    database = getattr(slicer, "dicomDatabase", None)
+    return database if database is not None and database.isOpen else None

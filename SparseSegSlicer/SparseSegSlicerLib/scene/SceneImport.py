@@ -1,0 +1,317 @@
+"""Dense label map -> preview, applied segments and overlay volumes. No qt.
+
+The preview is a segmentation of its own, under the volume's parent transform, so that a label map lies on the volume's voxels whatever the
+user's segmentation is under. Only `applyResult` touches the user's segmentation, after the caller saved its state for undo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util import numpy_support
+
+from sparseseg import __version__
+from sparseseg.contract.classes import ClassTable, Segment
+from sparseseg.contract.geometry import Geometry
+
+from .SceneExport import APPLIED_TAG, BINARY_LABELMAP, gridInSegmentation, hasTag, makeLabelmaps, matrixFromArray, volumeGeometry
+
+STROKES_ROLE = "SparseSegSlicer.Strokes"  # node reference: applied segmentation -> the strokes that it was made from
+TARGET_ROLE = "SparseSegSlicer.Target"  # node reference: strokes -> the segmentation that results are applied to
+CLOSED_SURFACE = "Closed surface"
+_SURFACE_VOXELS = 3_000_000  # a preview's surface is made on at most so many voxels, so that its time does not grow with the volume
+_SMOOTHING = 15
+
+
+def boundingBox(labels: np.ndarray) -> tuple[slice, slice, slice]:
+    """Of the non-zero voxels; one voxel where there are none. May run in a thread."""
+    box = []
+    for axis in range(3):
+        hit = np.flatnonzero(labels.any(axis=tuple(a for a in range(3) if a != axis)))
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 1))
+    return tuple(box)
+
+
+# -- preview -----------------------------------------------------------------------------------------------------------
+
+
+def makePreview(segmentationNode, volumeNode, segments: Sequence[Segment], opacity: float):
+    """An empty segmentation node beside the user's, with the same segment IDs, names, colours and tags; not saved with the scene."""
+    node = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", f"{segmentationNode.GetName()} preview")
+    node.SetSaveWithScene(False)
+    node.CreateDefaultDisplayNodes()
+    node.GetDisplayNode().SetSaveWithScene(False)
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    for segment in segments:
+        addSegment(node.GetSegmentation(), segment)
+    setPreviewOpacity(node, opacity)
+    placeInStudy(node, volumeNode)
+    return node
+
+
+def addSegment(segmentation, segment: Segment) -> None:
+    segmentation.AddEmptySegment(segment.id, segment.name, segment.color)
+    added = segmentation.GetSegment(segment.id)
+    added.SetColor(*segment.color)  # AddEmptySegment ignores the colour in some versions
+    for name, value in segment.tags.items():
+        added.SetTag(name, value)
+
+
+def showLabels(previewNode, volumeNode, labels: np.ndarray, box, ids: Sequence[str], hidden: Collection[str], surface: bool) -> None:
+    """Puts a label map into the preview: uint8 (K, J, I), value c is ids[c - 1]; `hidden` segments are left empty.
+
+    box: where its non-zero voxels lie (`boundingBox`). IDs that the preview has no longer are skipped.
+    """
+    previewNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    present = set(previewNode.GetSegmentation().GetSegmentIDs())
+    shown = [sid if sid in present and sid not in hidden else "" for sid in ids]
+    for sid in present.intersection(hidden):
+        slicer.vtkSlicerSegmentationsModuleLogic.ClearSegment(previewNode, sid)
+    geometry = volumeGeometry(volumeNode)
+    importLabels(previewNode, orientedImage(labels, box, geometry.ijk_to_ras(), shown), shown)
+    if surface:
+        makeSurfaces(previewNode, labels, box, geometry, shown)
+
+
+def setPreviewOpacity(previewNode, opacity: float) -> None:
+    """Opacity 0..1 of fill and outline in the slice views and of the surface; the strokes on top stay as they are."""
+    display = previewNode.GetDisplayNode()
+    display.SetOpacity2DFill(0.6 * opacity)
+    display.SetOpacity2DOutline(opacity)
+    display.SetOpacity3D(opacity)
+
+
+def makeSurfaces(previewNode, labels: np.ndarray, box, geometry: Geometry, ids: Sequence[str]) -> None:
+    """A smoothed surface for each segment, on a grid coarse enough to take the same short time for any volume."""
+    cropped = labels[box]
+    step = max(1, int(np.ceil((cropped.size / _SURFACE_VOXELS) ** (1 / 3))))
+    coarse = np.pad(cropped[::step, ::step, ::step], 1)  # a border of zeros closes the surface
+    matrix = geometry.ijk_to_ras()
+    toRAS = vtk.vtkTransform()
+    toRAS.SetMatrix(matrixFromArray(matrix @ _scaling(step, [part.start - step for part in box])))
+    image = vtk.vtkImageData()
+    image.SetDimensions(*reversed(coarse.shape))
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(coarse.ravel(), deep=True))
+    segmentation = previewNode.GetSegmentation()
+    values = np.bincount(coarse.reshape(-1), minlength=256)
+    shown = {sid: value for value, sid in enumerate(ids, start=1) if sid and values[value]}
+    for sid in segmentation.GetSegmentIDs():
+        # an empty surface where there is none: Slicer asks only the first segment whether there are surfaces to show
+        surface = _surface(image, shown[sid], toRAS) if sid in shown else vtk.vtkPolyData()
+        segmentation.GetSegment(sid).AddRepresentation(CLOSED_SURFACE, surface)
+    previewNode.GetDisplayNode().SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
+    segmentation.InvokeEvent(slicer.vtkSegmentation.RepresentationModified)
+    previewNode.Modified()
+
+
+def removeSurfaces(previewNode) -> None:
+    previewNode.GetSegmentation().RemoveRepresentation(CLOSED_SURFACE)
+
+
+def _scaling(step: int, start_kji: Sequence[int]) -> np.ndarray:
+    matrix = np.diag([step, step, step, 1.0])
+    matrix[:3, 3] = list(reversed(start_kji))
+    return matrix
+
+
+def _surface(image, value: int, toRAS):
+    contour = vtk.vtkDiscreteFlyingEdges3D()
+    contour.SetInputData(image)
+    contour.ComputeNormalsOff()
+    contour.ComputeGradientsOff()
+    contour.SetValue(0, value)
+    smooth = vtk.vtkWindowedSincPolyDataFilter()
+    smooth.SetInputConnection(contour.GetOutputPort())
+    smooth.SetNumberOfIterations(_SMOOTHING)
+    smooth.SetPassBand(0.05)
+    smooth.BoundarySmoothingOff()
+    smooth.FeatureEdgeSmoothingOff()
+    smooth.NormalizeCoordinatesOn()
+    place = vtk.vtkTransformPolyDataFilter()
+    place.SetInputConnection(smooth.GetOutputPort())
+    place.SetTransform(toRAS)
+    normals = vtk.vtkPolyDataNormals()
+    normals.SetInputConnection(place.GetOutputPort())
+    normals.SplittingOff()
+    normals.SetFlipNormals(toRAS.GetMatrix().Determinant() < 0)  # left-handed axes turn the surface inside out
+    normals.Update()
+    surface = vtk.vtkPolyData()
+    surface.ShallowCopy(normals.GetOutput())
+    return surface
+
+
+# -- apply -------------------------------------------------------------------------------------------------------------
+
+
+def keepStrokes(segmentationNode, volumeNode):
+    """A copy of the strokes in "<name> strokes", made or refreshed before a result replaces them; hidden, saved with the scene."""
+    scene = segmentationNode.GetScene()
+    kept = segmentationNode.GetNodeReference(STROKES_ROLE)
+    if kept is not None and isApplied(segmentationNode):
+        return kept  # applied once more: what is to be replaced now is a result, and the strokes are kept already
+    if kept is None:
+        kept = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{segmentationNode.GetName()} strokes"))
+        kept.CreateDefaultDisplayNodes()
+        placeInStudy(kept, volumeNode)
+    kept.GetSegmentation().DeepCopy(segmentationNode.GetSegmentation())
+    kept.SetAndObserveTransformNodeID(segmentationNode.GetTransformNodeID())
+    reference = segmentationNode.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
+    kept.SetReferenceImageGeometryParameterFromVolumeNode(reference or volumeNode)
+    kept.SetNodeReferenceID(TARGET_ROLE, segmentationNode.GetID())
+    kept.SetDisplayVisibility(False)
+    segmentationNode.SetNodeReferenceID(STROKES_ROLE, kept.GetID())
+    return kept
+
+
+def applyResult(
+    segmentationNode, volumeNode, labels: np.ndarray, box, ids: Sequence[str], protected: Collection[str], overwrite: Collection[str]
+) -> list[str]:
+    """Replaces segments by the result: uint8 (K, J, I), value c is ids[c - 1]. Returns the IDs that were replaced.
+
+    protected: IDs that stay as they are; IDs that the segmentation has no longer are not made again. overwrite: other segments, which lose
+    the voxels that the result takes. The caller has saved the state for undo. The surface is made again where it was shown.
+    """
+    segmentation = segmentationNode.GetSegmentation()
+    present = set(segmentation.GetSegmentIDs())
+    shown = [sid if sid in present and sid not in protected else "" for sid in ids]
+    hadSurface = segmentation.ContainsRepresentation(CLOSED_SURFACE)
+    geometry = volumeGeometry(volumeNode)
+    grid = gridInSegmentation(volumeNode, segmentationNode, geometry)  # before anything is changed: it may refuse
+    if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
+        makeLabelmaps(segmentation, grid, geometry.shape_kji)
+        segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
+    image = orientedImage(labels, box, grid, shown)
+    for sid in overwrite:
+        if sid in present and sid not in ids and sid not in protected:
+            _eraseWhere(segmentationNode, sid, image)
+    importLabels(segmentationNode, image, shown)
+    replaced = [sid for sid in shown if sid]
+    for sid in replaced:
+        segment = segmentation.GetSegment(sid)
+        segment.SetTag(APPLIED_TAG, "1")
+        # what the DICOM SEG export of QuantitativeReporting asks for
+        segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC")
+        segment.SetTag("DICOM.SegmentAlgorithmName", f"SparseSegSlicer {__version__}")
+    if hadSurface:
+        segmentationNode.CreateClosedSurfaceRepresentation()
+    return replaced
+
+
+def makeResultNode(sourceNode, volumeNode, segments: Sequence[Segment]):
+    """A new, empty segmentation for a result, with the segments' IDs, names, colours and tags, in the volume's study."""
+    node = _makeNode(volumeNode, f"{sourceNode.GetName()} dense")
+    order = list(sourceNode.GetSegmentation().GetSegmentIDs())
+    for segment in sorted(segments, key=lambda s: order.index(s.id) if s.id in order else len(order)):
+        addSegment(node.GetSegmentation(), segment)
+        original = sourceNode.GetSegmentation().GetSegment(segment.id)
+        if original is not None:
+            node.GetSegmentation().GetSegment(segment.id).DeepCopyMetadata(original)
+    return node
+
+
+def makeLoaded(volumeNode, name: str, annotation: np.ndarray, box, classes: ClassTable):
+    """A segmentation read from a file: annotation values (K, J, I) uint8, 1 background, 1 + c segment c; box: where they are not 0."""
+    node = _makeNode(volumeNode, name)
+    ids = [classes.background.id if classes.background else "", *classes.ids]
+    for segment in (*([classes.background] if classes.background else []), *classes.segments):
+        addSegment(node.GetSegmentation(), segment)
+    importLabels(node, orientedImage(annotation, box, volumeGeometry(volumeNode).ijk_to_ras(), ids), ids)
+    return node
+
+
+def _makeNode(volumeNode, name: str):
+    """An empty segmentation with the volume's geometry and parent transform, in its study."""
+    scene = volumeNode.GetScene()
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(name))
+    node.CreateDefaultDisplayNodes()
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    placeInStudy(node, volumeNode)
+    return node
+
+
+def isApplied(segmentationNode) -> bool:
+    segmentation = segmentationNode.GetSegmentation()
+    return any(hasTag(segmentation.GetSegment(sid), APPLIED_TAG) for sid in segmentation.GetSegmentIDs())
+
+
+def placeInStudy(node, volumeNode) -> None:
+    """Beside the volume in the subject hierarchy: in its study, or its folder."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volumeNode.GetScene())
+    if hierarchy is None:
+        return
+    volumeItem, item = hierarchy.GetItemByDataNode(volumeNode), hierarchy.GetItemByDataNode(node)
+    if volumeItem and item:
+        hierarchy.SetItemParent(item, hierarchy.GetItemParent(volumeItem))
+
+
+def importLabels(segmentationNode, image, ids: Sequence[str]) -> None:
+    """Value n of the image becomes the n-th non-empty ID; existing names, colours and tags stay."""
+    named = vtk.vtkStringArray()
+    for sid in ids:
+        if sid:
+            named.InsertNextValue(sid)
+    if named.GetNumberOfValues():
+        slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(image, segmentationNode, named)
+
+
+def orientedImage(labels: np.ndarray, box, ijkToFrame: np.ndarray, ids: Sequence[str]):
+    """The label map's part in `box`, with value n for the n-th non-empty ID and 0 for the others."""
+    values = np.zeros(256, np.uint8)
+    used = [value for value, sid in enumerate(ids, start=1) if sid]
+    values[used] = np.arange(1, len(used) + 1)
+    part = labels[box]
+    if not (values[: len(ids) + 1] == np.arange(len(ids) + 1)).all():
+        part = values[part]
+    image = slicer.vtkOrientedImageData()
+    image.SetExtent([v for piece in reversed(box) for v in (piece.start, piece.stop - 1)])
+    image.SetImageToWorldMatrix(matrixFromArray(ijkToFrame))
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(np.ascontiguousarray(part).reshape(-1), deep=True))
+    return image
+
+
+def _eraseWhere(segmentationNode, segmentID: str, image) -> None:
+    """Takes from one segment the voxels where the image is not zero."""
+    segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
+    if segment.GetRepresentation(BINARY_LABELMAP) is None:
+        return
+    keep = slicer.vtkOrientedImageData()
+    keep.DeepCopy(image)
+    array = numpy_support.vtk_to_numpy(keep.GetPointData().GetScalars())
+    np.equal(array, 0, out=array, casting="unsafe")
+    logic = slicer.vtkSlicerSegmentationsModuleLogic
+    logic.SetBinaryLabelmapToSegment(keep, segmentationNode, segmentID, logic.MODE_MERGE_MIN, keep.GetExtent())
+
+
+# -- overlays ------------------------------------------------------------------------------------------------------------
+
+
+def showVolume(volumeNode, existing, name: str, array: np.ndarray, colorName: str):
+    """A scalar volume over the image (the weight map): float32 or uint8 (K, J, I); zero is transparent. Not saved with the scene."""
+    scene = volumeNode.GetScene()
+    node = existing
+    if node is None:
+        node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+        node.SetSaveWithScene(False)
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetSaveWithScene(False)
+        placeInStudy(node, volumeNode)
+    geometry = volumeGeometry(volumeNode)
+    image = vtk.vtkImageData()
+    image.SetDimensions(*reversed(array.shape))
+    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(np.ascontiguousarray(array).reshape(-1), deep=True))
+    node.SetIJKToRASMatrix(matrixFromArray(geometry.ijk_to_ras()))
+    node.SetAndObserveImageData(image)
+    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+    display, highest = node.GetDisplayNode(), float(array.max(initial=0)) or 1.0
+    color = scene.GetFirstNodeByName(colorName)
+    if color is not None:
+        display.SetAndObserveColorNodeID(color.GetID())
+    display.AutoWindowLevelOff()
+    display.SetWindowLevelMinMax(0, highest)
+    display.ApplyThresholdOn()
+    display.SetThreshold(highest * 1e-6, highest)
+    return node

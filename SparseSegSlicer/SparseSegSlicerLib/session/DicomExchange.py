@@ -1,0 +1,146 @@
+"""Results to DICOM and segmentations back from it, by `sparseseg export` and `sparseseg import` in a child process. No qt.
+
+So nothing of pydicom or highdicom is loaded into Slicer, and what takes seconds runs beside it. The child gets a private folder with the
+labels, which is removed at its end.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sparseseg.contract.errors import OutputError, SparseSegError
+from sparseseg.io import files
+from sparseseg.io.segnrrd import SparseLabels
+
+from ..scene import DicomFiles, SceneImport
+from ..scene.SceneExport import readResult, takeSnapshot, volumeGeometry
+from .Background import Background
+from .Controller import Controller
+from .States import Message
+
+PACKAGES = ("pydicom>=3", "highdicom>=0.25", "contourpy>=1.2")  # the engine's extra `dicom`
+PACKAGES_SIZE = "about 30 MB to download"
+_TIMEOUT_S = 600
+
+
+class MissingPackages(OutputError):
+    """The engine's Python lacks the packages for DICOM."""
+
+
+class DicomExchange:
+    """`call(*arguments, timeout=)` runs the engine's Python to its end. `askToInstall` is asked before packages are installed."""
+
+    def __init__(self, controller: Controller, call: Callable[..., subprocess.CompletedProcess], temporaryFolder: str) -> None:
+        self._controller, self._call, self._temporaryFolder = controller, call, temporaryFolder
+        self._background = Background("sparseseg dicom")
+        self.busy = ""  # what is being done, in words
+        self.askToInstall: Callable[[], bool] = lambda: False
+
+    def poll(self) -> None:
+        self._background.poll()
+
+    def close(self) -> None:
+        self._background.close()
+
+    def resultNode(self):
+        """The segmentation that holds an applied result. Raises OutputError where there is none."""
+        controller = self._controller
+        for node in (controller.segmentationNode, controller.parameters.getNode("applied")):
+            if node is not None and SceneImport.isApplied(node):
+                return node
+        raise OutputError("There is no applied result to export.", "Press Apply first; strokes are not exported.")
+
+    def export(self, kind: str, path: Path) -> None:
+        """The applied result as DICOM, "seg" or "rtstruct", into a file and Slicer's database."""
+        volume, node = self._controller.volumeNode, self.resultNode()
+        sources, snapshot = DicomFiles.sourceFiles(volume), takeSnapshot(node, volume, results=True)
+
+        def work() -> list[str]:
+            labels, classes = readResult(snapshot)
+            with tempfile.TemporaryDirectory(prefix="sparseseg-", dir=self._temporaryFolder or None) as folder:
+                segmentation = Path(folder) / "result.seg.nrrd"
+                files.write_segmentation(segmentation, labels, snapshot.geometry, classes)
+                return self._sparseseg("export", segmentation, _list(folder, sources), "-o", path, "--dicom", kind)
+
+        def done(remarks: list[str]) -> None:
+            registered = " It is in Slicer's DICOM database too." if DicomFiles.register(path) else ""
+            level = "warning" if remarks else "info"
+            self._controller.say(Message(level, f"{node.GetName()} was exported as {path.name}.{registered}", " ".join(remarks)))
+
+        self._begin("exporting", work, done, lambda: self.export(kind, path))
+
+    def load(self, path: Path) -> None:
+        """A DICOM SEG becomes a segmentation on the volume's grid, and the input."""
+        volume = self._controller.volumeNode
+        sources, geometry = DicomFiles.sourceFiles(volume), volumeGeometry(volume)
+
+        def work() -> tuple[SparseLabels, Any, list[str]]:
+            with tempfile.TemporaryDirectory(prefix="sparseseg-", dir=self._temporaryFolder or None) as folder:
+                segmentation = Path(folder) / "loaded.seg.nrrd"
+                remarks = self._sparseseg("import", path, _list(folder, sources), "-o", segmentation)
+                loaded = files.read_annotation(segmentation, geometry)
+            return loaded, SceneImport.boundingBox(loaded.annotation), remarks
+
+        def done(outcome: tuple[SparseLabels, Any, list[str]]) -> None:
+            loaded, box, remarks = outcome
+            if volume.GetScene() is None or self._controller.volumeNode is not volume:
+                return
+            node = SceneImport.makeLoaded(volume, path.stem, loaded.annotation, box, loaded.classes)
+            self._controller.prepareSegmentation(node)
+            self._controller.setSegmentation(node)
+            self._controller.say(Message("warning" if remarks else "info", f"{path.name} was loaded as {node.GetName()}.", " ".join(remarks)))
+
+        self._begin("loading", work, done, lambda: self.load(path))
+
+    def install(self, then: Callable[[], None]) -> None:
+        """The packages, into the engine's Python; then what needed them, once more."""
+
+        def work() -> None:
+            done = self._call("-m", "pip", "install", "--prefer-binary", *PACKAGES, timeout=_TIMEOUT_S)
+            if done.returncode:
+                raise OutputError(f"The packages for DICOM could not be installed: {_lastLine(done.stderr)}", "Look at the log; try again later.")
+
+        self._begin("installing the packages for DICOM", work, lambda _: then(), lambda: None)
+
+    def _begin(self, what: str, work: Callable[[], Any], done: Callable[[Any], None], again: Callable[[], None]) -> None:
+        def finished(outcome: Any) -> None:
+            self.busy = ""
+            done(outcome)
+            self._controller.changed()
+
+        def failed(error: BaseException) -> None:
+            self.busy = ""
+            if isinstance(error, MissingPackages) and self.askToInstall():
+                self.install(again)
+            else:
+                self._controller.complain(error)
+            self._controller.changed()
+
+        self.busy = what
+        self._background.submit(work, finished, failed)
+        self._controller.changed()
+
+    def _sparseseg(self, *arguments: object) -> list[str]:
+        """Runs one command to its end; its warnings. Raises what it says."""
+        done = self._call("-m", "sparseseg", *map(str, arguments), timeout=_TIMEOUT_S)
+        if done.returncode:
+            text = _lastLine(done.stderr).removeprefix("sparseseg: ")
+            kind = MissingPackages if "is not installed" in text else SparseSegError
+            raise kind(text or f"The engine ended with exit code {done.returncode}.")
+        return [line.removeprefix("warning: ") for line in done.stderr.splitlines() if line.startswith("warning: ")]
+
+
+def _list(folder: str, paths: list[Path]) -> Path:
+    """A text file that names the series' files, one a line."""
+    listed = Path(folder) / "series.txt"
+    listed.write_text("\n".join(map(str, paths)), encoding="utf-8")
+    return listed
+
+
+def _lastLine(text: str) -> str:
+    lines = [line for line in (text or "").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""

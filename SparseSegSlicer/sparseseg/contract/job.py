@@ -1,0 +1,420 @@
+"""The job folder: the contract between a host and the engine (docs/job-folder.md).
+
+Arrays are .npy, (K, J, I), and can be memory-mapped. Every file is written to a temporary name, flushed, and renamed, so a reader sees
+the old or the new one, never half. One writer at a time, by a lock that the operating system drops when its process dies. Files of other
+programs are neither changed nor deleted: what is ours is known by job.json or, where making a job was interrupted, by its lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fnmatch
+import json
+import math
+import os
+import re
+import shutil
+import sys
+import tokenize
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Any, ClassVar
+
+import numpy as np
+
+from .. import __version__
+from .classes import ClassTable
+from .errors import InputError, JobError, OutputError
+from .geometry import Geometry
+from .settings import Settings
+
+SCHEMA_VERSION = 1
+IMAGE, ANNOTATION, WEIGHTS, PRIOR = "image.npy", "annotation.npy", "weights.npy", "prior.npy"
+DENSE, UNCERTAINTY = "dense.npy", "uncertainty.npy"
+MODEL, REPORT, EVENTS, LOG, RECORD, LOCK = "model.pt", "report.json", "events.jsonl", "log.txt", "job.json", "lock"
+_OURS = (
+    IMAGE,
+    ANNOTATION,
+    WEIGHTS,
+    PRIOR,
+    DENSE,
+    UNCERTAINTY,
+    MODEL,
+    REPORT,
+    EVENTS,
+    LOG,
+    RECORD,
+    LOCK,
+    "annotation-[0-9]*.npy",
+    "preview-[0-9]*.npy",
+)
+_RECORD_BEGINS = re.compile(r'\{\s*"schema_version":\s*\d+,\s*"engine_version":\s*"')  # of job.json as it is written here, where the rest is damaged
+_UNREADABLE = (OSError, ValueError, EOFError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MemoryError, RecursionError)
+_UNREADABLE_ARRAY = (*_UNREADABLE, SyntaxError, tokenize.TokenError)  # numpy evaluates an array's header as Python text
+_WHERE_IS_THE_JOB = "Choose the folder of a job, or start a new one."
+_IMAGE_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32")
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """What job.json holds. `complete_slices` are (axis, index) pairs, axis 0 = k, 1 = j, 2 = i; `source_uids` the SOP Instance UIDs of the DICOM
+    images that the volume came from, so that a result can refer to them."""
+
+    geometry: Geometry
+    classes: ClassTable
+    settings: Settings
+    revision: int = 1
+    complete_slices: tuple[tuple[int, int], ...] = ()
+    source_uids: tuple[str, ...] = ()
+    engine_version: str = __version__
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "engine_version": self.engine_version,
+            "revision": self.revision,
+            "geometry": self.geometry.to_json(),
+            "classes": self.classes.to_json(),
+            "complete_slices": [list(pair) for pair in self.complete_slices],
+            "source_uids": list(self.source_uids),
+            "settings": self.settings.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> JobRecord:
+        """Raises JobError for another schema version, or a record with parts missing or wrong."""
+        if not isinstance(data, dict) or "schema_version" not in data:
+            raise JobError("job.json is not a record of this program.", "Choose another job folder.")
+        if type(data["schema_version"]) is not int or data["schema_version"] != SCHEMA_VERSION:
+            raise JobError(f"The job has schema version {data['schema_version']}, this engine reads {SCHEMA_VERSION}.", "Start a new job.")
+        try:
+            geometry = Geometry.from_json(data["geometry"])
+            return cls(
+                geometry,
+                ClassTable.from_json(data["classes"]),
+                Settings.from_json(data["settings"]),
+                _checked_revision(data["revision"]),
+                checked_slices(data["complete_slices"], geometry.shape_kji),
+                tuple(str(uid) for uid in data.get("source_uids", [])),
+                str(data["engine_version"]),
+            )
+        except _UNREADABLE as error:
+            raise JobError(f"job.json is damaged ({error}).", "Start a new job.") from error
+
+
+def checked_slices(pairs: Sequence[Sequence[int]], shape_kji: Sequence[int] | None = None) -> tuple[tuple[int, int], ...]:
+    """(axis, index) pairs as tuples; raises InputError where one is something else, or lies outside of `shape_kji` where that is given."""
+    try:
+        whole = all(type(n) is int or isinstance(n, np.integer) for pair in pairs for n in pair)
+        fits = whole and all(axis in (0, 1, 2) and index >= 0 for axis, index in pairs)
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError("A complete slice is an (axis, index) pair with axis 0, 1 or 2.")
+    for axis, index in pairs:
+        if shape_kji is not None and index >= shape_kji[axis]:
+            raise InputError(f"Complete slice {index} along axis {'kji'[axis]} lies outside of the volume.")
+    return tuple((int(axis), int(index)) for axis, index in pairs)
+
+
+def _checked_revision(revision: Any) -> int:
+    if type(revision) is not int or revision < 0:
+        raise InputError(f"A revision is a whole number, got {revision!r}.")
+    return revision
+
+
+class Job:
+    """One job folder, held by this process until `close`. Make it with `create` or `open`."""
+
+    def __init__(self, folder: Path, lock: Lock, record: JobRecord) -> None:
+        self.folder, self._lock, self.record = folder, lock, record
+
+    @classmethod
+    def create(cls, folder: Path, image: np.ndarray, annotation: np.ndarray | None, record: JobRecord) -> Job:
+        """Make a private folder (0700) and write the inputs, arrays in C order. An older job of any schema version is replaced.
+
+        image: (K, J, I), any real type; annotation: (K, J, I) uint8, or None for a job that only predicts. A folder that holds an older job
+        keeps the files that are not ours; one that holds other files and no job is refused untouched. Raises JobError, OutputError.
+        """
+        with _writing(folder):
+            if folder.exists() and not folder.is_dir():
+                raise JobError(f"{folder} is a file, not a folder.", "Choose an empty or a new folder.")
+            if folder.exists() and any(folder.iterdir()) and not _holds_ours(folder):
+                raise JobError(f"{folder} is not empty and holds no job.", "Choose an empty or a new folder.")
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with contextlib.suppress(OSError):
+                folder.chmod(0o700)
+        lock = Lock(folder)
+        try:
+            _remove_contents(folder)
+            job = cls(folder, lock, record)
+            job.save_array(IMAGE, image)
+            if annotation is not None:
+                job.save_array(ANNOTATION, annotation)
+            job.save_record(record)  # last: a folder with job.json is complete
+        except BaseException:
+            lock.release()
+            raise
+        return job
+
+    @classmethod
+    def open(cls, folder: Path) -> Job:
+        """Raises JobError for a folder that is missing, foreign, damaged, of another version, or locked by a live process."""
+        if not (folder / RECORD).is_file():
+            raise JobError(f"{folder} holds no job.", _WHERE_IS_THE_JOB)
+        JobRecord.from_json(_read_json(folder / RECORD))  # before the lock, which would be left in a foreign folder
+        lock = Lock(folder)
+        try:
+            return cls(folder, lock, JobRecord.from_json(_read_json(folder / RECORD)))
+        except BaseException:
+            lock.release()
+            raise
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def __enter__(self) -> Job:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def path(self, name: str) -> Path:
+        return self.folder / name
+
+    def image(self) -> np.ndarray:
+        """(K, J, I), memory-mapped, the type it was written in."""
+        return self._load(IMAGE, _IMAGE_TYPES)
+
+    def annotation(self, name: str = ANNOTATION) -> np.ndarray | None:
+        """(K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c; None for a job without one."""
+        if name == ANNOTATION and not self.path(name).exists():
+            return None
+        return self._load(name, ("uint8",))
+
+    def dense(self) -> np.ndarray | None:
+        """The last result, (K, J, I) uint8, or None."""
+        return self._load(DENSE, ("uint8",)) if self.path(DENSE).exists() else None
+
+    def adopt_annotation(self, name: str, revision: int, complete_slices: Sequence[Sequence[int]]) -> None:
+        """Make the file `name` in the folder the job's annotation; from here on this revision is the job's.
+
+        Everything is checked first. Raises InputError, JobError or OutputError; then the old annotation, revision and slices stay.
+        """
+        if Path(name).name != name or _checked_revision(revision) <= self.record.revision:
+            raise JobError(f"An update must name a file in the job folder and a revision above {self.record.revision}, got {name!r}, {revision}.")
+        pairs = checked_slices(complete_slices, self.record.geometry.shape_kji)
+        self._load(name, ("uint8",))
+        before = self.record
+        self.save_record(replace(before, revision=revision, complete_slices=pairs))  # first: this may fail for want of space, a rename hardly
+        try:
+            with _writing(self.folder):
+                if name != ANNOTATION:
+                    os.replace(self.path(name), self.path(ANNOTATION))
+        except BaseException:
+            self.save_record(before)
+            raise
+
+    def save_record(self, record: JobRecord) -> None:
+        self.save_json(RECORD, record.to_json())
+        self.record = record
+
+    def save_json(self, name: str, data: Any) -> None:
+        """Numbers that JSON lacks (nan, inf) are written as null."""
+        text = json.dumps(_without_nan(data), indent=1, ensure_ascii=True, allow_nan=False)
+        self._save(name, lambda file: file.write(text.encode("ascii")))
+
+    def save_array(self, name: str, array: np.ndarray) -> Path:
+        return self._save(name, lambda file: np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False))
+
+    def save_bytes(self, name: str, write: Callable[[IO[bytes]], Any]) -> Path:
+        """`write` receives an open binary file; the file gets its name only once it is whole."""
+        return self._save(name, write)
+
+    def _save(self, name: str, write: Callable[[IO[bytes]], Any]) -> Path:
+        with _writing(self.folder):
+            write_whole(self.path(name), write)
+        return self.path(name)
+
+    def _load(self, name: str, types: Sequence[str]) -> np.ndarray:
+        path = self.path(name)
+        try:
+            array = np.lib.format.open_memmap(path, mode="r")
+        except _UNREADABLE_ARRAY as error:
+            raise JobError(f"{name} in the job folder is missing, truncated or foreign.", "Export the data again.") from error
+        if array.shape != self.record.geometry.shape_kji or array.dtype.name not in types:
+            expected = f"{self.record.geometry.shape_kji} {' or '.join(types)}"
+            raise JobError(f"{name} is {array.shape} {array.dtype}, the job expects {expected}.", "Export the data again.")
+        return array
+
+
+class Lock:
+    """An operating-system lock on the file `lock` in a folder; the file names the process. A killed process holds it no longer."""
+
+    _held_here: ClassVar[set[tuple[int, int]]] = set()  # the lock files (device, number) that this process holds
+
+    def __init__(self, folder: Path) -> None:
+        """Raises JobError where a live process holds the lock, OutputError where it cannot be written."""
+        self._path = folder / LOCK
+        with _writing(folder):
+            self._file = open(self._path, "a+", encoding="ascii")  # noqa: SIM115 - held open as long as the lock
+        status = os.fstat(self._file.fileno())
+        self._identity = (status.st_dev, status.st_ino)
+        try:
+            _lock_file(self._file)
+        except OSError as error:
+            here = self._identity in self._held_here
+            sentence = "The job folder is already open in this process." if here else f"The job folder is in use by another process{self._owner()}."
+            self._file.close()
+            raise JobError(sentence, "Finish or close that one first, or choose another job folder.") from error
+        self._held_here.add(self._identity)
+        try:
+            with _writing(folder):
+                self._file.truncate(0)
+                self._file.write(json.dumps({"pid": os.getpid()}))
+                self._file.flush()
+        except BaseException:
+            self.release()
+            raise
+
+    def _owner(self) -> str:
+        pid = _pid_in(self._path)
+        return f" (process {pid})" if pid else ""
+
+    def release(self) -> None:
+        """May be called again."""
+        if not self._file.closed:
+            self._held_here.discard(self._identity)
+            _unlock_file(self._file)
+            with contextlib.suppress(OSError):  # what could not be written when the lock was taken is tried again here
+                self._file.close()
+
+
+if sys.platform == "win32":  # pragma: no cover
+    import msvcrt
+
+    _BYTE = 1 << 30  # a byte far behind the content, so that others can still read who holds the lock
+
+    def _lock_file(file: IO[str]) -> None:
+        file.seek(_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        file.seek(0)
+
+    def _unlock_file(file: IO[str]) -> None:
+        file.seek(_BYTE)
+        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
+
+else:
+    import fcntl
+
+    def _lock_file(file: IO[str]) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def _unlock_file(file: IO[str]) -> None:
+        fcntl.flock(file.fileno(), fcntl.LOCK_UN)
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
+    """Write a file so that `path` holds the old content or the whole new one. Raises OSError; then nothing has changed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def remove_job(folder: Path) -> None:
+    """Delete a job folder, be the job damaged or of another version, and all in it that is ours. Other files stay, and then the folder.
+
+    Raises JobError where it is in use or holds no job, OutputError where it cannot be deleted.
+    """
+    if not folder.is_dir() or not _holds_ours(folder):
+        raise JobError(f"{folder} holds no job.", _WHERE_IS_THE_JOB)
+    lock = Lock(folder)
+    try:
+        _remove_contents(folder)
+        with contextlib.suppress(OSError):
+            (folder / LOCK).unlink()  # while it is held; Windows deletes no open file
+    finally:
+        lock.release()
+    with contextlib.suppress(OSError):
+        (folder / LOCK).unlink(missing_ok=True)
+        folder.rmdir()  # stays where the user keeps files of their own in it
+
+
+def _remove_contents(folder: Path) -> None:
+    """All that is ours but the lock; job.json first, since a folder with job.json is complete."""
+    with _writing(folder):
+        (folder / RECORD).unlink(missing_ok=True)
+        for path in folder.iterdir():
+            if path.name != LOCK and _is_our_name(path.name):
+                path.unlink()
+
+
+def _is_our_name(name: str) -> bool:
+    part = re.fullmatch(r"\.(.+)\.\d+\.part", name)  # what `write_whole` leaves when it is killed
+    return any(fnmatch.fnmatchcase(part[1] if part else name, pattern) for pattern in _OURS)
+
+
+def _holds_ours(folder: Path) -> bool:
+    """Whether a folder holds a job of any schema version, damaged or not; or nothing but what an interrupted `create` or `remove_job` left."""
+    with contextlib.suppress(OSError, ValueError):
+        if (folder / RECORD).exists():
+            return _is_our_record((folder / RECORD).read_text(encoding="ascii"))
+    names = {path.name for path in folder.iterdir()}
+    if names == {LOCK}:
+        return _pid_in(folder / LOCK) is not None or (folder / LOCK).stat().st_size == 0  # empty: ended before it named its process
+    return all(map(_is_our_name, names)) and _pid_in(folder / LOCK) is not None
+
+
+def _is_our_record(text: str) -> bool:
+    if _RECORD_BEGINS.match(text):
+        return True
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(data, dict) and {"schema_version", "engine_version"} <= set(data)
+
+
+def _pid_in(path: Path) -> int | None:
+    """The process that a lock file names; None where it is no lock file of ours."""
+    try:
+        content = json.loads(path.read_text(encoding="ascii"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    return content["pid"] if isinstance(content, dict) and set(content) == {"pid"} and type(content["pid"]) is int else None
+
+
+def _without_nan(data: Any) -> Any:
+    if isinstance(data, dict):
+        return {key: _without_nan(value) for key, value in data.items()}
+    if isinstance(data, (list, tuple)):
+        return [_without_nan(value) for value in data]
+    return None if isinstance(data, float) and not math.isfinite(data) else data
+
+
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Turns an operating system's refusal into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        free = ""
+        with contextlib.suppress(OSError):
+            free = f" ({shutil.disk_usage(folder).free // 2**20} MiB free)"
+        raise OutputError(f"Could not write in {folder}: {error.strerror or error}{free}.", "Free space or choose another folder.") from error
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="ascii"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise JobError(f"{path.name} is damaged.", "Start a new job.") from error

@@ -1,0 +1,301 @@
+"""The .seg.nrrd format of 3D Slicer: its text header, its segments and layers. Numpy only; `files` opens and replaces the files.
+
+The header is a few lines of `key:=value`, and every one of them, known or not, has to come back as it was. Decisions worth knowing:
+
+* Slicer cuts a layer that several segments share to the Extent of its first segment. So all segments of one layer are written with one
+  Extent, that of the layer's voxels; an Extent of its own for each segment would lose voxels when Slicer opens the file.
+* Slicer's offset field counts from the image that a cropped file was made for. Files written here cover the whole grid: offset 0 0 0.
+"""
+
+from __future__ import annotations
+
+import gzip
+import math
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from ..contract.classes import BACKGROUND_TAG, ClassTable, Segment, distinct_color
+from ..contract.errors import AnnotationError, InputError
+from ..contract.geometry import Geometry
+from ..contract.strokes import merge_strokes
+
+_OFFSET = "Segmentation_ReferenceImageExtentOffset"
+_CONTAINER = {"Segmentation_ContainedRepresentationNames": "Binary labelmap|", "Segmentation_MasterRepresentation": "Binary labelmap"}
+_FOLLOWS_DATA = ("Extent", "LabelValue", "Layer")  # segment fields that are made from the voxels, not carried over
+
+
+@dataclass(frozen=True)
+class SparseLabels:
+    """Strokes as read from a file.
+
+    `annotation` (K, J, I) uint8: 0 unlabelled, 1 background, 1 + c segment c of `classes`. `overlaps`: for two segments' names, how many
+    voxels both claimed; those are unlabelled. `header`: the file's fields that belong to no segment, for `files.write_segmentation`.
+    """
+
+    annotation: np.ndarray
+    classes: ClassTable
+    overlaps: dict[tuple[str, str], int]
+    header: dict[str, str]
+
+
+# ---------------------------------------------------------------- header
+
+
+def read_fields(path: Path) -> dict[str, str]:
+    """The `key:=value` lines of a NRRD header, in their order; empty for other files. Raises OSError.
+
+    Slicer writes UTF-8; old files may be Latin-1.
+    """
+    lines: list[bytes] = []
+    with path.open("rb") as file:
+        if not file.readline(80).startswith(b"NRRD000"):
+            return {}
+        while line := file.readline(1 << 24).rstrip(b"\n").removesuffix(b"\r"):
+            lines.append(line)
+    try:
+        text = [line.decode("utf-8") for line in lines]
+    except UnicodeDecodeError:
+        text = [line.decode("latin-1") for line in lines]
+    pairs = (line.partition(":=") for line in text if not line.startswith("#"))
+    return {_unescaped(key): _unescaped(value) for key, mark, value in pairs if mark and ": " not in key}
+
+
+def has_segments(fields: dict[str, str]) -> bool:
+    """Whether a header describes segments."""
+    return any(re.fullmatch(r"Segment\d+_ID", key) for key in fields)
+
+
+def check_binary(fields: dict[str, str], path: Path) -> None:
+    """Raises InputError for a fractional labelmap."""
+    if "fractional" in fields.get("Segmentation_MasterRepresentation", fields.get("Segmentation_SourceRepresentation", "")).lower():
+        raise InputError(f"{path.name} holds a fractional labelmap.", "Make the binary labelmap the source representation in Slicer, and save again.")
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\[\\n]", lambda found: "\n" if found[0] == "\\n" else "\\", text)
+
+
+def _escaped(text: str) -> str:
+    """For a NRRD header: backslash and line feed escaped as Teem does; a carriage return, which it cannot hold, becomes a line feed."""
+    return text.replace("\r\n", "\n").replace("\r", "\n").replace("\\", "\\\\").replace("\n", "\\n")
+
+
+# ---------------------------------------------------------------- segments
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One segment of a .seg.nrrd, and where its voxels are: `value` in `layer`."""
+
+    segment: Segment
+    value: int
+    layer: int
+
+
+def _rows(fields: dict[str, str], layers: int, path: Path) -> list[_Row]:
+    numbers = sorted(int(match[1]) for match in map(re.compile(r"Segment(\d+)_ID").fullmatch, fields) if match)
+    rows: list[_Row] = []
+    for place, number in enumerate(numbers):
+        prefix = f"Segment{number}_"
+        own = {key.removeprefix(prefix): value for key, value in fields.items() if key.startswith(prefix)}
+        try:
+            row = _row(own, place, layers)
+        except ValueError as error:
+            raise InputError(
+                f"The header of {path.name} is damaged at segment {fields[prefix + 'ID']!r}.", "Save the segmentation again from Slicer."
+            ) from error
+        if any((row.layer, row.value) == (other.layer, other.value) for other in rows):
+            raise InputError(
+                f"In {path.name}, segment {fields[prefix + 'ID']!r} has the voxels of another segment.", "Save the segmentation again from Slicer."
+            )
+        rows.append(row)
+    return rows
+
+
+def _row(own: dict[str, str], place: int, layers: int) -> _Row:
+    """A segment's header fields, taken apart. Raises ValueError where they make no sense."""
+    segment_id = own.pop("ID")
+    r, g, b = map(float, own["Color"].split()) if "Color" in own else distinct_color(place)
+    if not all(map(math.isfinite, (r, g, b))):
+        raise ValueError(f"color {r} {g} {b}")
+    value, layer = int(own.get("LabelValue", 1)), int(own.get("Layer", place))  # files from before Slicer 4.11 have a layer of ones for each segment
+    if not (0 < value < 256 and 0 <= layer < layers):
+        raise ValueError(f"label value {value}, layer {layer}")
+    known = ("Name", "Color", "Tags", *_FOLLOWS_DATA)
+    extra = {key: text for key, text in own.items() if key not in known}
+    return _Row(Segment(segment_id, own.get("Name", segment_id), (r, g, b), _tags(own.get("Tags", "")), extra), value, layer)
+
+
+def _tags(text: str) -> dict[str, str]:
+    """`key:value|key:value|` taken apart so that `_tag_text` gives the same text: what cannot begin a tag belongs to the one before."""
+    tags: dict[str, str] = {}
+    last = None
+    for piece in text.removesuffix("|").split("|") if text else []:
+        key, colon, value = piece.partition(":")
+        if last is not None and (not colon or key in tags or not key):
+            tags[last] += "|" + piece
+        else:
+            tags[key], last = value, key
+    return tags
+
+
+def _tag_text(tags: dict[str, str]) -> str:
+    return "".join(f"{key}:{value}|" for key, value in tags.items())
+
+
+def choose_background(segments: Sequence[Segment], background: str | None, path: Path) -> Segment | None:
+    """The background: the one asked for (by ID, else by name), else the tagged one, else the one called "background"."""
+    if background is not None:
+        tests: list[Callable[[Segment], bool]] = [lambda s: s.id == background, lambda s: s.name == background]
+    else:
+        tests = [lambda s: BACKGROUND_TAG in s.tags, lambda s: "background" in (s.id.lower(), s.name.lower())]
+    for test in tests:
+        for segment in segments:
+            if test(segment):
+                return segment
+    if background is None:
+        return None
+    listed = ", ".join(f"{segment.name} (ID {segment.id})" for segment in segments)
+    raise InputError(f"{path.name} has no segment {background!r} to take as background.", f"Choose one of: {listed}.")
+
+
+# ---------------------------------------------------------------- voxels in
+
+
+def read_layers(
+    path: Path, fields: dict[str, str], layers: np.ndarray, start_kji: tuple[int, int, int], geometry: Geometry, background: str | None
+) -> SparseLabels:
+    """The strokes in a file's voxels, `layers` (k, j, i, layer) with whole numbers 0 to 255, whose first one is `start_kji` on the grid.
+
+    fields: the file's header; background: the background segment's ID or name (None: the tagged one, else the one called "background");
+    path: for what is said to the user. Raises InputError or AnnotationError as `files.read_annotation` says.
+    """
+    rows = _rows(fields, layers.shape[3], path)
+    found = choose_background([row.segment for row in rows], background, path)
+    chosen = next((row for row in rows if row.segment is found), None)
+    ordered = [row for row in rows if row is not chosen]
+    if not ordered:
+        raise AnnotationError(f"{path.name} holds no segment besides the background.", "Add a segment for each structure, and save again.")
+    classes = ClassTable(tuple(row.segment for row in ordered), chosen.segment if chosen else None)
+    tables = np.zeros((layers.shape[3], 256), np.uint8)  # for each layer, the annotation value of each of the file's label values
+    for code, row in enumerate(ordered, start=2):
+        tables[row.layer, row.value] = code
+    if chosen:
+        tables[chosen.layer, chosen.value] = 1
+    annotation, clashes = _merge(layers, tables, start_kji, geometry, path)
+    names = [chosen.segment.name if chosen else "", *classes.names]  # names[code - 1]
+    overlaps: Counter[tuple[str, str]] = Counter()
+    for (first, second), count in clashes.items():
+        overlaps[names[first - 1], names[second - 1]] += count
+    header = {key: value for key, value in fields.items() if not re.match(r"Segment\d+_", key)}
+    return SparseLabels(annotation, classes, dict(overlaps), header)
+
+
+def _merge(
+    layers: np.ndarray, tables: np.ndarray, start: tuple[int, ...], geometry: Geometry, path: Path
+) -> tuple[np.ndarray, Counter[tuple[int, int]]]:
+    """Layers (k, j, i, layer), lying at `start` in the grid, made one annotation; and how many voxels each two values both claim."""
+    annotation = np.zeros(geometry.shape_kji, np.uint8)
+    clashes: Counter[tuple[int, int]] = Counter()
+    low = [max(0, -s) for s in start]  # the part of the file inside the grid, in the file's indices
+    high = [max(a, min(n, size - s)) for a, s, n, size in zip(low, start, layers.shape[:3], geometry.shape_kji, strict=True)]
+    outside = 0
+    for k, slab in enumerate(layers):  # one slab at a time: the layers of a large scan do not fit in memory twice
+        claims = [table[slab[..., n].astype(np.uint8)] for n, table in enumerate(tables)]
+        outside += int(np.count_nonzero(np.any(claims, axis=0)))
+        if low[0] <= k < high[0]:
+            window = (slice(low[1], high[1]), slice(low[2], high[2]))
+            outside -= int(np.count_nonzero(np.any([claim[window] for claim in claims], axis=0)))
+            target = annotation[k + start[0]]
+            inside = tuple(slice(w.start + s, w.stop + s) for w, s in zip(window, start[1:], strict=True))
+            target[inside], overlaps = _merge_slab([claim[window] for claim in claims])
+            clashes.update(overlaps)
+    if outside:
+        raise InputError(f"{path.name} has {outside} painted voxels outside the image.", "Erase them, or choose the image that was painted on.")
+    return annotation, clashes
+
+
+def _merge_slab(claims: list[np.ndarray]) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+    """What the layers of one slab claim, (j, i) annotation values each, as one (j, i) map; and the voxels claimed by each two values."""
+    if len(claims) == 1:
+        return claims[0], {}
+    j, i = claims[0].shape
+    box = (slice(0, 1), slice(0, j), slice(0, i))
+    merged, overlaps = merge_strokes((1, j, i), ((box, claim[None]) for claim in claims))
+    return merged[0], overlaps
+
+
+# ---------------------------------------------------------------- out
+
+
+def with_background(classes: ClassTable, annotation: np.ndarray) -> tuple[tuple[Segment, ...], np.ndarray]:
+    """For `write_layer`: the segments of an annotation map (0 unlabelled, 1 background, 1 + c segment c), and the table of its values.
+
+    The background becomes one more segment, tagged; one is made where `classes` has none but the map does.
+    """
+    segments, background = classes.segments, classes.background
+    if background is None and (annotation == 1).any():
+        background = Segment("SparseSegSlicer_Background", "background", (0.5, 0.5, 0.5))
+    if background is not None:
+        tagged = background.tags if BACKGROUND_TAG in background.tags else {**background.tags, BACKGROUND_TAG: "1"}
+        segments = (*segments, Segment(background.id, background.name, background.color, tagged, background.extra))
+    values = np.arange(-1, 255) % 256  # code 1 + c becomes c
+    values[0], values[1] = 0, len(classes) + 1
+    return segments, values.astype(np.uint8)
+
+
+def write_layer(
+    file: IO[bytes], labels: np.ndarray, geometry: Geometry, segments: tuple[Segment, ...], header: dict[str, str], values: np.ndarray
+) -> None:
+    """A .seg.nrrd of one layer: `values[labels]`, in which value n is `segments[n - 1]`; labels (K, J, I) uint8, values (256,) uint8."""
+    text = "\n".join([*_layer_lines(geometry), *_field_lines(segments, header, _extent(labels)), "", ""])
+    file.write(text.encode("utf-8", errors="replace"))
+    with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0) as zipped:
+        for slab in labels:
+            zipped.write(values[slab].tobytes())
+
+
+def _layer_lines(geometry: Geometry) -> list[str]:
+    def vector(numbers: Any) -> str:
+        return "(" + ",".join(repr(float(v)) for v in numbers) + ")"
+
+    return [
+        "NRRD0004",
+        "type: unsigned char",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        "sizes: " + " ".join(map(str, geometry.shape_kji[::-1])),
+        "space directions: " + " ".join(vector(column) for column in geometry.matrix[:3, :3].T),
+        "kinds: domain domain domain",
+        "encoding: gzip",
+        "space origin: " + vector(geometry.origin_lps_mm),
+    ]
+
+
+def _field_lines(segments: tuple[Segment, ...], header: dict[str, str], extent: str) -> Iterator[str]:
+    for number, segment in enumerate(segments):
+        color = " ".join(repr(float(v)).removesuffix(".0") for v in segment.color)
+        own = {"ID": segment.id, "Name": segment.name, "Color": color, "Tags": _tag_text(segment.tags), **segment.extra}
+        own |= {"Extent": extent, "LabelValue": str(number + 1), "Layer": "0"}
+        for key, value in own.items():
+            yield f"Segment{number}_{_escaped(key)}:={_escaped(value)}"
+    for key, value in {**(header or _CONTAINER), _OFFSET: "0 0 0"}.items():
+        yield f"{_escaped(key)}:={_escaped(value)}"
+
+
+def _extent(labels: np.ndarray) -> str:
+    """First and last index of what is not 0, along i, j, k; the whole layer's (see the head of this file)."""
+    used = [np.zeros(n, bool) for n in labels.shape]
+    for k, slab in enumerate(labels):
+        painted = slab > 0
+        used[0][k] = painted.any()
+        used[1] |= painted.any(axis=1)
+        used[2] |= painted.any(axis=0)
+    ends = [(int(axis.argmax()), len(axis) - 1 - int(axis[::-1].argmax())) if axis.any() else (0, -1) for axis in reversed(used)]
+    return " ".join(f"{first} {last}" for first, last in ends)

@@ -1,0 +1,110 @@
+"""Model files: written whole, loaded with weights_only, and refused with one sentence where they do not fit."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import IO, Any
+
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..contract.classes import ClassTable
+from ..contract.errors import ModelError
+from ..contract.job import write_whole
+from .intensity import Intensity
+from .unet import IN_CHANNELS, NetworkPlan, Triple, UNet3d
+
+FORMAT, VERSION = "sparseseg-model", 1
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what it needs to be used; `training` is what resuming needs, empty in a saved model."""
+
+    network: NetworkPlan
+    weights: dict[str, Tensor]  # the moving average's
+    intensity: Intensity
+    classes: ClassTable
+    spacing_kji_mm: tuple[float, float, float]  # of the working grid
+    patch_kji: Triple
+    training: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, file: IO[bytes]) -> None:
+        torch.save(
+            {
+                "format": FORMAT,
+                "version": VERSION,
+                "engine_version": __version__,
+                "network": self.network.to_json(),
+                "weights": self.weights,
+                "intensity": self.intensity.to_json(),
+                "classes": self.classes.to_json(),
+                "spacing_kji_mm": list(self.spacing_kji_mm),
+                "patch_kji": list(self.patch_kji),
+                "training": self.training,
+            },
+            file,
+        )
+
+    def build_network(self, device: torch.device) -> UNet3d:
+        """Raises ModelError where the weights are not those of the network that the file describes."""
+        network = UNet3d(self.network)
+        try:
+            network.load_state_dict(self.weights)
+        except RuntimeError as error:
+            raise ModelError("The model's weights do not fit its own description.", "Train a new model.") from error
+        return network.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
+
+
+def load(path: Path) -> Checkpoint:
+    """Raises ModelError for a file that is missing, damaged, foreign, of another version or channel count, or that holds code."""
+    data = _read(path)
+    if not isinstance(data, dict) or data.get("format") != FORMAT:
+        raise ModelError(f"{path.name} is no model of this program.", "Choose a file written by --save-model.")
+    if data.get("version") != VERSION:
+        raise ModelError(
+            f"{path.name} has model version {data.get('version')}, this engine reads {VERSION}.",
+            "Train a new model, or use the engine that wrote it.",
+        )
+    try:
+        plan = NetworkPlan.from_json(data["network"])
+        if plan.in_channels != IN_CHANNELS:
+            raise ModelError(
+                f"{path.name} expects {plan.in_channels} image channels, this engine gives {IN_CHANNELS}.", "Choose a model that this engine trained."
+            )
+        spacing, patch = data["spacing_kji_mm"], data["patch_kji"]
+        return Checkpoint(
+            plan,
+            data["weights"],
+            Intensity.from_json(data["intensity"]),
+            ClassTable.from_json(data["classes"]),
+            (float(spacing[0]), float(spacing[1]), float(spacing[2])),
+            (int(patch[0]), int(patch[1]), int(patch[2])),
+            data["training"],
+        )
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path.name} is damaged ({error}).", "Train a new model.") from error
+
+
+def export(source: Path, target: Path) -> None:
+    """A job's checkpoint as a model file to keep: without the state that only resuming needs. Raises ModelError, OSError."""
+    write_whole(target, replace(load(source), training={}).save)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise ModelError(f"There is no model file {path}.", "Check the path.") from error
+    except pickle.UnpicklingError as error:
+        if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
+            raise ModelError(f"{path.name} holds code, not only numbers, and was not loaded.", "Do not use this file.") from error
+        raise ModelError(f"{path.name} is damaged or no model.", "Choose a file written by --save-model.") from error
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{path.name} is damaged or no model.", "Choose a file written by --save-model.") from error

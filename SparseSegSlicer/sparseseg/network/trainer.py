@@ -1,0 +1,172 @@
+"""The training loop's body: patches -> network -> weighted loss -> step, with moving-average weights and a guard against not-a-number.
+
+Everything after the first copy stays on the device; only scalars leave, and on CUDA only when they are asked for.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..contract.errors import TrainingError
+from ..contract.settings import Settings
+from . import augmentation
+from .device import Compute, RunPlan
+from .loss import soft_dice_loss, weighted_cross_entropy
+from .sampling import PatchSampler, TrainingVolume
+from .unet import UNet3d
+
+_WARM_UP_STEPS = 20
+_CHECK_EVERY = 10  # steps between looks at the loss; on CUDA each look waits for the device
+_MAX_BAD_STATES = 5
+_CLIP_NORM = 5.0
+
+
+class Trainer:
+    """Trains one network on one volume. `step` does one step; labels may be swapped between two steps."""
+
+    def __init__(
+        self, compute: Compute, plan: RunPlan, volume: TrainingVolume, sampler: PatchSampler, augmenter: augmentation.Augmenter, settings: Settings
+    ) -> None:
+        torch.manual_seed(settings.seed)
+        self.compute, self.settings = compute, settings
+        self.volume, self.sampler, self.augmenter = volume, sampler, augmenter
+        self.network = UNet3d(plan.network).to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(
+            self.network.parameters(), lr=settings.learning_rate, weight_decay=1e-4, fused=compute.device.type != "mps"
+        )
+        self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
+        self.rng = np.random.default_rng(settings.seed)
+        self.steps = 0
+        self.bad_states = 0
+        self.rate_factor = 1.0
+        self.replan(plan)
+        self._recent: list[Tensor] = []
+        self._losses: dict[str, float] = {}
+        self._good = self._snapshot()
+
+    def replan(self, plan: RunPlan) -> None:
+        """Another patch or batch, the same network: after running out of memory."""
+        self.plan = plan
+        self._offsets = augmentation.offsets(plan.patch_kji, self.compute.device)
+
+    def step(self, progress: float) -> None:
+        """One step. progress: how much of the run is over, 0..1; sets the learning rate. Raises TrainingError where the loss stays nan."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.settings.learning_rate * self.rate_factor * _schedule(self.steps, progress)
+        image, labels, weights = self._batch()
+        with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.dtype != torch.float32):
+            logits = self.network(image)
+        cross_entropy = weighted_cross_entropy(logits, labels, weights)
+        dice = soft_dice_loss(logits, labels, weights)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(cross_entropy + self.settings.dice_weight * dice).backward()
+        self.scaler.unscale_(self.optimizer)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        self._update_average()
+        self.steps += 1
+        self._recent.append(torch.stack([cross_entropy.detach(), dice.detach()]))
+        if self.steps % _CHECK_EVERY == 0:
+            self._check()
+
+    def losses(self) -> dict[str, float]:
+        """The loss terms over the last steps; empty before the first look."""
+        return dict(self._losses)
+
+    def set_labels(self, labels: Tensor, weights: Tensor, sampler: PatchSampler) -> None:
+        """Train on these from the next step on; shapes as before."""
+        self.volume.labels, self.volume.weights, self.sampler = labels, weights, sampler
+
+    def state(self) -> dict[str, Any]:
+        """All that resuming needs, as tensors and plain values on the CPU."""
+        return {
+            "network": _on_cpu(self.network.state_dict()),
+            "optimizer": _on_cpu(self.optimizer.state_dict()),
+            "rng": _plain(self.rng.bit_generator.state),
+            "steps": self.steps,
+            "rate_factor": self.rate_factor,
+        }
+
+    def load_state(self, state: dict[str, Any], average: dict[str, Tensor]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.average.load_state_dict(average)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rng.bit_generator.state = _restored(state["rng"])
+        self.steps, self.rate_factor = int(state["steps"]), float(state["rate_factor"])
+        self._good = self._snapshot()
+
+    def start_from(self, weights: dict[str, Tensor]) -> None:
+        """Begin with an earlier model's weights; a head for other classes is left as initialised."""
+        own = self.network.state_dict()
+        fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
+        self.network.load_state_dict(fitting, strict=False)
+        self.average.load_state_dict(self.network.state_dict())
+        self._good = self._snapshot()
+
+    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        patches = []
+        for _ in range(self.plan.batch):
+            centre = self.sampler.draw(self.rng, self.plan.patch_kji, self.volume.grid)
+            patches.append(augmentation.take_patch(self.volume, self.augmenter.draw(self.rng, centre), self._offsets))
+        images, labels, weights = zip(*patches, strict=True)
+        return torch.stack(images).contiguous(memory_format=torch.channels_last_3d), torch.stack(labels), torch.stack(weights)
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        decay = min(self.settings.ema_decay, (1 + self.steps) / (10 + self.steps))
+        torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        torch._foreach_copy_(list(self.average.buffers()), list(self.network.buffers()))
+
+    def _check(self) -> None:
+        """Back to the last good state where a loss is no number, with a smaller step; keep this state where it is."""
+        means = torch.stack(self._recent).mean(0).tolist()
+        self._recent.clear()
+        if all(math.isfinite(v) for v in means):
+            self._losses = {"cross_entropy": means[0], "dice": means[1]}
+            if self.steps % (5 * _CHECK_EVERY) == 0:
+                self._good = self._snapshot()
+            return
+        self.bad_states += 1
+        if self.bad_states > _MAX_BAD_STATES:
+            raise TrainingError(
+                "Training does not converge: the loss keeps becoming not-a-number.", "Check the image for extreme values, or lower the learning rate."
+            )
+        self.rate_factor /= 2
+        self.network.load_state_dict(self._good["network"])
+        self.average.load_state_dict(self._good["average"])
+        self.optimizer.load_state_dict(copy.deepcopy(self._good["optimizer"]))
+
+    def _snapshot(self) -> dict[str, Any]:
+        return copy.deepcopy({"network": self.network.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()})
+
+
+def _schedule(steps: int, progress: float) -> float:
+    """Linear warm-up, then half a cosine down to a fiftieth."""
+    warm_up = min(1.0, (steps + 1) / _WARM_UP_STEPS)
+    return warm_up * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, progress)))))
+
+
+def _on_cpu(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach().cpu()
+    if isinstance(value, dict):
+        return {key: _on_cpu(v) for key, v in value.items()}
+    return [_on_cpu(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def _plain(state: Any) -> dict[str, Any]:
+    """numpy's generator state holds 128-bit integers, which files loaded with weights_only may not: as text."""
+    inner = state["state"]
+    return {**state, "state": {key: str(value) for key, value in inner.items()}}
+
+
+def _restored(state: dict[str, Any]) -> dict[str, Any]:
+    return {**state, "state": {key: int(value) for key, value in state["state"].items()}}

@@ -1,0 +1,1 @@
+"""What is believed before any training on the patient: growing, interpolation, the refiner. It knows no other voice."""

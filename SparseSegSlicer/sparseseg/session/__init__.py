@@ -1,0 +1,1 @@
+"""One opened job kept warm: annotation now, voices, judge, publisher; says who works next."""

@@ -1,0 +1,187 @@
+"""Model files: whole and plain numbers, or refused with one sentence."""
+
+import io
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.errors import ModelError
+from sparseseg.network.checkpoint import Checkpoint, load
+from sparseseg.network.intensity import Intensity
+from sparseseg.network.unet import NetworkPlan, UNet3d
+
+CPU = torch.device("cpu")
+PLAN = NetworkPlan(classes=3, width=4, pools=((1, 2, 2),), kernels=((1, 3, 3), (3, 3, 3)), residual=True)
+TRAINING = {"steps": 7, "rng": {"state": "340282366920938463463374607431768211455"}, "momenta": [torch.ones(2)]}
+
+
+def made(plan=PLAN, seed=0, training=None):
+    torch.manual_seed(seed)
+    weights = UNet3d(plan).state_dict()
+    return Checkpoint(plan, weights, Intensity(40, 12.5, False), ClassTable.numbered(2, ["ä", "b"]), (2.5, 0.5, 0.5), (8, 32, 32), training or {})
+
+
+def content(plan=PLAN):
+    """What stands in a good file."""
+    buffer = io.BytesIO()
+    made(plan).save(buffer)
+    buffer.seek(0)
+    return torch.load(buffer, weights_only=True)
+
+
+def saved(path, data):
+    torch.save(data, path)
+    return path
+
+
+@pytest.fixture
+def model(tmp_path):
+    with (tmp_path / "model.pt").open("wb") as file:
+        made(training=TRAINING).save(file)
+    return tmp_path / "model.pt"
+
+
+def test_a_model_comes_back_as_it_was_saved(model):
+    loaded = load(model)
+    expected = made()
+    assert (loaded.network, loaded.intensity, loaded.classes) == (expected.network, expected.intensity, expected.classes)
+    assert (loaded.spacing_kji_mm, loaded.patch_kji) == ((2.5, 0.5, 0.5), (8, 32, 32))
+    assert loaded.training["steps"] == 7
+    assert loaded.training["rng"] == TRAINING["rng"]
+    assert torch.equal(loaded.training["momenta"][0], torch.ones(2))
+    assert loaded.weights.keys() == expected.weights.keys()
+    assert all(torch.equal(loaded.weights[name], tensor) for name, tensor in expected.weights.items())
+
+
+def test_the_network_built_from_a_model_says_what_the_saved_one_said(model):
+    x = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    original = UNet3d(PLAN).eval().requires_grad_(False)
+    original.load_state_dict(made().weights)
+    built = load(model).build_network(CPU)
+    torch.testing.assert_close(built(x), original(x), atol=1e-5, rtol=1e-5)
+    assert not any(p.requires_grad for p in built.parameters())
+
+
+def test_weights_that_do_not_fit_the_description_are_refused(model):
+    loaded = load(model)
+    del loaded.weights["head.bias"]
+    with pytest.raises(ModelError, match="do not fit its own description"):
+        loaded.build_network(CPU)
+
+
+@pytest.mark.parametrize("field", ["network", "weights", "intensity", "classes", "spacing_kji_mm", "patch_kji", "training"])
+def test_a_model_with_a_part_missing_is_refused(tmp_path, field):
+    data = content()
+    del data[field]
+    with pytest.raises(ModelError, match=rf"model\.pt is damaged \('{field}'\)\. Train a new model"):
+        load(saved(tmp_path / "model.pt", data))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"network": {**PLAN.to_json(), "pools": 3}},
+        {"network": {**PLAN.to_json(), "width": "wide"}},
+        {"intensity": {"centre": None, "scale": 1, "relative": False}},
+        {"intensity": 5},
+        {"classes": {"segments": [{"value": 2}]}},
+        {"spacing_kji_mm": [1, 1]},
+        {"patch_kji": "large"},
+    ],
+)
+def test_a_model_with_damaged_parts_is_refused(tmp_path, fields):
+    with pytest.raises(ModelError, match=r"model\.pt is damaged \("):
+        load(saved(tmp_path / "model.pt", {**content(), **fields}))
+
+
+def test_a_model_for_other_channels_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="expects 7 "):
+        load(saved(tmp_path / "model.pt", content(NetworkPlan(2, 4, (), ((3, 3, 3),), in_channels=7))))
+
+
+# ---------------------------------------------------------------- foreign and damaged files
+
+
+def test_a_missing_model_is_refused(tmp_path):
+    with pytest.raises(ModelError, match=r"There is no model file .*gone\.pt\. Check the path"):
+        load(tmp_path / "gone.pt")
+
+
+def test_a_folder_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="damaged or no model"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.7, 0.99, 0.9999])
+def test_a_model_cut_anywhere_is_refused(model, share):
+    whole = model.read_bytes()
+    model.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(ModelError, match=r"model\.pt is damaged or no model"):
+        load(model)
+
+
+@pytest.mark.parametrize("size", [1, 10, 1000, 100_000])
+@pytest.mark.parametrize("start", [b"", b"PK\x03\x04", b"\x80\x02", b"\x93NUMPY"])
+def test_other_bytes_are_refused(tmp_path, size, start):
+    path = tmp_path / "model.pt"
+    path.write_bytes(start + np.random.default_rng(size).bytes(size))
+    with pytest.raises(ModelError, match=r"model\.pt (is damaged or no model|is no model of this program|holds code)"):
+        load(path)
+
+
+def test_a_zip_of_something_else_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
+        archive.writestr("readme.txt", "hello")
+    with pytest.raises(ModelError, match=r"model\.pt is damaged or no model"):
+        load(tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("data", [torch.ones(3), {"state_dict": {"a": torch.ones(3)}}, [1, 2], None, {"format": "nnU-Net", "version": 1}, {}])
+def test_a_torch_file_of_another_program_is_refused(tmp_path, data):
+    with pytest.raises(ModelError, match=r"model\.pt is no model of this program.*--save-model"):
+        load(saved(tmp_path / "model.pt", data))
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None])
+def test_a_model_of_another_version_is_refused(tmp_path, version):
+    with pytest.raises(ModelError, match=f"model.pt has model version {version}, this engine reads 1"):
+        load(saved(tmp_path / "model.pt", {**content(), "version": version}))
+
+
+class Trap:
+    """Leaves a trace when unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_code_in_a_model_is_refused_and_not_run(tmp_path, legacy):
+    data = {**content(), "training": Trap(tmp_path / "trace")}
+    torch.save(data, tmp_path / "model.pt", _use_new_zipfile_serialization=not legacy)
+    with pytest.raises(ModelError, match=r"model\.pt holds code, not only numbers, and was not loaded\. Do not use this file"):
+        load(tmp_path / "model.pt")
+    assert not (tmp_path / "trace").exists()
+
+
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_plain_pickle_with_code_is_refused_and_not_run(tmp_path, protocol):
+    (tmp_path / "model.pt").write_bytes(pickle.dumps(Trap(tmp_path / "trace"), protocol))
+    with pytest.raises(ModelError, match=r"holds code|is damaged or no model"):
+        load(tmp_path / "model.pt")
+    assert not (tmp_path / "trace").exists()
+
+
+def test_the_trap_works():
+    """Or the tests above would prove nothing."""
+    with pytest.raises(FileNotFoundError):
+        pickle.loads(pickle.dumps(Trap(os.path.join("no such folder", "trace"))))  # noqa: PTH118

@@ -1,0 +1,340 @@
+"""A session without a process around it: what happens when memory runs out, numbers go wrong, labels change."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from phantoms import make_job, two_organs
+from sparseseg.annotation.labels import CORRECTION
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.errors import Cancelled, DeviceError, OutputError, TrainingError
+from sparseseg.contract.settings import Settings
+from sparseseg.network import device
+from sparseseg.network.trainer import Trainer
+from sparseseg.session import session
+from sparseseg.session.session import Session
+
+QUICK = Settings(steps=12, width=4, depth=2, patch_voxels=16**3)
+
+
+class Host:
+    """Remembers what it was told; `on_tick` may do anything."""
+
+    def __init__(self):
+        self.previews, self.warnings, self.stages, self.updates = [], [], [], []
+        self.finishing = False
+        self.on_tick = lambda stage, step: None
+
+    def tick(self, stage, step=0, *_, **__):
+        self.stages.append(stage)
+        self.on_tick(stage, step)
+
+    def preview(self, file, source, step, revision):
+        self.previews.append((source, revision, np.load(file)))
+
+    def warning(self, code, sentence, advice):
+        self.warnings.append((code, sentence))
+
+    def take_update(self):
+        return self.updates.pop(0) if self.updates else None
+
+
+@pytest.fixture(scope="module")
+def compute():
+    chosen = device.choose("cpu")
+    return replace(chosen, dtype=torch.float32)
+
+
+@pytest.fixture
+def host():
+    return Host()
+
+
+@pytest.fixture
+def opened(tmp_path, compute, host):
+    """opened(settings) -> a session on the phantom."""
+    sessions = []
+
+    def open_with(settings=QUICK, phantom=None, annotation=None):
+        folder = make_job(tmp_path / f"job{len(sessions)}", phantom or two_organs(), settings, annotation)
+        sessions.append(Session.open(folder, compute, host))
+        return sessions[-1]
+
+    yield open_with
+    for each in sessions:
+        each.close()
+
+
+def out_of_memory(times, plain=Trainer._batch):
+    """Trainer._batch that fails as CUDA does, this many times."""
+    left = [times]
+
+    def batch(self):
+        if left[0]:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return plain(self)
+
+    return batch
+
+
+def test_out_of_memory_halves_the_patch_and_goes_on(opened, host, monkeypatch):
+    running = opened()
+    monkeypatch.setattr(Trainer, "_batch", out_of_memory(2))
+    outcome = running.train()
+    assert outcome.step == 12
+    assert [code for code, _ in host.warnings] == ["memory", "memory"]
+    assert np.prod(running._trainer.plan.patch_kji) <= 16**3 / 4
+
+
+def test_out_of_memory_to_the_end_is_one_sentence(opened, monkeypatch):
+    running = opened()
+    monkeypatch.setattr(Trainer, "_batch", out_of_memory(10**9))
+    with pytest.raises(DeviceError, match="not enough memory"):
+        running.train()
+
+
+def test_where_nothing_is_left_to_halve_the_cpu_takes_over(opened, host, compute, monkeypatch):
+    running = opened()
+    running.train({"steps": 3})
+    steps = running._trainer.steps
+    monkeypatch.setattr(device.RunPlan, "halved", lambda self: None)
+    monkeypatch.setattr(Trainer, "_batch", out_of_memory(1))
+    monkeypatch.setattr(running, "compute", replace(compute, device=torch.device("meta"), name="GPU"))
+    trainer = running._safe_step()
+    assert running.compute.device.type == "cpu"
+    assert "GPU has too little free memory" in running.compute.why
+    assert host.warnings[-1][0] == "device"
+    assert trainer.steps == steps + 1
+
+
+def test_out_of_memory_in_prediction_takes_smaller_tiles(opened, host, monkeypatch):
+    running = opened()
+    plain, left = session.predict, [1]
+
+    def predict(*arguments, **options):
+        if left[0]:
+            left[0] -= 1
+            raise torch.OutOfMemoryError("out of memory")
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(session, "predict", predict)
+    assert running.train({"estimate": False}).step == 12
+    assert "tiles" in host.warnings[0][1]
+
+
+def test_not_a_number_goes_back_to_the_last_good_state(opened, monkeypatch):
+    running = opened(replace(QUICK, steps=40))
+    plain = Trainer.step
+
+    def step(self, progress):
+        if self.steps == 23:
+            with torch.no_grad():
+                next(self.network.parameters()).fill_(float("nan"))
+        plain(self, progress)
+
+    monkeypatch.setattr(Trainer, "step", step)
+    running.train()
+    assert running._trainer.bad_states == 1
+    assert running._trainer.rate_factor == 0.5
+    assert all(torch.isfinite(p).all() for p in running._trainer.average.parameters())
+
+
+def test_a_loss_that_stays_not_a_number_ends_in_one_sentence(opened, monkeypatch):
+    running = opened(replace(QUICK, steps=200))
+    nan = torch.full((), float("nan"))
+    monkeypatch.setattr("sparseseg.network.trainer.soft_dice_loss", lambda *_: nan.clone().requires_grad_())
+    with pytest.raises(TrainingError, match="not-a-number"):
+        running.train()
+
+
+def test_cancel_leaves_the_session_usable_and_the_files_as_they_were(opened, host):
+    running = opened()
+    before = {p.name: p.read_bytes() for p in running.job.folder.iterdir() if "preview" not in p.name}
+
+    def cancel(stage, step):
+        if step == 5:
+            raise Cancelled
+
+    host.on_tick = cancel
+    with pytest.raises(Cancelled):
+        running.train()
+    assert {p.name: p.read_bytes() for p in running.job.folder.iterdir() if "preview" not in p.name} == before
+    host.on_tick = lambda *_: None
+    assert running.train({"steps": 3}).reason == "steps"
+
+
+def test_finishing_at_once_gives_the_prior(opened, host):
+    host.finishing = True
+    running = opened()
+    outcome = running.train()
+    assert (outcome.reason, outcome.step) == ("finish", 0)
+    np.testing.assert_array_equal(np.load(outcome.dense), host.previews[-1][2])
+
+
+def test_a_correction_weighs_more_and_stays_one(opened, host):
+    running = opened()
+    running.train()
+    phantom = two_organs()
+    wrong = running._last_dense.copy()
+    index = 9
+    annotation = phantom.annotation.copy()
+    annotation[index, :5, :5] = 3  # a stroke of segment 2 where background was shown
+    assert (wrong[index, :5, :5] != 2).all()
+    np.save(running.job.folder / "annotation-2.npy", annotation)
+    running.update("annotation-2.npy", 2, [])
+    corrected = running.annotation.origin == CORRECTION
+    assert corrected.sum() == 25
+    plain = running.annotation.weights[(running.annotation.labels == 2) & (running.annotation.origin == 1)]
+    np.testing.assert_allclose(running.annotation.weights[corrected], plain[0] * running.settings.correction_weight, rtol=1e-5)
+    assert host.previews[-1][:2] == ("network", 2)
+    assert (host.previews[-1][2][index, :5, :5] == 2).all()
+    np.save(running.job.folder / "annotation-3.npy", annotation)
+    running.update("annotation-3.npy", 3, [])
+    assert (running.annotation.origin == CORRECTION).sum() == 25
+
+
+def test_an_update_that_cannot_be_saved_leaves_the_old_annotation(opened, monkeypatch):
+    running = opened()
+    before = running.annotation
+    np.save(running.job.folder / "annotation-2.npy", before.labels + 1)
+
+    def full(*_):
+        raise OutputError("Could not write.")
+
+    monkeypatch.setattr(running.job, "adopt_annotation", full)
+    with pytest.raises(OutputError):
+        running.update("annotation-2.npy", 2, [])
+    assert running.annotation is before
+
+
+def test_a_second_run_from_scratch_is_estimated_anew(opened):
+    running = opened(replace(QUICK, steps=20))
+    running.train()
+    measured = len([entry for entry in running.history if "held_out" in entry])
+    running.train(resume=False)
+    assert len([entry for entry in running.history if "held_out" in entry]) == 2 * measured
+    assert not running._holding
+
+
+def test_the_same_seed_gives_the_same_result(opened):
+    results = [np.load(opened(replace(QUICK, seed=5)).train().dense) for _ in range(2)]
+    np.testing.assert_array_equal(*results)
+
+
+def test_the_held_out_annotation_is_not_trained_on_and_then_is(opened, host):
+    running = opened(replace(QUICK, steps=20, pseudo_label_weight=0.0))
+    seen = []
+
+    def look(stage, step):
+        if stage == "training" and running._trainer is not None and step:
+            seen.append((step, running._holding, int((running._trainer.volume.weights > 0).sum())))
+
+    host.on_tick = look
+    running.train()
+    holding = {count for step, held, count in seen if held}
+    after = {count for step, held, count in seen if not held}
+    assert holding == {2 * 40 * 36}  # the middle one of three slices is held out
+    assert after == {3 * 40 * 36}
+    assert set(running.estimate) == {"Segment_1", "Segment_2"}
+
+
+def test_a_coarser_working_grid_still_gives_the_result_on_the_volumes_own(opened):
+    phantom = two_organs((32, 64, 60))
+    running = opened(replace(QUICK, steps=60, patch_voxels=8**3 * 4), phantom)
+    outcome = running.train()
+    assert running._trainer.plan.grid_kji == (16, 16, 15)
+    dense = np.load(outcome.dense)
+    assert dense.shape == (32, 64, 60)
+    assert (dense == phantom.truth).mean() > 0.9
+
+
+def test_the_user_may_take_a_model_of_other_segments_as_a_start(opened, tmp_path):
+    first = opened()
+    model = first.train().model
+    second = opened(phantom=two_organs(seed=1))
+    outcome = second.train(start_from=str(model))
+    assert outcome.step == 12
+
+
+def test_a_stroke_changes_its_surroundings_a_complete_slice_all(opened, host, monkeypatch):
+    """The prior that the user saw is held far from strokes, once for each correction, also where the refiner is asked again."""
+    phantom = two_organs()
+    stroke, whole = phantom.annotation.copy(), phantom.annotation.copy()
+    stroke[9, 18:22, 18] = 3
+    whole[9] = phantom.truth[9] + 1
+    asked = []
+
+    def within_reach(before, after, changed, labelled, spacing):
+        asked.append((before, changed))
+        return plain(before, after, changed, labelled, spacing)
+
+    plain = session.within_reach
+    monkeypatch.setattr(session, "within_reach", within_reach)
+    running = opened()
+    running.train()
+    assert not asked
+    seen = running.prior
+    for revision, annotation in ((2, stroke), (3, np.maximum(stroke, whole))):
+        name = f"annotation-{revision:04d}.npy"
+        np.save(running.job.path(name), annotation)
+        running.update(name, revision, [])
+    assert len(asked) == 1
+    assert asked[0][0] is seen
+    np.testing.assert_array_equal(asked[0][1], stroke != phantom.annotation)
+    assert host.previews[-1][1] == 3
+
+
+def bar_with_a_step():
+    """A dark segment beside a bar that is brighter from slice 8 on; slices 2 and 37 are complete, and say that the bar is background."""
+    phantom = two_organs((40, 24, 24))
+    truth = np.zeros((40, 24, 24), np.uint8)
+    truth[:, 4:8, 4:20] = 1
+    image = np.where(truth == 1, -100, 0).astype(np.int16)
+    image[:, 14:18, 4:20] = 100
+    image[8:, 14:18, 4:20] = 160
+    image += np.random.default_rng(0).normal(0, 2, image.shape).astype(np.int16)
+    annotation = np.zeros(truth.shape, np.uint8)
+    for index in (2, 37):
+        annotation[index] = truth[index] + 1
+    return replace(phantom, image=image, truth=truth, annotation=annotation, classes=ClassTable.numbered(1))
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_what_a_stroke_does_not_reach_stays_as_the_user_saw_it(opened, host, monkeypatch, holds):
+    """A stroke on slice 20 says that the bar is the segment there. Growing from nothing carries that to the step, nearer to slice 2 than to it."""
+    if not holds:
+        monkeypatch.setattr(session, "changed_voxels", lambda before, after: None)
+    phantom = bar_with_a_step()
+    running = opened(Settings(refine=False), phantom=phantom)
+    stroke = phantom.annotation.copy()
+    stroke[20, 16, 5:19] = 2
+    for revision, annotation in ((2, phantom.annotation), (3, stroke)):
+        name = f"annotation-{revision:04d}.npy"
+        np.save(running.job.path(name), annotation)
+        running.update(name, revision, [])
+    before, after = (host.previews[n][2][:, 14:18, 4:20] for n in (-2, -1))
+    assert not before.any()
+    assert after[17:24].mean() > 0.8
+    assert (after[9:12].mean() < 0.1) if holds else (after[9:12].mean() > 0.8)
+
+
+def test_an_update_cancelled_while_growing_leaves_no_prior_of_the_old_annotation(opened, host):
+    running = opened(Settings(refine=False))
+    old = running.prior.label
+    annotation = two_organs().annotation.copy()
+    annotation[9] = 1
+    np.save(running.job.path("annotation-0002.npy"), annotation)
+
+    def cancel(stage, step):
+        if stage == "prior":
+            raise Cancelled
+
+    host.on_tick = cancel
+    with pytest.raises(Cancelled):
+        running.update("annotation-0002.npy", 2, [])
+    host.on_tick = lambda stage, step: None
+    assert old[9].any()
+    assert not running.prior.label[9].any()

@@ -1,0 +1,323 @@
+"""report.html: the numbers by hand, the pictures the right way round, and a page that is whole, escaped and needs nothing from outside."""
+
+import base64
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from sparseseg.contract.classes import ClassTable, Segment
+from sparseseg.contract.errors import OutputError
+from sparseseg.contract.geometry import Geometry
+from sparseseg.report import (
+    DiceRow,
+    ReportInput,
+    choose_slices,
+    dice_table,
+    display_slice,
+    encode_png,
+    nice_ticks,
+    outline,
+    pixel_mm,
+    write_report,
+)
+
+VOID = {"meta", "image", "path", "use", "circle", "rect"}  # closed by themselves on this page
+IDENTITY = np.eye(3)
+RUN = {
+    "reason": "budget",
+    "seconds": 12.5,
+    "steps": 300,
+    "device": "CPU",
+    "why": "no graphics card",
+    "precision": "float32",
+    "network": {"width": 16, "kernels": [[3, 3, 3]] * 3, "parameters": 1234567},
+    "patch_kji": [8, 16, 16],
+    "batch": 2,
+    "settings": {"seed": 0, "learning_rate": 0.004},
+    "annotation": "36 of 600 voxels labelled.\nliver: 4 voxels",
+    "estimate": {"Segment_1": 0.8, "Segment_2": 0.6},
+    "trust": [0.3, 0.5, 0.7],
+    "timings": {"prior": 0.4},
+    "history": [
+        {"seconds": 1.0, "step": 10, "loss": {"cross_entropy": 1.5, "dice": 0.9}},
+        {"seconds": 2.0, "step": 20, "loss": {"cross_entropy": 0.05, "dice": 0.2}},
+        {"seconds": 2.0, "step": 20, "held_out": {"fused": 0.9, "network": float("nan"), "prior": 0.85}},
+        {"seconds": 1.0, "step": 30, "loss": {"cross_entropy": 0.04, "dice": 0.2}},
+    ],
+}
+
+
+class Page(HTMLParser):
+    """Collects text, and fails where a tag is not closed by its own end."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.open, self.tags, self.text = [], [], ""
+        self.feed(html)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def phantom(**changes):
+    """10 x 8 x 9 voxels of 5 x 1 x 2 mm: two segments through all slices, axial slices 1 and 2 annotated wholly."""
+    shape = (10, 8, 9)
+    truth = np.zeros(shape, np.uint8)
+    truth[:, 1:4, 1:4], truth[:, 5:7, 2:8] = 1, 2
+    annotation = np.zeros(shape, np.uint8)
+    annotation[1:3] = truth[1:3] + 1
+    image = (truth * 100).astype(np.int16)
+    geometry, classes = Geometry.from_axes(shape, (2, 1, 5)), ClassTable.numbered(2, ["liver", "spleen"])
+    data = ReportInput("A run", image, annotation, truth.copy(), geometry, classes, RUN)
+    return replace(data, **changes)
+
+
+def page_of(tmp_path, data):
+    path = tmp_path / "report.html"
+    write_report(path, data)
+    return path.read_text(encoding="utf-8")
+
+
+# -- numbers -----------------------------------------------------------------------------------------------------------
+
+
+def test_dice_counts_unlabelled_voxels_only_and_volumes_count_all():
+    flat = {
+        "truth": [1, 1, 1, 1, 2, 2, 0, 0],
+        "dense": [1, 1, 2, 0, 2, 2, 1, 0],
+        "prior": [1, 0, 0, 0, 0, 2, 0, 0],
+        "annotation": [2, 0, 0, 0, 3, 0, 0, 1],  # the first, fifth and last do not count
+    }
+    arrays = {name: np.array(values, np.uint8).reshape(2, 2, 2) for name, values in flat.items()}
+    geometry = Geometry.from_axes((2, 2, 2), (10, 10, 10))  # a voxel is 1 ml
+    data = ReportInput("t", np.zeros((2, 2, 2)), geometry=geometry, classes=ClassTable.numbered(2), run=RUN, **arrays)
+    assert dice_table(data) == [
+        DiceRow("segment 1", 3, pytest.approx(3), 0.8, pytest.approx(2 / 5), pytest.approx(0)),  # left: truth 3, result 2, both 1; prior 0
+        DiceRow("segment 2", 3, pytest.approx(3), 0.6, pytest.approx(2 / 3), pytest.approx(1)),  # left: truth 1, result 2, both 1; prior 1
+        DiceRow("Mean", None, None, pytest.approx(0.7), pytest.approx(8 / 15), pytest.approx(1 / 2)),
+    ]
+
+
+def test_what_is_unknown_is_none_and_not_zero():
+    rows = dice_table(phantom(run={"estimate": {"Segment_1": float("nan")}}))
+    assert [(r.estimate, r.result, r.prior) for r in rows] == [(None, None, None)] * 3
+    absent = np.zeros((10, 8, 9), np.uint8)
+    rows = dice_table(phantom(dense=absent, truth=absent, run={}))
+    assert [r.result for r in rows] == [None] * 3
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+def test_png_holds_the_pixels(tmp_path):
+    pixels = np.random.default_rng(1).integers(0, 256, (7, 13), dtype=np.uint8)
+    for name, picture in (("noise", pixels), ("ramp", np.tile(np.arange(13, dtype=np.uint8) * 19, (5, 1))), ("one", pixels[:1, :1])):
+        (tmp_path / f"{name}.png").write_bytes(encode_png(picture))
+        assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"{name}.png"))), picture)
+
+
+def filled(path, shape):
+    """The mask that a path encloses by the even-odd rule, read back by counting vertical sides to the left of each pixel."""
+    sides = np.zeros((shape[0], shape[1] + 1), int)
+    for loop in re.findall(r"M[^M]+z", path):
+        x, y = x0, y0 = tuple(map(int, re.match(r"M(\d+) (\d+)", loop).groups()))
+        for kind, text in re.findall(r"([hv])(-?\d+)", loop):
+            if kind == "h":
+                x += int(text)
+            else:
+                low, high = sorted((y, y + int(text)))
+                sides[low:high, x] += 1
+                y += int(text)
+        assert (x, y) == (x0, y0)
+    return np.cumsum(sides, axis=1)[:, :-1] % 2 == 1
+
+
+def test_outline_encloses_exactly_the_mask():
+    assert outline(np.ones((2, 3), bool)) == "M0 0h3v2h-3v-2z"
+    assert outline(np.zeros((3, 3), bool)) == ""
+    ring = np.ones((5, 6), bool)
+    ring[2:3, 2:4] = False
+    for mask in (ring, np.eye(4, dtype=bool), np.random.default_rng(2).random((12, 9)) < 0.5):
+        assert np.array_equal(filled(outline(mask), mask.shape), mask)
+
+
+FLIPS = [np.diag([a, b, c]) for a in (1, -1) for b in (1, -1) for c in (1, -1)]
+TURNS = [IDENTITY[:, list(order)] for order in ((0, 1, 2), (1, 2, 0), (2, 1, 0), (0, 2, 1))]
+TILTED = np.array([[np.cos(0.3), -np.sin(0.3), 0], [np.sin(0.3), np.cos(0.3), 0], [0, 0, 1]])
+
+
+@pytest.mark.parametrize("direction", [turn @ flip for turn in TURNS for flip in FLIPS] + [TILTED, TILTED @ np.diag([-1, 1, -1])])
+def test_patient_right_anterior_and_superior_are_where_the_letters_say(direction):
+    """One bright voxel at the patient's left, anterior, superior end of the grid, whatever way the grid is stored."""
+    shape = (6, 7, 8)
+    geometry = Geometry.from_axes(shape, (1, 1, 1), direction=direction.ravel())
+    corners = [(k, j, i) for k in (0, 5) for j in (0, 6) for i in (0, 7)]
+    corner = max(corners, key=lambda c: float(np.array([1, -1, 1]) @ direction @ c[::-1]))  # + left, - posterior, + superior
+    image = np.zeros(shape, np.uint8)
+    image[corner] = 255
+    expected = {"axial": (0, -1), "coronal": (0, -1), "sagittal": (0, 0)}  # (row, column): top right, top right, top left
+    for plane, place in expected.items():
+        picture = display_slice(image, geometry, plane, corner[geometry.plane_axis(plane)])
+        assert picture[place] == 255 and picture.sum() == 255
+
+
+def test_pixels_have_their_size_in_the_patient():
+    geometry = Geometry.from_axes((4, 5, 6), (0.5, 0.75, 3))
+    assert [pixel_mm(geometry, plane) for plane in ("axial", "coronal", "sagittal")] == [(0.75, 0.5), (3, 0.5), (3, 0.75)]
+    turned = Geometry.from_axes((4, 5, 6), (0.5, 0.75, 3), direction=IDENTITY[:, [2, 0, 1]].ravel())  # i runs along S, j along L, k along P
+    assert [pixel_mm(turned, plane) for plane in ("axial", "coronal", "sagittal")] == [(3, 0.75), (0.5, 0.75), (0.5, 3)]
+
+
+def test_pictures_have_the_patients_proportions(tmp_path):
+    boxes = [[float(v) for v in a["viewbox"].split()] for _, a in Page(page_of(tmp_path, phantom())).tags if a.get("class") == "view"]
+    seen = {round(b[2] / b[3], 2) for b in boxes}
+    assert seen == {round(18 / 8, 2), round(18 / 50, 2), round(8 / 50, 2)}  # mm: 9 x 2 by 8 x 1, 9 x 2 by 10 x 5, 8 x 1 by 10 x 5
+
+
+def test_slices_are_one_annotated_and_those_farthest_from_annotation():
+    data = phantom()
+    axial = [s for s in choose_slices(data) if s.plane == "axial"]
+    assert axial[0].index in (1, 2) and axial[0].far_mm == 0 and axial[0].labelled == 1
+    assert (axial[1].index, axial[1].far_mm, axial[1].labelled) == (9, 35, 0)
+    assert axial[2].index in (5, 6) and axial[2].labelled == 0  # half way between the annotated ones and the first unseen one
+    others = [s for s in choose_slices(data) if s.plane != "axial"]
+    assert len(others) == 4 and all(s.far_mm is None and s.labelled == 0.2 for s in others)
+
+
+def test_lines_left_by_crossing_slices_do_not_make_a_slice_annotated():
+    annotation = np.zeros((10, 8, 9), np.uint8)
+    annotation[4], annotation[:, 2] = 2, 2
+    chosen = choose_slices(phantom(annotation=annotation))
+    assert [(s.index, s.far_mm) for s in chosen if s.plane == "axial"][:2] == [(4, 0), (9, 25)]
+    assert [(s.index, s.far_mm) for s in chosen if s.plane == "coronal"][:2] == [(2, 0), (6, 4)]
+    assert {s.far_mm for s in chosen if s.plane == "sagittal"} == {None}
+
+
+def test_unseen_slices_show_a_segment_even_where_empty_ones_are_farther():
+    dense = phantom().dense.copy()
+    dense[6:] = 0
+    assert [s.index for s in choose_slices(phantom(dense=dense)) if s.plane == "axial"][1] == 5
+
+
+def test_thin_strokes_count_as_annotation():
+    annotation = np.zeros((10, 8, 9), np.uint8)
+    annotation[3, 2, 1:4] = 2
+    chosen = choose_slices(phantom(annotation=annotation))
+    assert [(s.index, s.far_mm) for s in chosen if s.plane == "axial"][:2] == [(3, 0), (9, 30)]
+
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_whole_and_needs_nothing_from_outside(tmp_path):
+    html = page_of(tmp_path, phantom(prior=phantom().dense, truth=phantom().dense))
+    page = Page(html)
+    assert not re.search(r"https?:|<script|javascript:|@import|url\(", html, re.IGNORECASE)
+    assert all(value.startswith(("data:image/png;base64,", "#")) for _, a in page.tags for key, value in a.items() if key in ("href", "src"))
+    names = {a["id"] for _, a in page.tags if "id" in a}
+    assert {a["href"][1:] for tag, a in page.tags if tag == "use"} <= names
+    assert [tag for tag, _ in page.tags if tag in ("h1", "h2")] == ["h1"] + ["h2"] * 4
+    for text in ("Mean Dice 1.000", "about the same as the prior alone", "1,234,567 parameters", "time budget spent", "no graphics card"):
+        assert text in page.text
+    for uri in re.findall(r"base64,([^\"]+)", html):
+        assert base64.b64decode(uri, validate=True).startswith(b"\x89PNG")
+
+
+def test_names_are_shown_and_never_run(tmp_path):
+    evil = '<script>alert("1")</script> & Größe é 肝臓'
+    classes = ClassTable((Segment("Segment_1", evil, (1, 0, 0)), Segment("Segment_2", "' onload='x", (0, 1, 2))))
+    run = {**RUN, "annotation": evil, "why": evil, "device": evil, "settings": {evil: evil}, "timings": {evil: 1.0}, "reason": evil}
+    html = page_of(tmp_path, phantom(title=evil, classes=classes, run=run, truth=phantom().dense))
+    page = Page(html)
+    assert "<script" not in html and page.text.count(evil) >= 8
+    assert not any(tag == "script" or any(key.startswith("on") for key in a) for tag, a in page.tags)
+
+
+ONLY_HELD_OUT = {"history": [{"seconds": 1.0, "step": 1, "held_out": {"fused": 0.5, "network": 0.5, "prior": 0.5}}]}
+
+
+@pytest.mark.parametrize("run", [{}, {"history": []}, ONLY_HELD_OUT, RUN])
+def test_without_truth_prior_or_history(tmp_path, run):
+    page = Page(page_of(tmp_path, phantom(run=run)))
+    quality = page.text.split("Slices")[0]
+    assert "prior alone" not in quality and "truth" not in page.text.split("Slices")[1]
+    assert ("Estimated mean Dice 0.700 (2 of 2 segments)" if run is RUN else "is unknown") in quality
+    assert ("of training" in page.text) == bool(run.get("history"))
+
+
+def test_a_result_worse_than_the_prior_is_called_so(tmp_path):
+    data = phantom()
+    worse = data.dense.copy()
+    worse[5:] = 0
+    assert "worse than the prior alone, 1.000" in Page(page_of(tmp_path, replace(data, dense=worse, prior=data.dense, truth=data.dense))).text
+
+
+def test_time_never_runs_backwards_in_the_curves(tmp_path):
+    paths = [a["d"] for tag, a in Page(page_of(tmp_path, phantom())).tags if tag == "path" and a.get("class") == "line" and "L" in a["d"]]
+    assert paths
+    for path in paths:
+        xs = [float(point.split()[0]) for point in path[1:].split("L")]
+        assert all(a <= b for a, b in pairwise(xs))
+
+
+def test_ticks_are_round_numbers():
+    assert nice_ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1]
+    assert nice_ticks(0.83, 0.93) == [0.82, 0.84, 0.86, 0.88, 0.9, 0.92, 0.94]
+    assert nice_ticks(0, 61.3, 6) == [0, 20, 40, 60, 80]
+    assert nice_ticks(3, 3) == [3, 3.2, 3.4, 3.6, 3.8, 4]
+
+
+def test_odd_images_are_shown(tmp_path):
+    shape = (10, 8, 9)
+    nothing = np.zeros(shape, np.uint8)
+    for image in (np.zeros(shape, np.float32), np.full(shape, np.nan), np.random.default_rng(0).random(shape).astype(np.float16)):
+        Page(page_of(tmp_path, phantom(image=image, annotation=nothing, dense=nothing)))
+
+
+def test_large_noisy_volumes_stay_small(tmp_path):
+    shape = (4, 700, 600)
+    image = np.random.default_rng(0).normal(0, 30, shape).astype(np.int16)
+    dense = np.zeros(shape, np.uint8)
+    dense[:, 200:400, 100:300] = 1
+    annotation = np.zeros(shape, np.uint8)
+    annotation[1] = dense[1] + 1
+    data = ReportInput("n", image, annotation, dense, Geometry.from_axes(shape, (1, 1, 3)), ClassTable.numbered(1), {})
+    assert len(page_of(tmp_path, data)) < 2_000_000
+
+
+def test_memory_mapped_arrays_are_read(tmp_path):
+    data = phantom()
+    np.save(tmp_path / "image.npy", data.image)
+    np.save(tmp_path / "dense.npy", data.dense)
+    mapped = replace(data, image=np.load(tmp_path / "image.npy", mmap_mode="r"), dense=np.load(tmp_path / "dense.npy", mmap_mode="r"))
+    assert page_of(tmp_path, mapped) == page_of(tmp_path, data)
+
+
+def test_a_report_that_cannot_be_written_is_one_clear_error(tmp_path):
+    with pytest.raises(OutputError, match=r"Could not write .*report\.html"):
+        write_report(tmp_path / "missing" / "report.html", phantom())
+
+
+def test_the_module_needs_neither_torch_nor_matplotlib():
+    code = "import sys, sparseseg.report; sys.exit(any(m in sys.modules for m in ('torch', 'matplotlib', 'SimpleITK')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
