@@ -148,7 +148,7 @@ class Worker:
         elif isinstance(command, Predict):
             self._result(self._opened().predict(command.model))
         elif isinstance(command, Update):
-            self._opened().update(command.annotation, command.revision, command.complete_slices)
+            self._opened().update(command.annotation, command.revision, command.complete_slices, command.box)
 
     def _opened(self) -> Session:
         if self._session is None:
@@ -156,6 +156,11 @@ class Worker:
         return self._session
 
     def _open(self, command: Open) -> None:
+        if command.protocol != PROTOCOL_VERSION:
+            raise ProtocolError(
+                f"The host speaks version {command.protocol} of the protocol, this engine version {PROTOCOL_VERSION}.",
+                "Bring the extension and the engine to the same version.",
+            )
         self._close_session()
         from .network import device
         from .session.session import Session
@@ -227,7 +232,7 @@ class Worker:
         training = self._answering
         self._answering = update.id
         try:
-            session.update(update.annotation, update.revision, update.complete_slices)
+            session.update(update.annotation, update.revision, update.complete_slices, update.box)
         except Cancelled:
             raise
         except Exception as error:

@@ -113,19 +113,61 @@ def test_an_older_job_is_replaced_whole(folder):
 def test_a_new_annotation_is_adopted_with_its_revision_and_slices(folder):
     with Job.open(folder) as job:
         job.save_array("annotation-2.npy", STROKES[::-1])
-        job.adopt_annotation("annotation-2.npy", 2, [[2, 4]])
+        job.adopt(job.update("annotation-2.npy", 2, [[2, 4]]))
     with Job.open(folder) as job:
         assert (job.annotation() == STROKES[::-1]).all()
         assert (job.record.revision, job.record.complete_slices) == (2, ((2, 4),))
         assert job.record.settings == RECORD_OF.settings
-        assert not job.path("annotation-2.npy").exists()
+    assert names_in(folder) == ["annotation-2.npy", IMAGE, RECORD, LOCK]
+
+
+def test_a_box_changes_that_part_of_the_annotation(folder):
+    with Job.open(folder) as job:
+        job.save_array("annotation-2.npy", np.full((1, 2, 3), 2, np.uint8))
+        job.adopt(job.update("annotation-2.npy", 2, [[0, 1]], [[2, 3], [1, 3], [0, 3]]))
+        job.save_array("annotation-3.npy", np.full((1, 1, 1), 1, np.uint8))
+        job.adopt(job.update("annotation-3.npy", 3, [], [[2, 3], [2, 3], [1, 2]]))
+    expected = STROKES.copy()
+    expected[2, 1:3, 0:3] = 2
+    expected[2, 2, 1] = 1
+    with Job.open(folder) as job:
+        assert (job.annotation() == expected).all()
+        assert (job.record.revision, job.record.complete_slices) == (3, ())
+        job.gather_changes()
+        assert (job.annotation() == expected).all()
+    assert names_in(folder) == ["annotation-0003-all.npy", IMAGE, RECORD, LOCK]
+    with Job.open(folder) as job:
+        assert (job.annotation() == expected).all()
+
+
+def test_many_changes_are_gathered(folder, monkeypatch):
+    monkeypatch.setattr(job_module, "_MOST_CHANGES", 3)
+    with Job.open(folder) as job:
+        for revision in range(2, 7):
+            job.save_array(f"annotation-{revision}.npy", np.full((1, 1, 1), revision % 3, np.uint8))
+            job.adopt(job.update(f"annotation-{revision}.npy", revision, [], [[0, 1], [0, 1], [revision - 2, revision - 1]]))
+        expected = STROKES.copy()
+        expected[0, 0, :5] = [2, 0, 1, 2, 0]
+        assert (job.annotation() == expected).all()
+        assert len(job.record.changes) <= 3
+
+
+@pytest.mark.parametrize(
+    "box", [[[0, 1]], [[0, 1], [0, 1], [0, 99]], [[1, 1], [0, 1], [0, 1]], [[0, 1], [0, 1], [0, 1.0]], [[-1, 1], [0, 1], [0, 1]], 7]
+)
+def test_what_is_no_box_is_refused(folder, box):
+    with Job.open(folder) as job:
+        job.save_array("annotation-2.npy", np.zeros((1, 1, 1), np.uint8))
+        with pytest.raises(InputError, match="box"):
+            job.update("annotation-2.npy", 2, [], box)
+        assert job.record == RECORD_OF
 
 
 @pytest.mark.parametrize("name", ["annotation-2.npy", ANNOTATION])
 def test_arrays_are_saved_in_c_order(folder, name):
     with Job.open(folder) as job:
         job.save_array(name, np.asfortranarray(STROKES))
-        assert job.annotation(name).flags.c_contiguous
+        assert np.load(folder / name).flags.c_contiguous
 
 
 @pytest.mark.parametrize(
@@ -146,19 +188,18 @@ def test_all_is_checked_before_the_annotation_is_replaced(folder, array, name, r
     with Job.open(folder) as job:
         job.save_array("annotation-2.npy", array)
         with pytest.raises(InputError, match=words):
-            job.adopt_annotation(name, revision, slices)
+            job.adopt(job.update(name, revision, slices))
         assert job.record == RECORD_OF
         assert job.path("annotation-2.npy").exists()
     assert ((folder / ANNOTATION).read_bytes(), (folder / RECORD).read_bytes()) == before
 
 
-@pytest.mark.parametrize("target", [RECORD, ANNOTATION])
-def test_an_annotation_that_cannot_be_adopted_leaves_the_old_one(folder, monkeypatch, target):
+def test_an_annotation_that_cannot_be_adopted_leaves_the_old_one(folder, monkeypatch):
     before, replaced = (folder / ANNOTATION).read_bytes(), os.replace
     refusals = iter([True])
 
     def refuse_once(source, place):
-        if Path(place).name == target and next(refusals, False):
+        if Path(place).name == RECORD and next(refusals, False):
             raise OSError(28, "No space left on device")
         replaced(source, place)
 
@@ -166,7 +207,7 @@ def test_an_annotation_that_cannot_be_adopted_leaves_the_old_one(folder, monkeyp
         job.save_array("annotation-2.npy", STROKES[::-1])
         monkeypatch.setattr(job_module.os, "replace", refuse_once)
         with pytest.raises(OutputError, match="No space left"):
-            job.adopt_annotation("annotation-2.npy", 2, [])
+            job.adopt(job.update("annotation-2.npy", 2, []))
         assert job.record == RECORD_OF
     assert (folder / ANNOTATION).read_bytes() == before
     with Job.open(folder) as job:
@@ -380,7 +421,7 @@ def test_a_file_in_place_of_the_folder_is_refused(tmp_path):
     ("name", "text"),
     [
         ("job.json", '{"project": 1}'),
-        ("job.json", '{"schema_version": 1}'),
+        ("job.json", '{"schema_version": 2}'),
         ("job.json", "\xff"),
         ("lock", '{"project": 1}'),
         ("lock", '{"pid": 1, "host": "here"}'),
@@ -412,7 +453,7 @@ def test_what_an_interrupted_creation_left_is_used_again(tmp_path, lock):
     assert names_in(tmp_path) == [IMAGE, RECORD, LOCK]
 
 
-@pytest.mark.parametrize("change", [lambda text: text.replace('"schema_version": 1', '"schema_version": 99'), lambda text: text[: len(text) // 2]])
+@pytest.mark.parametrize("change", [lambda text: text.replace('"schema_version": 2', '"schema_version": 99'), lambda text: text[: len(text) // 2]])
 def test_a_damaged_job_and_one_of_another_version_can_be_replaced_and_removed(folder, change):
     (folder / "notes.txt").write_text("mine")
     for act in (lambda: Job.create(folder, IMAGE_OF, None, RECORD_OF).close(), lambda: remove_job(folder)):
@@ -432,10 +473,10 @@ def test_what_holds_no_job_is_not_opened(tmp_path, make):
         remove_job(tmp_path / "job")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, True, 1.0])
+@pytest.mark.parametrize("version", [0, 1, "2", None, True, 2.0])
 def test_another_schema_version_is_refused(folder, version):
     change_record(folder, schema_version=version)
-    with pytest.raises(JobError, match=f"The job has schema version {version}, this engine reads 1"):
+    with pytest.raises(JobError, match=f"The job has schema version {version}, this engine reads 2"):
         Job.open(folder)
 
 
@@ -541,7 +582,7 @@ def test_a_missing_array_is_refused(folder):
         with pytest.raises(JobError, match=r"image\.npy .* missing"):
             job.image()
         with pytest.raises(JobError, match=r"annotation-9\.npy .* missing"):
-            job.annotation("annotation-9.npy")
+            job.update("annotation-9.npy", 9, [])
 
 
 @pytest.mark.parametrize("array", [np.zeros((3, 4, 6), np.uint8), np.zeros(SHAPE, np.int8), np.zeros(SHAPE, bool), np.zeros((1, *SHAPE), np.uint8)])

@@ -37,6 +37,7 @@ MESSAGES = [
     Train("2", {"steps": 5, "mirror": True, "learning_rate": 0.5, "nested": {"a": [1, None]}}, "model.pt", False),
     Train("2"),
     Update("3", "annotation-2.npy", 2, [[0, 5], [2, 7]]),
+    Update("3", "annotation-2.npy", 2, [], [[0, 5], [2, 7], [1, 2]]),
     Finish("4"),
     Cancel("5"),
     Predict("6", "model.pt"),
@@ -45,6 +46,7 @@ MESSAGES = [
     Progress("2", 1, "training", 3, 1.5, None, 0.25, {"dice": 0.5}, {"Segment_1": 0.9}),
     Progress("2", 1, "training", 3, 1, 60.5, 0, {}, {}),
     Preview("2", 1, "/jobs/a/preview-1.npy", "network", 3, 1.5),
+    Preview("2", 1, "/jobs/a/preview-1.npy", "growing", 3, 1.5, [[0, 5], [2, 7], [1, 2]]),
     Result("2", 1, "dense.npy", "uncertainty.npy", "model.pt", "report.json", "budget", 9, 2.5, {"a": 0.5}, {"a": 1.0}, [[0, 4]]),
     Warning("2", 1, "memory", "It ran out of memory.", "Close programs."),
     Error("2", 1, "annotation", "Nothing is labelled.", "Paint.", True),
@@ -77,7 +79,7 @@ def test_there_is_an_example_of_every_message():
 def test_the_line_itself_is_as_documented():
     assert (
         encode(Update("a\n", "ü.npy", 2, [[0, 5]]))
-        == r'{"command":"update","id":"a\n","annotation":"\u00fc.npy","revision":2,"complete_slices":[[0,5]]}' + "\n"
+        == r'{"command":"update","id":"a\n","annotation":"\u00fc.npy","revision":2,"complete_slices":[[0,5]],"box":[]}' + "\n"
     )
 
 
@@ -118,7 +120,7 @@ def test_a_whole_number_too_large_for_a_fraction_is_refused_as_one():
         decode_event(json.dumps({**PREVIEW, "seconds": 10**400}))
 
 
-OPEN = {"command": "open", "id": "1", "job": "a"}
+OPEN = {"command": "open", "id": "1", "job": "a", "protocol": 2}
 UPDATE = {"command": "update", "id": "1", "annotation": "a.npy", "revision": 2}
 PREVIEW = {"event": "preview", "id": "1", "revision": 1, "file": "f", "source": "prior", "step": 0, "seconds": 1.0}
 PROGRESS = {
@@ -244,4 +246,8 @@ def test_commands_and_events_have_one_kind_each():
         assert cls.kind == kind
         assert cls.__name__.lower() == kind
         assert issubclass(cls, Command) == (kind in COMMANDS)
-    assert protocol.PROTOCOL_VERSION == 1
+    assert protocol.PROTOCOL_VERSION == 2
+
+
+def test_a_host_that_does_not_name_its_protocol_is_an_old_one():
+    assert decode_command('{"command":"open","id":"1","job":"a"}') == Open("1", "a", protocol=1)

@@ -24,15 +24,18 @@ from typing import IO, Any, ClassVar
 import numpy as np
 
 from .. import __version__
+from .belief import Box, box_from_json, box_to_json, shape_of, whole
 from .classes import ClassTable
 from .errors import InputError, JobError, OutputError
 from .geometry import Geometry
 from .settings import Settings
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2  # 2: the record names the annotation's files
+_MOST_CHANGES = 64  # of an annotation, before they are written into one file
 IMAGE, ANNOTATION, WEIGHTS, PRIOR = "image.npy", "annotation.npy", "weights.npy", "prior.npy"
 DENSE, UNCERTAINTY = "dense.npy", "uncertainty.npy"
 MODEL, REPORT, EVENTS, LOG, RECORD, LOCK = "model.pt", "report.json", "events.jsonl", "log.txt", "job.json", "lock"
+_REVISIONS = "annotation-[0-9]*.npy"
 _OURS = (
     IMAGE,
     ANNOTATION,
@@ -46,7 +49,7 @@ _OURS = (
     LOG,
     RECORD,
     LOCK,
-    "annotation-[0-9]*.npy",
+    _REVISIONS,
     "preview-[0-9]*.npy",
 )
 _RECORD_BEGINS = re.compile(r'\{\s*"schema_version":\s*\d+,\s*"engine_version":\s*"')  # of job.json as it is written here, where the rest is damaged
@@ -57,9 +60,18 @@ _IMAGE_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16"
 
 
 @dataclass(frozen=True)
+class Change:
+    """A part of the annotation that a later revision replaced: the file that holds it, and where it lies."""
+
+    file: str
+    box: Box
+
+
+@dataclass(frozen=True)
 class JobRecord:
     """What job.json holds. `complete_slices` are (axis, index) pairs, axis 0 = k, 1 = j, 2 = i; `source_uids` the SOP Instance UIDs of the DICOM
-    images that the volume came from, so that a result can refer to them."""
+    images that the volume came from, so that a result can refer to them. The annotation is the file `annotation` with all `changes` in turn, so
+    that one renamed job.json is a new revision or none."""
 
     geometry: Geometry
     classes: ClassTable
@@ -68,6 +80,8 @@ class JobRecord:
     complete_slices: tuple[tuple[int, int], ...] = ()
     source_uids: tuple[str, ...] = ()
     engine_version: str = __version__
+    annotation: str = ANNOTATION
+    changes: tuple[Change, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -77,6 +91,8 @@ class JobRecord:
             "geometry": self.geometry.to_json(),
             "classes": self.classes.to_json(),
             "complete_slices": [list(pair) for pair in self.complete_slices],
+            "annotation": self.annotation,
+            "changes": [{"file": change.file, "box": box_to_json(change.box)} for change in self.changes],
             "source_uids": list(self.source_uids),
             "settings": self.settings.to_json(),
         }
@@ -98,6 +114,8 @@ class JobRecord:
                 checked_slices(data["complete_slices"], geometry.shape_kji),
                 tuple(str(uid) for uid in data.get("source_uids", [])),
                 str(data["engine_version"]),
+                _checked_name(data.get("annotation", ANNOTATION)),
+                tuple(Change(_checked_name(c["file"]), _checked_box(c["box"], geometry.shape_kji)) for c in data.get("changes", [])),
             )
         except _UNREADABLE as error:
             raise JobError(f"job.json is damaged ({error}).", "Start a new job.") from error
@@ -118,10 +136,32 @@ def checked_slices(pairs: Sequence[Sequence[int]], shape_kji: Sequence[int] | No
     return tuple((int(axis), int(index)) for axis, index in pairs)
 
 
+def _checked_name(name: Any) -> str:
+    if not isinstance(name, str) or (not fnmatch.fnmatchcase(name, ANNOTATION) and not fnmatch.fnmatchcase(name, _REVISIONS)):
+        raise InputError(f"{name!r:.80} is no file of an annotation.")
+    return name
+
+
+def _checked_box(data: Any, shape_kji: Sequence[int]) -> Box:
+    box = box_from_json(data, shape_kji)
+    return whole(shape_kji) if box is None else box
+
+
 def _checked_revision(revision: Any) -> int:
     if type(revision) is not int or revision < 0:
         raise InputError(f"A revision is a whole number, got {revision!r}.")
     return revision
+
+
+@dataclass(frozen=True)
+class Update:
+    """A new annotation that is not adopted yet. box: where it changed, None where it is a whole one; values: uint8 of the box, as in the file."""
+
+    file: str
+    revision: int
+    complete_slices: tuple[tuple[int, int], ...]
+    box: Box | None
+    values: np.ndarray
 
 
 class Job:
@@ -187,11 +227,56 @@ class Job:
         """(K, J, I), memory-mapped, the type it was written in."""
         return self._load(IMAGE, _IMAGE_TYPES)
 
-    def annotation(self, name: str = ANNOTATION) -> np.ndarray | None:
-        """(K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c; None for a job without one."""
-        if name == ANNOTATION and not self.path(name).exists():
+    def annotation(self) -> np.ndarray | None:
+        """(K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c; memory-mapped where nothing changed it; None for a job without one."""
+        record = self.record
+        if record.annotation == ANNOTATION and not self.path(ANNOTATION).exists():
             return None
-        return self._load(name, ("uint8",))
+        annotation = self._load(record.annotation, ("uint8",))
+        if record.changes:
+            annotation = np.array(annotation)
+        for change in record.changes:
+            annotation[change.box] = self._load(change.file, ("uint8",), shape_of(change.box))
+        return annotation
+
+    def update(self, name: str, revision: int, complete_slices: Sequence[Sequence[int]], box: Any = None) -> Update:
+        """A new annotation that a file in the folder holds, checked: with a box (as of the protocol) this part of it. Nothing is adopted yet.
+
+        Raises InputError or JobError.
+        """
+        if not isinstance(name, str) or Path(name).name != name or _checked_revision(revision) <= self.record.revision:
+            raise JobError(f"An update must name a file in the job folder and a revision above {self.record.revision}, got {name!r}, {revision}.")
+        shape = self.record.geometry.shape_kji
+        slices, where = checked_slices(complete_slices, shape), box_from_json(box if box else [], shape)
+        values = self._load(name, ("uint8",), None if where is None else shape_of(where))
+        return Update(_checked_name(name), revision, slices, where, values)
+
+    def adopt(self, update: Update) -> None:
+        """Make it the job's annotation: one rename of job.json. Raises OutputError; then the old annotation, revision and slices stay."""
+        before = self.record
+        changes = () if update.box is None else (*before.changes, Change(update.file, update.box))
+        base = update.file if update.box is None else before.annotation
+        self.save_record(replace(before, revision=update.revision, complete_slices=update.complete_slices, annotation=base, changes=changes))
+        self._drop_unnamed(before)
+        if len(changes) > _MOST_CHANGES:
+            self.gather_changes()
+
+    def gather_changes(self) -> None:
+        """Write the annotation and all its changes into one file. Raises OutputError; then all is as it was."""
+        before, annotation = self.record, self.annotation()
+        if not before.changes or annotation is None:
+            return
+        name = f"annotation-{before.revision:04d}-all.npy"
+        self.save_array(name, annotation)
+        self.save_record(replace(before, annotation=name, changes=()))
+        self._drop_unnamed(before)
+
+    def _drop_unnamed(self, before: JobRecord) -> None:
+        """Delete the annotation's files that an earlier record named and this one does not."""
+        named = {self.record.annotation, *(change.file for change in self.record.changes)}
+        for name in {before.annotation, *(change.file for change in before.changes)} - named:
+            with contextlib.suppress(OSError):  # a reader on Windows may hold it; it is ours to delete with the job
+                self.path(name).unlink()
 
     def dense(self) -> np.ndarray | None:
         """The last result, (K, J, I) uint8, or None."""
@@ -237,14 +322,15 @@ class Job:
             write_whole(self.path(name), write)
         return self.path(name)
 
-    def _load(self, name: str, types: Sequence[str]) -> np.ndarray:
+    def _load(self, name: str, types: Sequence[str], shape: Sequence[int] | None = None) -> np.ndarray:
+        shape = self.record.geometry.shape_kji if shape is None else tuple(shape)
         path = self.path(name)
         try:
             array = np.lib.format.open_memmap(path, mode="r")
         except _UNREADABLE_ARRAY as error:
             raise JobError(f"{name} in the job folder is missing, truncated or foreign.", "Export the data again.") from error
-        if array.shape != self.record.geometry.shape_kji or array.dtype.name not in types:
-            expected = f"{self.record.geometry.shape_kji} {' or '.join(types)}"
+        if array.shape != shape or array.dtype.name not in types:
+            expected = f"{shape} {' or '.join(types)}"
             raise JobError(f"{name} is {array.shape} {array.dtype}, the job expects {expected}.", "Export the data again.")
         return array
 

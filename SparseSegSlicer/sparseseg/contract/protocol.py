@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from .errors import SparseSegError
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2  # 2: annotation and previews may travel as boxes
 MAX_LINE = 1_000_000  # characters; longer lines are refused unread
 
 
@@ -40,11 +40,13 @@ class Command:
 
 @dataclass(frozen=True)
 class Open(Command):
-    """Open a job folder (image, annotation, settings) and lock it. Answered by `ready`, or by `error`."""
+    """Open a job folder (image, annotation, settings) and lock it. Answered by `ready`, or by `error`. `protocol` is the host's; one that does
+    not name it is of version 1, and refused as any other version is: it would take a box for the whole volume."""
 
     kind: ClassVar[str] = "open"
     job: str
     device: str = "auto"
+    protocol: int = field(default=PROTOCOL_VERSION, metadata={"missing": 1})
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,15 @@ class Train(Command):
 
 @dataclass(frozen=True)
 class Update(Command):
-    """A new annotation: a .npy file inside the job folder, with a revision above the current one. Answered, idle or training, by
-    `preview` with the new revision, or by a non-fatal `error`, and then the old annotation stays."""
+    """A new annotation: a .npy file inside the job folder, with a revision above the current one. With a `box` the file holds this part of the
+    volume only, and the rest is as it was. Answered, idle or training, by `preview` with the new revision, first what growing makes of it, then
+    a refined one; or by a non-fatal `error`, and then the old annotation stays."""
 
     kind: ClassVar[str] = "update"
     annotation: str
     revision: int
     complete_slices: list[list[int]] = field(default_factory=list)
+    box: list[list[int]] = field(default_factory=list)  # [first, last + 1] along k, j, i; empty: the whole volume
 
 
 @dataclass(frozen=True)
@@ -140,13 +144,15 @@ class Progress(Event):
 
 @dataclass(frozen=True)
 class Preview(Event):
-    """A dense label map to show (uint8 .npy, full path). `source` is prior or network (fused with the prior)."""
+    """A dense label map to show (uint8 .npy, full path), or with a `box` this part of it: outside, the preview before it stands. `source` is growing,
+    prior (refined), or network (fused with the prior)."""
 
     kind: ClassVar[str] = "preview"
     file: str
     source: str
     step: int
     seconds: float
+    box: list[list[int]] = field(default_factory=list)  # [first, last + 1] along k, j, i; empty: the whole volume
 
 
 @dataclass(frozen=True)
@@ -247,6 +253,8 @@ def _build(cls: Any, kind: str, data: dict[str, Any]) -> Any:
             if not _fits(data[f.name], hints[f.name]):
                 raise ProtocolError(f"{kind}: {f.name} must be {f.type}, got {data[f.name]!r:.80}.")
             values[f.name] = data[f.name]
+        elif "missing" in f.metadata:
+            values[f.name] = f.metadata["missing"]
         elif f.default is MISSING and f.default_factory is MISSING:
             raise ProtocolError(f"{kind}: {f.name} is missing.")
     return cls(**values)  # fields that this version does not know are ignored

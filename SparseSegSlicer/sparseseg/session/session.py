@@ -15,8 +15,8 @@ import torch
 from ..annotation.border import add_border_weight
 from ..annotation.labels import Annotation, build_annotation, changed_voxels
 from ..contract.belief import Belief, Box
-from ..contract.errors import AnnotationError, DeviceError, InputError, JobError
-from ..contract.job import DENSE, MODEL, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, checked_slices
+from ..contract.errors import AnnotationError, DeviceError, InputError
+from ..contract.job import DENSE, MODEL, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job
 from ..contract.settings import Settings
 from ..network import checkpoint, device
 from ..network.augmentation import Augmenter
@@ -172,13 +172,15 @@ class Session:
 
     # -- annotation ----------------------------------------------------------------------------------------------------
 
-    def update(self, name: str, revision: int, complete_slices: list[list[int]]) -> None:
+    def update(self, name: str, revision: int, complete_slices: list[list[int]], box: list[list[int]]) -> None:
         """Take a new annotation, show what it changes at once. Raises InputError or JobError; then the old annotation stays."""
-        if Path(name).name != name or revision <= self.job.record.revision:
-            raise JobError(f"An update must name a file in the job folder and a revision above {self.job.record.revision}, got {name!r}, {revision}.")
-        pairs = checked_slices(complete_slices)
-        built = self._build(self.job.annotation(name), pairs, self.annotation)
-        self.job.adopt_annotation(name, revision, pairs)  # may fail (a full disk): only then is it ours
+        update = self.job.update(name, revision, complete_slices, box)
+        annotation = update.values
+        if update.box is not None:
+            annotation = np.array(self.job.annotation())
+            annotation[update.box] = update.values
+        built = self._build(annotation, update.complete_slices, self.annotation)
+        self.job.adopt(update)  # may fail (a full disk): only then is it ours
         self._earlier = self._before(built)
         self.annotation = built
         self._make_prior()
