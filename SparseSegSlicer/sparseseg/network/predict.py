@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -20,12 +19,6 @@ from .sampling import WorkingGrid, tile_cores
 from .unet import Triple, UNet3d
 
 _SLAB_VOXELS = 2**20
-
-
-class Scores(Protocol):
-    """What is made of the network's probabilities, (C, k, j, i) of a box, before the highest wins."""
-
-    def scores(self, probabilities: Tensor, box: Box) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +84,7 @@ def _on_own_grid(logits: Tensor, start: Sequence[int], box: Box, grid: WorkingGr
 
 
 def predict(
-    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, fusion: Scores | None = None, tick: Callable[[float], None] = lambda _: None
+    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, tick: Callable[[float], None] = lambda _: None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Dense (K, J, I) uint8 and uncertainty (K, J, I) uint8, 0 sure .. 255 two classes alike, both on the volume's own grid.
 
@@ -100,10 +93,14 @@ def predict(
     dense, uncertainty = np.zeros(data.grid.own_kji, np.uint8), np.zeros(data.grid.own_kji, np.uint8)
     done = 0
     for box, probabilities in tile_probabilities(network, data, tile_kji, compute):
-        scores = probabilities if fusion is None else fusion.scores(probabilities, box)
-        best = scores.topk(2, dim=0)
-        dense[box] = best.indices[0].to(torch.uint8).cpu().numpy()
-        uncertainty[box] = (255 * (1 - (best.values[0] - best.values[1]))).clamp_(0, 255).to(torch.uint8).cpu().numpy()
+        dense[box], uncertainty[box] = decide(probabilities)
         done += dense[box].size
         tick(done / dense.size)
     return dense, uncertainty
+
+
+def decide(probabilities: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(C, ...) -> the most probable class and how near the second is, 0 sure .. 255 alike, uint8 both, on the CPU."""
+    best = probabilities.topk(2, dim=0)
+    unsure = (255 * (1 - (best.values[0] - best.values[1]))).clamp_(0, 255)
+    return best.indices[0].to(torch.uint8).cpu().numpy(), unsure.to(torch.uint8).cpu().numpy()
