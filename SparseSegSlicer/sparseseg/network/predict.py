@@ -32,15 +32,18 @@ class Input:
 
 
 @torch.no_grad()
-def tile_probabilities(network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, wanted: Box | None = None) -> Iterator[tuple[Box, Tensor]]:
-    """(box, softmax (C, k, j, i) float32): boxes of the volume's own grid that together cover it (or the box `wanted`), each voxel once."""
+def tile_probabilities(
+    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, wanted: Callable[[Box], bool] | None = None
+) -> Iterator[tuple[Box, Tensor]]:
+    """(box, softmax (C, k, j, i) float32): boxes of the volume's own grid that together cover it, each voxel once; of
+    tiles that are not wanted, by their box, none."""
     shape = data.grid.shape_kji
     tile_kji = tuple(min(t, n) for t, n in zip(tile_kji, shape, strict=True))  # type: ignore[assignment]
     base = offsets(tile_kji, data.image.device) + torch.tensor([(t - 1) / 2 for t in tile_kji], device=data.image.device).view(3, 1, 1, 1)
     cores = [tile_cores(n, t, min(t // 4, n - 1)) for n, t in zip(shape, tile_kji, strict=True)]
     for core in itertools.product(*cores):
         box = _own_box(core, data.grid)
-        if wanted is not None and not all(b.start < w.stop and w.start < b.stop for b, w in zip(box, wanted, strict=True)):
+        if wanted is not None and not wanted(box):
             continue
         start = [c[0] for c in core]
         corner = torch.tensor(start, dtype=torch.float32, device=data.image.device).view(3, 1, 1, 1)

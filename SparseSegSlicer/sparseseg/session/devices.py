@@ -32,8 +32,11 @@ class DeviceChoice:
         try:
             compiled.warm_up()
             from ..network import device
+            from ..prior.rehearsal import rehearse
 
-            self._compute = device.choose(self._requested)
+            chosen = device.choose(self._requested)
+            rehearse(chosen.device, chosen.dtype)
+            self._compute = chosen
         except BaseException as failure:
             self._failure = failure
 

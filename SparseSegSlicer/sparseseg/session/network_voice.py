@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from ..annotation.labels import Annotation
-from ..contract.belief import Belief, Box, box_of
+from ..contract.belief import Belief, Box
 from ..contract.errors import DeviceError
 from ..contract.job import MODEL, Job
 from ..contract.settings import Settings
@@ -157,7 +157,9 @@ class NetworkVoice:
         assert self.trainer is not None and self._input is not None
         places = np.flatnonzero(mask)
         label, uncertainty = np.zeros(len(places), np.uint8), np.zeros(len(places), np.uint8)
-        for box, values in tile_probabilities(self.trainer.average, self._input, self.trainer.plan.patch_kji, self.compute, box_of(mask)):
+        for box, values in tile_probabilities(
+            self.trainer.average, self._input, self.trainer.plan.patch_kji, self.compute, lambda box: bool(mask[box].any())
+        ):
             chosen = mask[box].nonzero()
             own = np.ravel_multi_index(tuple(c + b.start for c, b in zip(chosen, box, strict=True)), mask.shape)
             at = np.searchsorted(places, own)
