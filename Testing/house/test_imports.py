@@ -23,9 +23,18 @@ ROOMS = {
 HOSTS = ["worker", "report", "doctor", "cli", "__main__"]  # each may import those before it, and every room
 PLAIN = {"contract", "annotation", "io"}
 HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy", "numba"]
-WITH_TORCH = {"network", "session", "quality.fusion", "prior.refiner", "doctor"}
+WITH_TORCH = {
+    "network",
+    "doctor",
+    "session.network_voice",
+    *(f"prior.{name}" for name in ("refiner", "refiner_network", "refiner_view", "refiner_vote", "pooling", "rehearsal")),
+}
 WITH_TORCH_IN_A_FUNCTION = {"worker", "cli"}  # they talk before the seconds that loading takes
-THIRD_PARTY = {"numpy": None, "SimpleITK": {"io.files", "io.dicomseries", "prior.growing"}}  # None: anywhere
+THIRD_PARTY = {
+    "numpy": None,
+    "SimpleITK": {"io.files", "io.dicomseries", "prior.interpolation", "prior.distance"},
+    "numba": {"prior.kernels", "prior.counting", "prior.refiner_loops"},
+}  # None: anywhere
 OPTIONAL_IN_A_FUNCTION = {"io.dicomseries": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}}
 
 
@@ -132,10 +141,17 @@ def test_the_command_line_and_the_worker_leave_them_unloaded_until_needed(start_
 
 
 def test_the_whole_package_leaves_the_hosts_packages_unloaded(start_python):
-    there = [name for name in modules() if not name.startswith("__")]
+    compiled = {"prior.kernels", "prior.counting", "prior.refiner_loops"}  # loaded through one door, prior.compiled
+    there = [name for name in modules() if not name.startswith("__") and name not in compiled]
     loaded = loaded_by(start_python, "".join(f"import sparseseg.{name}\n" for name in there))
     assert "torch" in loaded
     assert not loaded & (set(HEAVY) - {"torch"})
+
+
+def test_growing_and_its_session_answer_before_torch_is_loaded(start_python):
+    there = ["session.session", "session.prior_voice", "session.devices", "session.judge", "session.publisher", "prior.grown", "prior.reach"]
+    loaded = loaded_by(start_python, "".join(f"import sparseseg.{name}\n" for name in there))
+    assert not loaded & set(HEAVY)
 
 
 # ---------------------------------------------------------------- Slicer's side

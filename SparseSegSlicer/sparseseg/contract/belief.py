@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,8 +12,7 @@ from .errors import InputError
 Box = tuple[slice, slice, slice]  # k, j, i; start and stop given, within the volume, no step
 
 
-@dataclass(frozen=True)
-class Belief:
+class Belief(NamedTuple):
     """label: (K, J, I) uint8, 0 background, c segment c, labelled voxels carry their own label.
 
     confidence: (K, J, I) uint8, 255 times about the chance that the label is right; 255 at labelled voxels, 0 where nothing is known.

@@ -33,17 +33,17 @@ class Input:
 
 @torch.no_grad()
 def tile_probabilities(
-    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, wanted: Callable[[Box], bool] | None = None
+    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, wanted: Callable[[Box], bool] = lambda _: True
 ) -> Iterator[tuple[Box, Tensor]]:
-    """(box, softmax (C, k, j, i) float32): boxes of the volume's own grid that together cover it, each voxel once; of
-    tiles that are not wanted, by their box, none."""
+    """(box, softmax (C, k, j, i) float32): boxes of the volume's own grid that together cover it, each voxel once. `wanted` is asked of each tile's
+    box; what is not wanted is left out."""
     shape = data.grid.shape_kji
     tile_kji = tuple(min(t, n) for t, n in zip(tile_kji, shape, strict=True))  # type: ignore[assignment]
     base = offsets(tile_kji, data.image.device) + torch.tensor([(t - 1) / 2 for t in tile_kji], device=data.image.device).view(3, 1, 1, 1)
     cores = [tile_cores(n, t, min(t // 4, n - 1)) for n, t in zip(shape, tile_kji, strict=True)]
     for core in itertools.product(*cores):
         box = _own_box(core, data.grid)
-        if wanted is not None and not wanted(box):
+        if not wanted(box):
             continue
         start = [c[0] for c in core]
         corner = torch.tensor(start, dtype=torch.float32, device=data.image.device).view(3, 1, 1, 1)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..contract.belief import Box
 from . import compiled
-
-if TYPE_CHECKING:
-    from .refiner_view import Box, Volumes
+from .volumes import Volumes
 
 _SLAB = 4_000_000  # voxels at a time where they must be float
 

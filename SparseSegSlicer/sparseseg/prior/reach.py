@@ -5,8 +5,8 @@ stop it. But the user saw the result there and corrected one spot of it. So the 
 change than to any other annotation.
 
 Measured with five simulated strokes on each of four pairs of real case and annotation: what strokes changed was right by far more often than wrong
-within half of the distance to other annotation, and wrong more often than right beyond. With 21 strokes on seven pairs under the rule below: 60
-voxels of 12 000 changed beyond twice that distance, half of them rightly; a cut there would win nothing.
+within half of the distance to other annotation, and wrong more often than right beyond. With 21 strokes on seven pairs under the rule below: 48
+voxels of 13 500 changed beyond twice that distance, half of them rightly; a cut there would win nothing.
 """
 
 from __future__ import annotations

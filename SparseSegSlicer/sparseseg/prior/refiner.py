@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from ..contract.belief import Box
 from . import compiled
 from .refiner_network import Tick, correction, load_refiner
-from .refiner_view import View, Volumes, hull, look
+from .refiner_view import View, hull, look
 from .refiner_vote import compete
+from .volumes import Volumes
 
 _REACH = 4  # working voxels around a change within which the network is asked anew
 _CONTEXT = 8  # more of them, which it is shown

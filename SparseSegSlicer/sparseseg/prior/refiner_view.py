@@ -20,6 +20,7 @@ from .grid import coarsening
 from .interpolation import interpolate
 from .pooling import Pooled, pool_beliefs, pool_gray
 from .refiner_network import Tick, Triple, plan_pools
+from .volumes import Volumes
 
 WORKING_VOXELS = 1_500_000  # at most, of a segment's working grid
 _MARGIN = 0.25  # of the region beyond the segment and its labels, in parts of their extent on each side
@@ -29,19 +30,6 @@ _FAR = 128.0  # voxels (of the shortest edge) after which all distances are alik
 _HELD_BY_GRID = 0.95  # how far the labels within working voxels must agree, on average over the segment's
 _COARSE = 8  # voxels in a working voxel
 _AGAINST, _MINE = 0, 1  # in `known`
-
-
-@dataclass(frozen=True)
-class Volumes:
-    """What there is to see, all (K, J, I): label and confidence of growing, uint8; the image, any real type; labels, uint8, 0 background, c
-    segment c, used where labelled, bool. The voice that grows, and the annotation, may change them in place."""
-
-    label: np.ndarray
-    confidence: np.ndarray
-    image: np.ndarray
-    labels: np.ndarray
-    labelled: np.ndarray
-    spacing_kji_mm: tuple[float, float, float]
 
 
 @dataclass

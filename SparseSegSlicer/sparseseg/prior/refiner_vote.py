@@ -10,7 +10,8 @@ import numpy as np
 from ..contract.belief import Box
 from . import compiled
 from .refiner_network import Tick
-from .refiner_view import View, Volumes
+from .refiner_view import View
+from .volumes import Volumes
 
 _CALIBRATION = 0.5  # of the logits, for the confidence: fitted once on synthetic volumes, where the network is too sure of itself
 _SLAB = 4_000_000  # voxels at a time: what segments add is float32 only there

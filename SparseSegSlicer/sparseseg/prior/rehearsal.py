@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from ..contract.belief import Belief
 from .grown import Grown
 from .reach import Reach
 from .refiner import Refined
@@ -28,4 +29,5 @@ def rehearse(device: torch.device, dtype: torch.dtype) -> None:
     reach.annotate(labelled, box)
     grown.update(box, labels, labelled)
     refined.update(box, labels, labelled)
-    reach.within(grown, refined, box, np.ones((1, 2, 2), bool), box, labelled)
+    before, after = Belief(grown.label, grown.confidence), Belief(refined.label, refined.confidence)
+    reach.within(before, after, box, np.ones((1, 2, 2), bool), box, labelled)

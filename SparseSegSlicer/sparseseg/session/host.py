@@ -6,13 +6,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import Any, Protocol
 
 from ..contract.belief import Box
 from ..contract.settings import Settings
-
-if TYPE_CHECKING:
-    from .session import Session
 
 
 class Host(Protocol):
@@ -36,7 +33,9 @@ class Host(Protocol):
     ) -> None: ...
     def preview(self, file: Path, source: str, step: int, revision: int, box: Box | None) -> None: ...
     def warning(self, code: str, sentence: str, advice: str) -> None: ...
-    def take_update(self) -> Callable[[Session], None] | None: ...
+    def take_update(self) -> Callable[[Any], None] | None:
+        """What takes the oldest new annotation into the session that it is given; None where none has arrived."""
+        ...
 
 
 @dataclass(frozen=True)

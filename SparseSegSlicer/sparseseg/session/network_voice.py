@@ -157,9 +157,8 @@ class NetworkVoice:
         assert self.trainer is not None and self._input is not None
         places = np.flatnonzero(mask)
         label, uncertainty = np.zeros(len(places), np.uint8), np.zeros(len(places), np.uint8)
-        for box, values in tile_probabilities(
-            self.trainer.average, self._input, self.trainer.plan.patch_kji, self.compute, lambda box: bool(mask[box].any())
-        ):
+        network, tile = self.trainer.average, self.trainer.plan.patch_kji
+        for box, values in tile_probabilities(network, self._input, tile, self.compute, lambda box: bool(mask[box].any())):
             chosen = mask[box].nonzero()
             own = np.ravel_multi_index(tuple(c + b.start for c, b in zip(chosen, box, strict=True)), mask.shape)
             at = np.searchsorted(places, own)

@@ -84,9 +84,12 @@ class PriorVoice:
         assert self.grown is not None
         if self._refines:
             self._ask_refiner(None, annotation)
-        new = self.grown if self._refined is None else self._refined
-        self._stands = Belief(new.label.copy(), new.confidence.copy())
+        self._let_stand(self.grown if self._refined is None else self._refined)
         self._reach = Reach(annotation.labelled, self._spacing)
+
+    def _let_stand(self, new: Grown | Refined) -> None:
+        """All of it, wherever it differs from what the user saw."""
+        self._stands = Belief(new.label.copy(), new.confidence.copy())
         self._open = None
 
     def without(self, annotation: Annotation, rest: np.ndarray, held: np.ndarray) -> tuple[Belief, list[bool] | None]:
@@ -99,16 +102,17 @@ class PriorVoice:
         refined = self._refined_of(grown, annotation.labels, rest, None)
         use = choose_use(refined, held)
         if not all(use):
-            refined.renew(use=use, tick=self._tick)
+            refined.set_use(use, self._tick)
         return Belief(refined.label, refined.confidence), use
 
     def refine_only(self, use: list[bool] | None, annotation: Annotation) -> bool:
         """Correct these segments from here on; whether that changes what stands."""
         before = [self.refines(value) for value in range(1, annotation.table.shape[1])]
         self.use = use
-        if before == [self.refines(value) for value in range(1, annotation.table.shape[1])]:
+        if self._refined is None or use is None or before == [self.refines(value) for value in range(1, annotation.table.shape[1])]:
             return False
-        self.refine_all(annotation)
+        self._refined.set_use(use, self._tick)
+        self._let_stand(self._refined)
         return True
 
     def _refined_of(self, grown: Grown, labels: np.ndarray, labelled: np.ndarray, use: list[bool] | None) -> Refined:
@@ -165,18 +169,14 @@ class PriorVoice:
         self.grown, self._refined, self._corrections = grown, refined, 0  # only once both are there: a new correction ends this at any time
 
     def _ask_refiner(self, box: Box | None, annotation: Annotation) -> Box | None:
-        """Bring the refiner up to date in a box, or as a whole. Where it was cancelled in the midst, it begins anew the next time."""
+        """Bring the refiner up to date in a box, or as a whole."""
         assert self.grown is not None
-        refined, self._refined = self._refined, None
-        if refined is None:
+        if self._refined is None:
             self._refined = self._refined_of(self.grown, annotation.labels, annotation.labelled, self.use)
             return whole(annotation.labels.shape)
         if box is None:
-            changed = refined.renew(annotation.labels, annotation.labelled, self.use, self._tick)
-        else:
-            changed = refined.update(box, annotation.labels, annotation.labelled, self._tick)
-        self._refined = refined
-        return changed
+            return self._refined.renew(annotation.labels, annotation.labelled, self.use, self._tick)
+        return self._refined.update(box, annotation.labels, annotation.labelled, self._tick)
 
     def _merged(self, new: Grown | Refined, box: Box, annotation: Annotation) -> Belief:
         """The new belief near what was corrected, what stands far from it, in a box."""
