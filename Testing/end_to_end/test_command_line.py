@@ -140,7 +140,11 @@ def test_complete_slices_make_unpainted_voxels_background(inputs, phantom):
 def test_ctrl_c_keeps_the_best_result_so_far(inputs):
     command = [sys.executable, "-m", "sparseseg", "segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "d.seg.nrrd"]
     process = subprocess.Popen(
-        [*map(str, command), "--json", "--device", "cpu", "--time-budget", "600"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        [*map(str, command), "--json", "--device", "cpu", "--time-budget", "600"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it, and so would its children
     )
     for line in process.stdout:
         if '"stage":"training"' in line and '"step":0' not in line:
