@@ -437,7 +437,7 @@ def _alive(pid):
 
 def _impatient(folder):
     """A worker that writes checkpoints all the time."""
-    return _wrapper(folder / "impatient.py", "session._CHECKPOINT_EVERY_S = 0.1")
+    return _wrapper(folder / "impatient.py", "from sparseseg.session import session; session._CHECKPOINT_EVERY_S = 0.1")
 
 
 def _limited(folder, size):
@@ -447,5 +447,5 @@ def _limited(folder, size):
 
 
 def _wrapper(path, code):
-    path.write_text(f"from sparseseg import session, worker\n{code}\nworker.main()\n", encoding="utf-8")
+    path.write_text(f"from sparseseg import worker\n{code}\nworker.main()\n", encoding="utf-8")
     return path
