@@ -1,15 +1,21 @@
-# Two commands do all on a fresh machine: `make demo` and `make test`.
+# Two commands do all on a fresh machine: `make demo` and `make test`. While you change something: `make quick`.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+# as many tests at once as there are cores, at most four: each may start an engine that takes all cores and a gigabyte
+WORKERS ?= logical
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
-.PHONY: demo test lint bench bench-engine bench-scene pretrain screenshots clean
+.PHONY: demo test quick lint bench bench-engine bench-scene pretrain screenshots clean
 
 demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case
 	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") --output demo-output
 
-test: lint  ## everything that CI runs
-	$(BIN)/python -m pytest
+test: lint  ## everything that CI runs; WORKERS=1 for one test at a time, ARGS for pytest
+	$(PYTEST)
+
+quick: lint  ## what a change most likely breaks: lint, types, and the tests that are not slow
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the tests' own processes, several at once; an engine takes the cores that it finds
 
 import numpy as np
 import pytest

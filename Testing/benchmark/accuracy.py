@@ -166,7 +166,8 @@ def transfer(given: argparse.Namespace, options: Options, head: dict[str, Any]) 
     source, *rest = pairs_of(given, quick=1)
     others = [p for p in rest if p.case.name != source.case.name and p.protocol == source.protocol]
     known = set(source.case.classes.names)
-    targets = simulate.second_patients(source) + [(p.name, p) for p in others if known & set(p.case.classes.names)]
+    variants = simulate.second_patients(source)
+    targets = variants[-1 if given.quick else 0 :] + [(p.name, p) for p in others if known & set(p.case.classes.names)]
     rows = simulate.transfer(source, targets, options)
     finish(
         given,

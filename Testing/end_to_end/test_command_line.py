@@ -29,6 +29,11 @@ def sparseseg(*arguments, **options):
     )
 
 
+def run(*arguments):
+    """In this process: quicker than `sparseseg`."""
+    return cli.main([str(a) for a in arguments])
+
+
 @pytest.fixture(scope="module")
 def phantom():
     return two_organs()
@@ -49,6 +54,7 @@ def inputs(tmp_path, phantom):
     return folder
 
 
+@pytest.mark.slow
 def test_segment_writes_named_coloured_segments_and_all_that_was_asked_for(inputs, phantom):
     before = {p: p.read_bytes() for p in inputs.iterdir()}
     extra = ["--weights", inputs / "w.nii.gz", "--report", inputs / "r.html", "--save-model", inputs / "m.pt", "--job", inputs / "job"]
@@ -71,6 +77,7 @@ def test_segment_writes_named_coloured_segments_and_all_that_was_asked_for(input
     assert {p: p.read_bytes() for p in before} == before  # inputs untouched
 
 
+@pytest.mark.slow
 def test_a_label_map_in_gives_a_label_map_out_on_the_same_grid(inputs, phantom):
     sitk_image = sitk.GetImageFromArray(phantom.annotation)
     sitk_image.CopyInformation(sitk.ReadImage(str(inputs / "image.nrrd")))
@@ -90,6 +97,7 @@ def test_json_prints_the_protocols_events_and_nothing_else(inputs):
     assert any(isinstance(e, Preview) for e in events)
 
 
+@pytest.mark.slow
 def test_the_same_seed_and_steps_give_the_same_result(inputs):
     for name in ("a", "b"):
         assert (
@@ -99,6 +107,7 @@ def test_the_same_seed_and_steps_give_the_same_result(inputs):
     assert (inputs / "a.nrrd").read_bytes() == (inputs / "b.nrrd").read_bytes()
 
 
+@pytest.mark.slow
 def test_predict_and_start_from_use_a_saved_model(inputs, phantom):
     model = inputs / "model.pt"
     annotated = [inputs / "image.nrrd", inputs / "strokes.seg.nrrd"]
@@ -108,10 +117,11 @@ def test_predict_and_start_from_use_a_saved_model(inputs, phantom):
     result = files.read_annotation(inputs / "p.seg.nrrd", phantom.geometry)
     assert [s.name for s in result.classes.segments] == ["Léber", "dark"]
     agreement = (np.maximum(result.annotation, 1) - 1 == phantom.truth).mean()
-    assert agreement > (phantom.truth == 0).mean()
+    assert agreement > 0.94 > (phantom.truth == 0).mean()  # far better than calling all background
     assert sparseseg("segment", *annotated, "-o", inputs / "b.seg.nrrd", "--start-from", model, *QUICK).returncode == 0
 
 
+@pytest.mark.slow
 def test_complete_slices_make_unpainted_voxels_background(inputs, phantom):
     strokes = np.where(phantom.annotation > 1, phantom.annotation, 0).astype(np.uint8)
     files.write_annotation(inputs / "organs.seg.nrrd", strokes, phantom.geometry, phantom.classes)
@@ -136,11 +146,16 @@ def test_complete_slices_make_unpainted_voxels_background(inputs, phantom):
         np.testing.assert_array_equal(files.read_volume(weights).array > 0, phantom.annotation > 0)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="sends SIGINT")
 def test_ctrl_c_keeps_the_best_result_so_far(inputs):
     command = [sys.executable, "-m", "sparseseg", "segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "d.seg.nrrd"]
     process = subprocess.Popen(
-        [*map(str, command), "--json", "--device", "cpu", "--time-budget", "600"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+        [*map(str, command), "--json", "--device", "cpu", "--time-budget", "600"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        encoding="utf-8",
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores it, and so would its children
     )
     for line in process.stdout:
         if '"stage":"training"' in line and '"step":0' not in line:
@@ -152,6 +167,7 @@ def test_ctrl_c_keeps_the_best_result_so_far(inputs):
     assert (inputs / "d.seg.nrrd").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills")
 def test_a_worker_that_dies_is_exit_code_4_and_the_job_resumes(inputs):
     job = inputs / "job"
@@ -183,6 +199,7 @@ def test_a_worker_that_dies_is_exit_code_4_and_the_job_resumes(inputs):
     assert sparseseg(*command[3:], *QUICK).returncode == 0
 
 
+@pytest.mark.slow
 def test_doctor_runs_a_real_convolution_and_says_what_it_would_choose():
     done = sparseseg("doctor")
     assert done.returncode == 0
@@ -265,15 +282,20 @@ CASES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_bad_input_is_one_clear_sentence_exit_code_2_and_nothing_written(name, inputs, phantom):
+START_A_WORKER = {"no background", "empty segment", "model of the future", "broken model", "model with code"}
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in START_A_WORKER else n for n in CASES])
+def test_bad_input_is_one_clear_sentence_exit_code_2_and_nothing_written(name, inputs, phantom, capfd, monkeypatch):
+    """In this process, which need not start; those that come to opening the job still start a worker."""
     image, annotation, options, words = _broken_inputs(inputs, phantom)[name]
     before = {p: p.read_bytes() for p in inputs.rglob("*") if p.is_file()}
-    done = sparseseg("segment", image, annotation, "-o", inputs / "d.seg.nrrd", *QUICK, *options, cwd=inputs)
-    assert done.returncode == 2, done.stderr
-    assert "Traceback" not in done.stderr
-    message = [line for line in done.stderr.splitlines() if line.startswith("sparseseg: ")]
-    assert len(message) == 1, done.stderr
+    monkeypatch.chdir(inputs)
+    assert run("segment", image, annotation, "-o", inputs / "d.seg.nrrd", *QUICK, *options) == 2
+    said = capfd.readouterr().err
+    assert "Traceback" not in said
+    message = [line for line in said.splitlines() if line.startswith("sparseseg: ")]
+    assert len(message) == 1, said
     assert words in message[0]
     assert {p: p.read_bytes() for p in inputs.rglob("*") if p.is_file()} == before
 
@@ -290,6 +312,7 @@ def test_a_bad_input_with_json_is_an_error_event(inputs):
     assert (event.code, event.fatal) == ("input", True)
 
 
+@pytest.mark.slow
 def test_a_device_that_is_not_there_is_exit_code_3(inputs):
     if torch.cuda.is_available():
         pytest.skip("this machine has CUDA")
@@ -315,6 +338,7 @@ def test_a_locked_job_is_refused(inputs, phantom):
     assert f"process {os.getpid()}" in done.stderr
 
 
+@pytest.mark.slow
 def test_overlapping_strokes_are_counted_in_a_warning(inputs, phantom):
     path = inputs / "overlap.seg.nrrd"
     masks = [phantom.annotation == 1, phantom.annotation == 2, phantom.annotation == 3]
@@ -332,6 +356,7 @@ def test_overlapping_strokes_are_counted_in_a_warning(inputs, phantom):
     assert f"{disputed} voxels are painted in both" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 16, 16), (6, 64, 60)], ids=["tiny", "anisotropic"])
 def test_small_and_anisotropic_volumes_work(shape, tmp_path):
     small = two_organs(shape)

@@ -46,6 +46,7 @@ def labels_of(path, geometry):
     return np.maximum(dicomseg.read_seg(path, geometry).annotation, 1) - 1
 
 
+@pytest.mark.slow
 def test_segment_writes_a_seg_and_leaves_nothing_of_the_patient(inputs, phantom):
     before = {path: path.read_bytes() for path in inputs.rglob("*") if path.is_file()}
     extra = ["--job", inputs / "job", "--report", inputs / "r.html", "--save-model", inputs / "m.pt"]
@@ -69,6 +70,7 @@ def test_segment_writes_a_seg_and_leaves_nothing_of_the_patient(inputs, phantom)
     assert (str(seg.PatientName), seg.PatientID) == (dicoms.NAME, dicoms.ID)  # the result itself must name the patient
 
 
+@pytest.mark.slow
 def test_a_job_is_exported_as_fractional_seg_and_structure_set(inputs, phantom, capsys):
     assert run("segment", inputs / "série", inputs / "strokes.seg.nrrd", "-o", inputs / "a.seg.nrrd", *QUICK, "--job", inputs / "job") == 0
     job = inputs / "job"
@@ -82,6 +84,7 @@ def test_a_job_is_exported_as_fractional_seg_and_structure_set(inputs, phantom, 
     assert dicoms.dciodvfy(inputs / "r.dcm") == []
 
 
+@pytest.mark.slow
 def test_a_job_is_not_exported_on_another_series(inputs, phantom, capsys):
     assert run("segment", inputs / "série", inputs / "strokes.seg.nrrd", "-o", inputs / "a.seg.nrrd", *QUICK, "--job", inputs / "job") == 0
     dicoms.write_series(inputs / "other", phantom.image.astype(np.int16), phantom.geometry, series="other")
@@ -103,6 +106,7 @@ def test_export_and_import_give_every_voxel_back(inputs, phantom, capsys):
         assert (labels_of(inputs / name, phantom.geometry) == phantom.truth).all()
 
 
+@pytest.mark.slow
 def test_a_seg_is_an_annotation_to_train_on(inputs, phantom):
     classes = ClassTable.numbered(3, ["bright", "dark", "background"])
     strokes = np.choose(phantom.annotation, [0, 3, 1, 2]).astype(np.uint8)

@@ -371,6 +371,7 @@ def test_a_segment_without_voxels(plain_source, tmp_path):
     assert dicoms.dciodvfy(tmp_path / "rt.dcm") == []
 
 
+@pytest.mark.slow
 def test_many_segments(plain_source, tmp_path):
     labels = (np.arange(np.prod(SHAPE)) % 255).reshape(SHAPE).astype(np.uint8)
     classes = ClassTable.numbered(254)
@@ -596,6 +597,7 @@ def test_rtstruct_refers_to_its_series(source, tmp_path):
     assert [item.ReferencedROINumber for item in structures.RTROIObservationsSequence] == numbers
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", [0.5, 0.1, 0.9])
 def test_rtstruct_of_noise(plain_source, tmp_path, part):
     """Islands in holes in islands, and corners that touch: any mask comes back."""
@@ -656,6 +658,7 @@ def test_real_ct_structures(ct, tmp_path):
         np.testing.assert_array_equal(mask, source.labels == c)
 
 
+@pytest.mark.slow
 def test_results_of_a_series_without_uids_meet(ct, tmp_path):
     """A series that lost its study: said once each time, and all its results are put into one study."""
     source, classes = ct
@@ -973,6 +976,7 @@ def sparseseg(*arguments):
     return subprocess.run([sys.executable, "-m", "sparseseg", *map(str, arguments)], capture_output=True, encoding="utf-8", timeout=300)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["seg.nrrd", "label map", "SEG"])
 def test_export(plain_source, tmp_path, given):
     if given == "SEG":
@@ -998,6 +1002,7 @@ def test_export(plain_source, tmp_path, given):
         assert back.classes.ids == CLASSES.ids
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fractional", "rtstruct"])
 def test_export_of_other_kinds(plain_source, tmp_path, kind):
     write_segmentation(tmp_path / "in.seg.nrrd", plain_source.labels, plain_source.geometry, CLASSES)
@@ -1012,6 +1017,7 @@ def test_export_of_other_kinds(plain_source, tmp_path, kind):
         assert_contours_are(tmp_path / "out.dcm", plain_source, CLASSES)
 
 
+@pytest.mark.slow
 def test_export_refuses(plain_source, tmp_path):
     write_segmentation(tmp_path / "in.seg.nrrd", plain_source.labels, plain_source.geometry, CLASSES)
     write_segmentation(tmp_path / "other.seg.nrrd", plain_source.labels, moved(plain_source.geometry, spacing=(1, 1, 1)), CLASSES)
@@ -1033,6 +1039,7 @@ def test_export_refuses(plain_source, tmp_path):
         assert not (tmp_path / "out.dcm").exists()
 
 
+@pytest.mark.slow
 def test_import(plain_source, tmp_path):
     write_seg(tmp_path / "in.dcm", plain_source.labels, plain_source.series, CLASSES)
     done = sparseseg("import", tmp_path / "in.dcm", plain_source.folder, "-o", tmp_path / "out.seg.nrrd")

@@ -57,7 +57,7 @@ def picture(host, panel, tmp_path):
 
 @pytest.fixture
 def begin(host, panel):
-    """The sample chosen by the selectors, and a short run set up."""
+    """The sample chosen by the selectors, and a short run of a tiny network set up; what these tests see of a result is the prior's."""
 
     def begin(steps=8):
         from SparseSegSlicerLib.scene.SamplePhantom import addPhantom
@@ -65,7 +65,8 @@ def begin(host, panel):
         volume, strokes = addPhantom()
         panel.ui.volumeSelector.setCurrentNode(volume)
         panel.ui.segmentationSelector.setCurrentNode(strokes)
-        panel.controller.parameters.setSetting("steps", steps)
+        for name, value in {"steps": steps, "width": 4, "depth": 2, "patch_voxels": 16**3}.items():
+            panel.controller.parameters.setSetting(name, value)
         host.spin(until=lambda: panel.controller.strokes is not None, timeout_s=30)
         host.spin(0.2)
         return volume, strokes

@@ -58,8 +58,10 @@ def applied(host, panel, series):
     return series
 
 
+@pytest.mark.slow
 def test_the_applied_result_goes_to_dicom_and_comes_back_voxel_by_voxel(host, panel, applied, picture, tmp_path):
     job = panel.controller._run.folder
+    assert set(json.loads((job / "job.json").read_text(encoding="ascii"))["source_uids"]) == set(applied.database.files)
     path = exported(host, panel, tmp_path / "Ergebnis é.dcm")
     assert applied.database.inserted == [(str(path), True, False)]
     assert "was exported" in panel.ui.messageLabel.text
@@ -71,22 +73,15 @@ def test_the_applied_result_goes_to_dicom_and_comes_back_voxel_by_voxel(host, pa
     assert back.classes.ids == panel.controller.preview.classes.ids
     assert dicoms.NAME not in (job / "job.json").read_text(encoding="ascii")
 
+    panel.ui.dicomKindBox.currentIndex = 1
+    structures = exported(host, panel, tmp_path / "contours.dcm")
+    assert dicoms.pydicom.dcmread(structures).Modality == "RTSTRUCT"
+
     host.answers["QFileDialog", "getOpenFileName"] = str(path)
     host.click(panel.ui.dicomLoadButton)
     wait(host, panel, lambda: panel.controller.segmentationNode.GetName() == path.stem)
     wait(host, panel, lambda: panel.controller.strokes is not None)
     assert (np.maximum(panel.controller.strokes.annotation, 1) - 1 == np.maximum(back.annotation, 1) - 1).all()
-
-
-def test_the_job_knows_the_instances_it_was_made_from(panel, applied):
-    record = json.loads((panel.controller._run.folder / "job.json").read_text(encoding="ascii"))
-    assert set(record["source_uids"]) == set(applied.database.files)
-
-
-def test_a_structure_set_is_exported_too(host, panel, applied, tmp_path):
-    panel.ui.dicomKindBox.currentIndex = 1
-    path = exported(host, panel, tmp_path / "contours.dcm")
-    assert dicoms.pydicom.dcmread(path).Modality == "RTSTRUCT"
 
 
 def test_strokes_are_not_exported(host, panel, series):
@@ -95,6 +90,7 @@ def test_strokes_are_not_exported(host, panel, series):
     assert "Press Apply first" in panel.controller.message.text()
 
 
+@pytest.mark.slow
 def test_a_volume_from_elsewhere_or_lost_files_are_said_before_a_name_is_asked_for(host, panel, applied):
     applied.database.files.clear()
     host.click(panel.ui.dicomExportButton)
@@ -104,6 +100,7 @@ def test_a_volume_from_elsewhere_or_lost_files_are_said_before_a_name_is_asked_f
     assert "was not loaded from DICOM" in panel.controller.message.text()
 
 
+@pytest.mark.slow
 def test_what_the_export_refuses_is_said_in_its_words(host, panel, applied, tmp_path):
     Path(next(iter(applied.database.files.values()))).write_bytes(b"")
     host.answers["QFileDialog", "getSaveFileName"] = str(tmp_path / "no.dcm")
@@ -113,6 +110,7 @@ def test_what_the_export_refuses_is_said_in_its_words(host, panel, applied, tmp_
     assert not (tmp_path / "no.dcm").exists()
 
 
+@pytest.mark.slow
 def test_packages_are_installed_only_after_a_yes_and_then_the_export_goes_on(host, panel, applied, tmp_path, monkeypatch):
     from SparseSegSlicerLib.session.States import Message
 
@@ -139,6 +137,7 @@ def test_packages_are_installed_only_after_a_yes_and_then_the_export_goes_on(hos
     assert "highdicom" in " ".join(installed[0])
 
 
+@pytest.mark.slow
 def test_slicers_own_exporter_is_used_where_it_is_installed(host, panel, applied, tmp_path, monkeypatch):
     import slicer
 

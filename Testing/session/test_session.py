@@ -93,6 +93,7 @@ def out_of_memory(times, plain=Trainer._batch):
     return batch
 
 
+@pytest.mark.slow
 def test_out_of_memory_halves_the_patch_and_goes_on(opened, host, monkeypatch):
     running = opened()
     monkeypatch.setattr(Trainer, "_batch", out_of_memory(2))
@@ -109,6 +110,7 @@ def test_out_of_memory_to_the_end_is_one_sentence(opened, monkeypatch):
         running.train()
 
 
+@pytest.mark.slow
 def test_where_nothing_is_left_to_halve_the_cpu_takes_over(opened, host, compute, monkeypatch):
     running = opened()
     running.train({"steps": 3})
@@ -139,6 +141,7 @@ def test_out_of_memory_in_prediction_takes_smaller_tiles(opened, host, monkeypat
     assert "tiles" in host.warnings[0][1]
 
 
+@pytest.mark.slow
 def test_not_a_number_goes_back_to_the_last_good_state(opened, monkeypatch):
     running = opened(replace(QUICK, steps=40))
     plain = Trainer.step
@@ -156,6 +159,7 @@ def test_not_a_number_goes_back_to_the_last_good_state(opened, monkeypatch):
     assert all(torch.isfinite(p).all() for p in running.network.trainer.average.parameters())
 
 
+@pytest.mark.slow
 def test_a_loss_that_stays_not_a_number_ends_in_one_sentence(opened, monkeypatch):
     running = opened(replace(QUICK, steps=200))
     nan = torch.full((), float("nan"))
@@ -230,6 +234,7 @@ def test_an_update_that_cannot_be_saved_leaves_the_old_annotation(opened, monkey
     np.testing.assert_array_equal(before.labelled, origin > 0)
 
 
+@pytest.mark.slow
 def test_a_second_run_from_scratch_is_estimated_anew(opened):
     running = opened(replace(QUICK, steps=20))
     running.train()
@@ -239,6 +244,7 @@ def test_a_second_run_from_scratch_is_estimated_anew(opened):
     assert running.judge.held is None
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_result(opened):
     results = [np.load(opened(replace(QUICK, seed=5)).train().dense) for _ in range(2)]
     np.testing.assert_array_equal(*results)
@@ -263,6 +269,7 @@ def test_the_held_out_annotation_is_not_trained_on_and_then_is(opened, host):
     assert set(running.judge.estimate) == {"Segment_1", "Segment_2"}
 
 
+@pytest.mark.slow
 def test_a_coarser_working_grid_still_gives_the_result_on_the_volumes_own(opened):
     phantom = two_organs((32, 64, 60))
     running = opened(replace(QUICK, steps=60, patch_voxels=8**3 * 4), phantom)
@@ -273,6 +280,7 @@ def test_a_coarser_working_grid_still_gives_the_result_on_the_volumes_own(opened
     assert (dense == phantom.truth).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_user_may_take_a_model_of_other_segments_as_a_start(opened, tmp_path):
     first = opened()
     model = first.train().model
