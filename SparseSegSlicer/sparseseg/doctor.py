@@ -12,6 +12,7 @@ from . import __version__
 from .contract.errors import DeviceError
 from .contract.settings import Settings
 from .network import device
+from .prior import compiled
 
 _TYPICAL = ((2.0, 0.8, 0.8), (150, 512, 512), 6)  # spacing (mm), shape, both (k, j, i), and classes of an abdominal CT
 
@@ -21,10 +22,11 @@ def examine() -> dict[str, Any]:
     torch.set_num_threads(device.usable_cores())
     found: dict[str, Any] = {
         "versions": {"sparseseg": __version__, "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda or "none"}
-        | {package: importlib.metadata.version(package) for package in ("numpy", "SimpleITK")},
+        | {package: importlib.metadata.version(package) for package in ("numpy", "SimpleITK", "numba") if _is_installed(package)},
         "system": f"{platform.system()} {platform.machine()}",
         "cores": device.usable_cores(),
         "devices": [_examine(name) for name in device.candidates()],
+        "growing": "compiled by numba" if compiled.warm_up() else "by numpy: corrections take longer; install numba to compile them",
         "works": True,
     }
     try:
@@ -36,6 +38,14 @@ def examine() -> dict[str, Any]:
     network = f"width {plan.network.width}, {len(plan.network.kernels)} levels, {plan.batch} x {patch} voxels a step"
     found["choice"] = f"{compute.why}. For a CT of 150 x 512 x 512: {network}."
     return found
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _examine(name: str) -> dict[str, Any]:
@@ -55,4 +65,4 @@ def text(found: dict[str, Any]) -> str:
     for each in found["devices"]:
         lines.append(f"{each['title']}: {each['free_gib']} GiB free; 3-D convolution, forward and backward:")
         lines += [f"  {dtype}: {rate} TFLOP/s" if isinstance(rate, float) else f"  {dtype}: {rate}" for dtype, rate in each["tflops"].items()]
-    return "\n".join([*lines, f"choice: {found['choice']}"])
+    return "\n".join([*lines, f"growing: {found['growing']}", f"choice: {found['choice']}"])

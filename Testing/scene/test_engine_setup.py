@@ -27,6 +27,7 @@ READY = (0, json.dumps({"works": True, "choice": "CPU, 2 threads"}), "")
 MISSING = (1, "", "Traceback ...\nModuleNotFoundError: No module named 'torch'\n")
 BROKEN = (1, "", "ImportError: libtorch.so: file too short\n")
 DONE = (0, "Successfully installed", "")
+NUMPY = (0, "2.0.2\n", "")
 
 
 @pytest.fixture
@@ -78,10 +79,20 @@ def test_a_check_that_cannot_run_is_broken_not_an_exception(setup_with, error):
 
 
 def test_installing_runs_the_tool_in_a_child_process_and_then_checks(setup_with):
-    setup = setup_with(DONE, DONE, READY)
+    setup = setup_with(DONE, DONE, NUMPY, DONE, READY)
     setup.install()
     assert wait(setup) == "READY"
-    assert [call[2:4] for call in setup.child.calls] == [["pip", "install"], ["light_the_torch", "install"], ["sparseseg", "doctor"]]
+    pip, torch, _, numba, doctor = setup.child.calls
+    assert [call[2:4] for call in (pip, torch, doctor)] == [["pip", "install"], ["light_the_torch", "install"], ["sparseseg", "doctor"]]
+    assert numba[1:4] == ["-m", "pip", "install"]
+    assert numba[-1] == "numpy==2.0.2"  # the one that is there
+
+
+@pytest.mark.parametrize("answers", [[(1, "", "No module named 'numpy'")], [NUMPY, (1, "", "ERROR: No matching distribution found for numba")]])
+def test_without_a_fitting_numba_the_engine_is_ready_all_the_same(setup_with, answers):
+    setup = setup_with(DONE, DONE, *answers, READY)
+    setup.install()
+    assert wait(setup) == "READY"
 
 
 def test_a_failed_installation_says_why_and_is_not_checked(setup_with):
@@ -93,7 +104,7 @@ def test_a_failed_installation_says_why_and_is_not_checked(setup_with):
 
 
 def test_repair_removes_the_half_installed_one_first(setup_with):
-    setup = setup_with(DONE, DONE, DONE, READY)
+    setup = setup_with(DONE, DONE, DONE, NUMPY, DONE, READY)
     setup.install(repair=True)
     assert wait(setup) == "READY"
     assert setup.child.calls[0][1:5] == ["-m", "pip", "uninstall", "-y"]

@@ -50,7 +50,8 @@ class Install:
         where = self.setup.python or sysconfig.get_path("purelib")
         free = freeGigabytes(sys.prefix)
         text = (
-            f"{what} for {self.setup.where}?\n\nWhat: PyTorch, the build that fits the graphics driver, and light-the-torch, which chooses it.\n"
+            f"{what} for {self.setup.where}?\n\nWhat: PyTorch, the build that fits the graphics driver, light-the-torch, which chooses it, "
+            f"and numba, which makes corrections quick, if it fits Slicer's numpy.\n"
             f"Size: {SIZE}; {free:.0f} GB are free.\nWhere: {where}\n\nSlicer can be used meanwhile. Nothing else is changed."
         )
         buttons = qt.QMessageBox.Ok | qt.QMessageBox.Cancel

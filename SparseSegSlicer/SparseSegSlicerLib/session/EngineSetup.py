@@ -2,7 +2,8 @@
 
 PyTorch's own extension installs it, too, but imports it into Slicer afterwards, which locks its libraries and can break Slicer's start-up
 when an installation goes wrong. So the tool that it uses, light-the-torch, which picks the build for the graphics driver, is run here in a
-child process of the chosen interpreter. Slicer ships everything else that the engine needs.
+child process of the chosen interpreter. numba, which compiles growing, comes along where it fits the numpy that is there: numpy itself is never
+touched, and without numba the engine does the same, slower. Slicer ships everything else that the engine needs.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from .States import Launch
 _NOT_FOR_OTHER_PYTHONS = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE")
 _CHECK_TIMEOUT_S = 180
 _INSTALL_TIMEOUT_S = 3600
-TORCH = "torch>=2.6"
-SIZE = "about 0.3 GB to download for the CPU build, up to 3 GB with CUDA"
+TORCH, NUMBA = "torch>=2.6", "numba>=0.60"
+SIZE = "about 0.4 GB to download for the CPU build, up to 3 GB with CUDA"
 
 
 class EngineState(Enum):
@@ -73,9 +74,17 @@ class EngineSetup:
             done = self.call("-m", "pip", "install", "--prefer-binary", "light-the-torch>=0.5", timeout=_INSTALL_TIMEOUT_S)
             if done.returncode == 0:
                 done = self.call("-m", "light_the_torch", "install", TORCH, timeout=_INSTALL_TIMEOUT_S)
+            if done.returncode == 0:
+                self._installNumba()
             return done
 
         self._begin(EngineState.INSTALLING, work, self._onInstalled)
+
+    def _installNumba(self) -> None:
+        """As a wheel that fits the numpy that is there; where there is none, the log says so and the engine works without."""
+        numpy = self.call("-c", "import numpy; print(numpy.__version__)", timeout=_CHECK_TIMEOUT_S)
+        if numpy.returncode == 0:
+            self.call("-m", "pip", "install", "--only-binary", ":all:", NUMBA, f"numpy=={numpy.stdout.strip()}", timeout=_INSTALL_TIMEOUT_S)
 
     def poll(self) -> None:
         self._background.poll()
