@@ -85,7 +85,8 @@ def measure() -> None:
     host = SceneHost()
     from sparseseg.contract.protocol import Preview
     from SparseSegSlicerLib.scene import SceneImport
-    from SparseSegSlicerLib.scene.SceneExport import Choices, readStrokes, takeSnapshot
+    from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
+    from SparseSegSlicerLib.scene.StrokeReader import Choices, readStrokes
     from SparseSegSlicerLib.session.Controller import Controller
 
     volume, node, dense, _ = build(host)

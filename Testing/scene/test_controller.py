@@ -85,7 +85,8 @@ def train(controller):
 
 
 def voxels(controller, node=None):
-    from SparseSegSlicerLib.scene.SceneExport import Choices, readStrokes, takeSnapshot
+    from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
+    from SparseSegSlicerLib.scene.StrokeReader import Choices, readStrokes
 
     return readStrokes(takeSnapshot(node or controller.segmentationNode, controller.volumeNode), Choices()).annotation
 

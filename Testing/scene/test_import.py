@@ -37,7 +37,7 @@ from vtk.util import numpy_support
 from sparseseg.contract.classes import Segment
 from sparseseg.contract.errors import InputError
 from SparseSegSlicerLib.scene import SceneImport
-from SparseSegSlicerLib.scene.SceneExport import APPLIED_TAG, readStrokes, tagValue, takeSnapshot
+from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
 from SparseSegSlicerLib.scene.SceneImport import (
     STROKES_ROLE,
     TARGET_ROLE,
@@ -53,6 +53,8 @@ from SparseSegSlicerLib.scene.SceneImport import (
     showLabels,
     showVolume,
 )
+from SparseSegSlicerLib.scene.Segments import APPLIED_TAG, tagValue
+from SparseSegSlicerLib.scene.StrokeReader import readStrokes
 
 TERM = "Segmentation category and type~SCT^123037004^Anatomical Structure~SCT^23451007^Adrenal gland~^^~Anatomic codes~^^~^^"
 TERM_TAG = "TerminologyEntry"

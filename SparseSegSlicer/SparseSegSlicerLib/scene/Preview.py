@@ -9,7 +9,7 @@ import numpy as np
 from sparseseg.contract.classes import ClassTable
 
 from . import SceneImport
-from .SceneExport import describeSegment
+from .Segments import describeSegment
 
 
 class Preview:

@@ -17,7 +17,8 @@ from sparseseg import __version__
 from sparseseg.contract.classes import ClassTable, Segment
 from sparseseg.contract.geometry import Geometry
 
-from .SceneExport import APPLIED_TAG, BINARY_LABELMAP, gridInSegmentation, hasTag, makeLabelmaps, matrixFromArray, volumeGeometry
+from .Grids import BINARY_LABELMAP, gridInSegmentation, makeLabelmaps, matrixFromArray, volumeGeometry
+from .Segments import APPLIED_TAG, hasTag
 
 STROKES_ROLE = "SparseSegSlicer.Strokes"  # node reference: applied segmentation -> the strokes that it was made from
 TARGET_ROLE = "SparseSegSlicer.Target"  # node reference: strokes -> the segmentation that results are applied to

@@ -24,8 +24,11 @@ from sparseseg.contract.protocol import Preview as PreviewEvent
 
 from ..scene import SceneImport, SliceViews
 from ..scene.DicomFiles import instanceUIDs
+from ..scene.Grids import volumeArray, volumeGeometry
 from ..scene.Preview import Preview
-from ..scene.SceneExport import Choices, Strokes, backgroundSegmentID, readStrokes, takeSnapshot, volumeArray, volumeGeometry
+from ..scene.SceneExport import takeSnapshot
+from ..scene.Segments import backgroundSegmentID
+from ..scene.StrokeReader import Choices, Strokes, readStrokes
 from .Background import Background
 from .EngineRun import EngineRun
 from .Observers import Observers
