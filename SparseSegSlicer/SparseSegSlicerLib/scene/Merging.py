@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
@@ -11,19 +12,31 @@ from sparseseg.contract.strokes import merge_strokes
 
 from .Layers import Layer
 
-_CHUNK = 4_000_000  # voxels that are compared at once, so that what is made on the way stays small
+_CHUNK = 4_000_000  # voxels that are compared or merged at once, so that what is made on the way stays small
 _LARGEST_TABLE = 65_536
 
 
-def merged(layers: Iterable[Layer], codes: np.ndarray, box: Box) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
+def merged(layers: Sequence[Layer], codes: np.ndarray, box: Box) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
     """What the layers say in a box, as annotation codes (`codes[place]`, 0 where two layers disagree), and for each pair of codes how many
     voxels of the box both claim."""
-    parts = []
-    for layer in layers:
-        inside = intersection(layer.box, box)
-        if inside is not None:
-            parts.append((within(inside, box), _coded(layer.values[within(inside, layer.box)], layer.places, codes)))
-    return merge_strokes(shape_of(box), parts)
+    annotation, overlaps = np.zeros(shape_of(box), np.uint8), Counter()
+    for planes in _chunks(annotation.shape):
+        piece = (slice(box[0].start + planes.start, box[0].start + planes.stop), *box[1:])
+        parts = []
+        for layer in layers:
+            inside = intersection(layer.box, piece)
+            if inside is not None:
+                parts.append((within(inside, piece), _coded(layer.values[within(inside, layer.box)], layer.places, codes)))
+        if parts:
+            annotation[planes], pairs = merge_strokes(shape_of(piece), parts)
+            overlaps.update(pairs)
+    return annotation, dict(sorted(overlaps.items()))
+
+
+def translate(annotation: np.ndarray, table: np.ndarray) -> None:
+    """Each value becomes table[value], in place."""
+    for planes in _chunks(annotation.shape):
+        annotation[planes] = table[annotation[planes]]
 
 
 def outside(layer: Layer, shape_kji: Sequence[int]) -> int:
@@ -107,11 +120,17 @@ def _around(box: Box, inner: Box | None) -> Iterator[Box]:
 
 def _boxWhere(shape: Sequence[int], mask) -> Box | None:
     """Of the true voxels of mask(planes), which is asked for a few planes along k at a time."""
-    step, box = max(1, _CHUNK // max(1, shape[1] * shape[2])), None
-    for first in range(0, shape[0], step):
-        planes = slice(first, min(first + step, shape[0]))
+    box = None
+    for planes in _chunks(shape):
         here = mask(planes)
         if here.any():
             found = box_of(here)
-            box = union(box, (slice(found[0].start + first, found[0].stop + first), found[1], found[2]))
+            box = union(box, (slice(found[0].start + planes.start, found[0].stop + planes.start), found[1], found[2]))
     return box
+
+
+def _chunks(shape: Sequence[int]) -> Iterator[slice]:
+    """A few planes along k at a time."""
+    step = max(1, _CHUNK // max(1, shape[1] * shape[2]))
+    for first in range(0, shape[0], step):
+        yield slice(first, min(first + step, shape[0]))

@@ -202,8 +202,8 @@ def _whole(before: _State | None, snapshot: Snapshot, choices: Choices) -> tuple
         rows = tuple(_sliceRow(snapshot, segments, pair, counts[pair], choices) for pair in found)
         _ignoreSlices(annotation, found, choices.ignored)
     renumber = _renumbering(annotation, snapshot, codes)
-    if (renumber != np.arange(len(renumber))).any():
-        np.take(renumber, annotation, out=annotation)
+    if any(value and value != code for code, value in enumerate(renumber.tolist())):
+        Merging.translate(annotation, renumber)
     classes = _classes(snapshot, codes, renumber)
     tally = Tally.of(annotation, len(classes) + 2)
     box: Box | None = whole(shape)
