@@ -61,7 +61,18 @@ def changed(before: Iterable[Layer], after: Iterable[Layer]) -> Box | None:
 
 def differing(old: np.ndarray, new: np.ndarray) -> Box | None:
     """The least box that holds all voxels in which two arrays differ; None where they are the same."""
-    return _boxWhere(old.shape, lambda planes: old[planes] != new[planes])
+    return boxWhere(old.shape, lambda planes: old[planes] != new[planes])
+
+
+def boxWhere(shape: Sequence[int], mask) -> Box | None:
+    """Of the true voxels of mask(planes), which is asked for a few planes along k at a time."""
+    box = None
+    for planes in _chunks(shape):
+        here = mask(planes)
+        if here.any():
+            found = box_of(here)
+            box = union(box, (slice(found[0].start + planes.start, found[0].stop + planes.start), found[1], found[2]))
+    return box
 
 
 def _coded(values: np.ndarray, places: dict[int, int], codes: np.ndarray) -> np.ndarray:
@@ -97,7 +108,7 @@ def _changedLayer(old: Layer | None, new: Layer | None) -> Box | None:
 
 def _painted(layer: Layer, part: Box) -> Box | None:
     values = layer.values[within(part, layer.box)]
-    return _moved(_boxWhere(values.shape, lambda planes: values[planes] != 0), part)
+    return _moved(boxWhere(values.shape, lambda planes: values[planes] != 0), part)
 
 
 def _moved(box: Box | None, origin: Box) -> Box | None:
@@ -116,17 +127,6 @@ def _around(box: Box, inner: Box | None) -> Iterator[Box]:
             if start < stop:
                 yield tuple([*left[:axis], slice(start, stop), *left[axis + 1 :]])
         left[axis] = hole
-
-
-def _boxWhere(shape: Sequence[int], mask) -> Box | None:
-    """Of the true voxels of mask(planes), which is asked for a few planes along k at a time."""
-    box = None
-    for planes in _chunks(shape):
-        here = mask(planes)
-        if here.any():
-            found = box_of(here)
-            box = union(box, (slice(found[0].start + planes.start, found[0].stop + planes.start), found[1], found[2]))
-    return box
 
 
 def _chunks(shape: Sequence[int]) -> Iterator[slice]:
