@@ -413,6 +413,48 @@ def test_a_killed_worker_is_started_again(session):
     spin(controller, lambda: controller.state is State.RESULT)
 
 
+def test_an_engine_of_another_version_is_refused(session, monkeypatch):
+    from SparseSegSlicerLib.session import EngineRun
+    from SparseSegSlicerLib.session.Controller import State
+
+    ours = EngineRun.PROTOCOL_VERSION
+    controller = session()
+    monkeypatch.setattr(EngineRun, "PROTOCOL_VERSION", ours + 1)
+    controller.train()
+    spin(controller, lambda: controller.message.level == "error")
+    assert controller.message.sentence == f"The engine speaks version {ours} of the protocol, this module version {ours + 1}."
+    assert controller.state is State.IDLE
+    spin(controller, lambda: not controller._ended)
+    assert left_behind(controller) == []
+
+
+def test_an_engine_refuses_a_module_of_another_version(session, monkeypatch):
+    from sparseseg.contract.protocol import PROTOCOL_VERSION, Open
+    from SparseSegSlicerLib.session import EngineRun
+    from SparseSegSlicerLib.session.Controller import State
+
+    controller = session()
+    monkeypatch.setattr(EngineRun, "Open", lambda *arguments: Open(*arguments, protocol=PROTOCOL_VERSION - 1))
+    controller.train()
+    spin(controller, lambda: controller.message.level == "error")
+    told = f"The host speaks version {PROTOCOL_VERSION - 1} of the protocol, this engine version {PROTOCOL_VERSION}."
+    assert controller.message.sentence == told
+    assert controller.state is State.IDLE
+
+
+def test_a_stroke_that_is_undone_at_once_is_nothing_new(trained):
+    controller, box = trained, (slice(30, 31), slice(60, 66), slice(40, 46))
+    revision = controller._run.revision
+    controller.parameters.set("autoUpdate", False)
+    paint(controller, "Vessel", box)
+    settle(controller)
+    assert controller.strokesAreNew and not controller.previewIsCurrent
+    paint(controller, "Vessel", box, 0)
+    settle(controller)
+    assert not controller.strokesAreNew and controller.previewIsCurrent
+    assert controller._run.revision == revision
+
+
 def test_a_full_disk_is_one_sentence(session, monkeypatch):
     from SparseSegSlicerLib.session import EngineRun
     from SparseSegSlicerLib.session.Controller import State
