@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
 from . import __version__
+from .contract.belief import box_to_json
 from .contract.errors import Cancelled, SparseSegError, StuckError
 from .contract.job import EVENTS, LOG
 from .contract.protocol import (
@@ -31,6 +32,7 @@ from .contract.protocol import (
     Cancel,
     Close,
     Command,
+    Device,
     Error,
     Event,
     Finish,
@@ -49,13 +51,16 @@ from .contract.protocol import (
 )
 
 if TYPE_CHECKING:
-    from .session.session import Outcome, Session
+    from .contract.belief import Box
+    from .session.host import Outcome
+    from .session.session import Session
 
 _HEARTBEAT_S = 1.0
 _PROGRESS_EVERY_S = 0.25
 _STUCK_S = {"training": 30.0}  # a step takes well under a second; seen: threads that wait for each other for ever inside a CPU convolution
 _STUCK_ELSEWHERE_S = 180.0  # one silent stretch of reading, growing or writing a very large volume
 _STUCK_EXIT_CODE = 5
+_IDLE_AFTER_S = 1.0  # without a command, until the session catches up on what corrections have left for later
 _EXIT_AFTER_EOF_S = 10.0  # a step that does not end must not outlive the host
 _log = logging.getLogger("sparseseg")
 
@@ -91,7 +96,8 @@ class Worker:
         self._answering = ""  # the id of the command at work
         self._updates: deque[Update] = deque()  # for the training at work
         self._later: deque[Command] = deque()  # arrived while another command was at work, done after it
-        self._finish = self._closing = False
+        self._finish = self._closing = self._idling = False
+        self._told_device = ""
         self._working: type[Command] | None = None
         self._cancel_id: str | None = None
         self._progress: Progress | None = None
@@ -105,12 +111,30 @@ class Worker:
         self._ready("")
         try:
             while not self._closing:
-                self._handle(self._later.popleft() if self._later else self._inbox.get())
+                self._handle(self._later.popleft() if self._later else self._next())
         except KeyboardInterrupt:
             pass
         finally:
             self._close_session()
         return 0
+
+    def _next(self) -> Command | ProtocolError:
+        """The next command; while none comes, the session catches up."""
+        try:
+            return self._inbox.get(timeout=_IDLE_AFTER_S)
+        except queue.Empty:
+            pass
+        if self._session is not None:
+            self._idling = True
+            try:
+                self._session.idle()
+            except Cancelled:
+                pass  # a command has come
+            except Exception as error:  # nobody asked for this work
+                _log.error("while idle", exc_info=error)
+            finally:
+                self._idling = False
+        return self._inbox.get()
 
     def _handle(self, command: Command | ProtocolError) -> None:
         """One command from start to end; whatever it raises becomes an `error` event."""
@@ -162,16 +186,23 @@ class Worker:
                 "Bring the extension and the engine to the same version.",
             )
         self._close_session()
-        from .network import device
+        from .session.devices import DeviceChoice
         from .session.session import Session
 
-        compute = device.choose(command.device)
-        self._session = Session.open(Path(command.job), compute, self)
+        devices = DeviceChoice(command.device)
+        self._session = Session.open(Path(command.job), devices, self)
+        if command.device not in ("auto", "cpu"):  # one that may not be there
+            try:
+                devices.compute(lambda: self.tick("opening"))
+            except BaseException:
+                self._close_session()
+                raise
         self._log_to(Path(command.job))
         self._progress = None
         self._ready(command.id)
 
     def _close_session(self) -> None:
+        self._told_device = ""
         if self._session is not None:
             self._session.close()
             self._session = None
@@ -205,7 +236,12 @@ class Worker:
         estimate: dict[str, float] | None = None,
     ) -> None:
         """Note the progress and look at what the host wants. Raises Cancelled."""
+        if self._idling:
+            if not self._inbox.empty():
+                raise Cancelled
+            return
         self._last_tick = time.monotonic()
+        self._tell_device()
         seconds = self._last_tick - self._started
         before = self._progress
         rounded = {term: round(value, 5) for term, value in (loss or {}).items()}
@@ -215,11 +251,16 @@ class Worker:
         while not self._inbox.empty():
             self._interrupt(self._inbox.get())
 
-    def preview(self, file: Path, source: str, step: int, revision: int) -> None:
-        self._emit(Preview(self._answering, revision, str(file), source, step, round(time.monotonic() - self._started, 2)))
+    def preview(self, file: Path, source: str, step: int, revision: int, box: Box | None) -> None:
+        seconds = round(time.monotonic() - self._started, 3)
+        self._emit(Preview(self._answering, revision, str(file), source, step, seconds, box_to_json(box)))
 
     def warning(self, code: str, sentence: str, advice: str) -> None:
         self._emit(Warning(self._answering, self._revision, code, sentence, advice))
+
+    @property
+    def update_waits(self) -> bool:
+        return bool(self._updates) or any(isinstance(command, Update) for command in self._later)
 
     def take_update(self) -> Callable[[Session], None] | None:
         if not self._updates:
@@ -269,9 +310,18 @@ class Worker:
         session = self._session
         device, why, job, summary = "", "", "", ""
         if session is not None:
-            device, why, job = session.compute.name, session.compute.why, str(session.job.folder)
+            job = str(session.job.folder)
+            if (compute := session.devices.known) is not None:
+                device, why = compute.name, compute.why
+                self._told_device = device
             summary = session.annotation.text() if session.annotation else "no annotation"
         self._emit(Ready(command_id, self._revision, PROTOCOL_VERSION, os.getpid(), _versions(), device, why, job, summary))
+
+    def _tell_device(self) -> None:
+        compute = self._session.devices.known if self._session else None
+        if compute is not None and compute.name != self._told_device:
+            self._told_device = compute.name
+            self._emit(Device(self._answering, self._revision, compute.name, compute.why))
 
     def _result(self, outcome: Outcome) -> None:
         self._emit(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sparseseg.annotation.border import add_border_weight
-from sparseseg.annotation.labels import COMPLETE, CORRECTION, STROKE, UNLABELLED, build_annotation, changed_voxels
+from sparseseg.annotation.labels import COMPLETE, CORRECTION, STROKE, UNLABELLED, build_annotation
 from sparseseg.annotation.slices import annotated_planes, covering_slices, find_complete_slices
 from sparseseg.contract.classes import ClassTable, Segment
 from sparseseg.contract.errors import AnnotationError
@@ -451,23 +451,3 @@ def test_the_highest_value_of_a_full_table_fits():
     built = build_annotation(strokes, table)
     assert built.labels.max() == 254
     assert list(itertools.islice((row.voxels for row in built.rows), 3)) == [1, 1, 1]
-
-
-# ---------------------------------------------------------------- what changed
-
-
-def test_changed_are_voxels_whose_label_came_went_or_is_another():
-    before = build_annotation(CUBE, ONE)
-    after = build_annotation(annotation_map((2, 2, 2), (1, (0,)), (2, (1, 0, 1)), (2, (0, 1, 1))), ONE)
-    changed = changed_voxels(before, after)
-    assert sorted(map(tuple, np.argwhere(changed).tolist())) == [(0, 1, 1), (1, 0, 0), (1, 0, 1)]
-    assert not changed_voxels(before, before).any()
-
-
-@pytest.mark.parametrize("complete", [False, True])
-def test_a_slice_that_was_completed_is_more_than_a_spot(complete):
-    """Painted as a whole, or declared complete."""
-    before = build_annotation(CUBE, ONE)
-    after = build_annotation(CUBE if complete else np.maximum(CUBE, 1), ONE, None, ((0, 1),) if complete else ())
-    assert changed_voxels(before, after) is None
-    assert changed_voxels(after, before) is None

@@ -98,7 +98,7 @@ def test_settings_named_in_the_method_exist():
     assert named <= {f.name for f in fields(Settings)}
 
 
-@pytest.mark.parametrize("name", ["protocol.md", "job-folder.md", "method.md", "benchmark.md", "accuracy.md", "dicom.md"])
+@pytest.mark.parametrize("name", ["protocol.md", "job-folder.md", "method.md", "benchmark.md", "accuracy.md", "dicom.md", "architecture.md"])
 def test_links_lead_somewhere(name):
     for target in re.findall(r"\]\((?!http)([^)#]+)", text(name)):
         assert (DOCS / target).exists(), target

@@ -8,12 +8,14 @@ import torch
 
 from phantoms import make_job, two_organs
 from sparseseg.annotation.labels import CORRECTION
+from sparseseg.contract.belief import Belief
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import Cancelled, DeviceError, OutputError, TrainingError
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device
 from sparseseg.network.trainer import Trainer
-from sparseseg.session import session
+from sparseseg.session import network_voice, prior_voice
+from sparseseg.session.devices import DeviceChoice
 from sparseseg.session.session import Session
 
 QUICK = Settings(steps=12, width=4, depth=2, patch_voxels=16**3)
@@ -23,7 +25,7 @@ class Host:
     """Remembers what it was told; `on_tick` may do anything."""
 
     def __init__(self):
-        self.previews, self.warnings, self.stages, self.updates = [], [], [], []
+        self.previews, self.boxes, self.warnings, self.stages, self.updates = [], [], [], [], []
         self.finishing = False
         self.on_tick = lambda stage, step: None
 
@@ -31,8 +33,19 @@ class Host:
         self.stages.append(stage)
         self.on_tick(stage, step)
 
-    def preview(self, file, source, step, revision):
-        self.previews.append((source, revision, np.load(file)))
+    @property
+    def update_waits(self):
+        return bool(self.updates)
+
+    def preview(self, file, source, step, revision, box):
+        """Keeps what the user sees then: a box is put into the preview before it."""
+        part = np.load(file)
+        dense = part if box is None else self.previews[-1][2].copy()
+        if box is not None:
+            assert part.shape == tuple(s.stop - s.start for s in box)
+            dense[box] = part
+        self.boxes.append(box)
+        self.previews.append((source, revision, dense))
 
     def warning(self, code, sentence, advice):
         self.warnings.append((code, sentence))
@@ -59,7 +72,7 @@ def opened(tmp_path, compute, host):
 
     def open_with(settings=QUICK, phantom=None, annotation=None):
         folder = make_job(tmp_path / f"job{len(sessions)}", phantom or two_organs(), settings, annotation)
-        sessions.append(Session.open(folder, compute, host))
+        sessions.append(Session.open(folder, DeviceChoice(chosen=compute), host))
         return sessions[-1]
 
     yield open_with
@@ -86,7 +99,7 @@ def test_out_of_memory_halves_the_patch_and_goes_on(opened, host, monkeypatch):
     outcome = running.train()
     assert outcome.step == 12
     assert [code for code, _ in host.warnings] == ["memory", "memory"]
-    assert np.prod(running._trainer.plan.patch_kji) <= 16**3 / 4
+    assert np.prod(running.network.trainer.plan.patch_kji) <= 16**3 / 4
 
 
 def test_out_of_memory_to_the_end_is_one_sentence(opened, monkeypatch):
@@ -99,20 +112,20 @@ def test_out_of_memory_to_the_end_is_one_sentence(opened, monkeypatch):
 def test_where_nothing_is_left_to_halve_the_cpu_takes_over(opened, host, compute, monkeypatch):
     running = opened()
     running.train({"steps": 3})
-    steps = running._trainer.steps
+    steps = running.network.trainer.steps
     monkeypatch.setattr(device.RunPlan, "halved", lambda self: None)
     monkeypatch.setattr(Trainer, "_batch", out_of_memory(1))
-    monkeypatch.setattr(running, "compute", replace(compute, device=torch.device("meta"), name="GPU"))
-    trainer = running._safe_step()
-    assert running.compute.device.type == "cpu"
-    assert "GPU has too little free memory" in running.compute.why
+    monkeypatch.setattr(running.network, "compute", replace(compute, device=torch.device("meta"), name="GPU"))
+    running.network.step(0.5)
+    assert running.network.compute.device.type == "cpu"
+    assert "GPU has too little free memory" in running.devices.known.why
     assert host.warnings[-1][0] == "device"
-    assert trainer.steps == steps + 1
+    assert running.network.steps == steps + 1
 
 
 def test_out_of_memory_in_prediction_takes_smaller_tiles(opened, host, monkeypatch):
     running = opened()
-    plain, left = session.predict, [1]
+    plain, left = network_voice.predict, [1]
 
     def predict(*arguments, **options):
         if left[0]:
@@ -120,8 +133,9 @@ def test_out_of_memory_in_prediction_takes_smaller_tiles(opened, host, monkeypat
             raise torch.OutOfMemoryError("out of memory")
         return plain(*arguments, **options)
 
-    monkeypatch.setattr(session, "predict", predict)
+    monkeypatch.setattr(network_voice, "predict", predict)
     assert running.train({"estimate": False}).step == 12
+    running.network.belief()
     assert "tiles" in host.warnings[0][1]
 
 
@@ -137,9 +151,9 @@ def test_not_a_number_goes_back_to_the_last_good_state(opened, monkeypatch):
 
     monkeypatch.setattr(Trainer, "step", step)
     running.train()
-    assert running._trainer.bad_states == 1
-    assert running._trainer.rate_factor == 0.5
-    assert all(torch.isfinite(p).all() for p in running._trainer.average.parameters())
+    assert running.network.trainer.bad_states == 1
+    assert running.network.trainer.rate_factor == 0.5
+    assert all(torch.isfinite(p).all() for p in running.network.trainer.average.parameters())
 
 
 def test_a_loss_that_stays_not_a_number_ends_in_one_sentence(opened, monkeypatch):
@@ -178,7 +192,7 @@ def test_a_correction_weighs_more_and_stays_one(opened, host):
     running = opened()
     running.train()
     phantom = two_organs()
-    wrong = running._last_dense.copy()
+    wrong = running.publisher.shown.copy()
     index = 9
     annotation = phantom.annotation.copy()
     annotation[index, :5, :5] = 3  # a stroke of segment 2 where background was shown
@@ -189,7 +203,7 @@ def test_a_correction_weighs_more_and_stays_one(opened, host):
     assert corrected.sum() == 25
     plain = running.annotation.weights[(running.annotation.labels == 2) & (running.annotation.origin == 1)]
     np.testing.assert_allclose(running.annotation.weights[corrected], plain[0] * running.settings.correction_weight, rtol=1e-5)
-    assert host.previews[-1][:2] == ("network", 2)
+    assert host.previews[-1][:2] == ("prior", 2)
     assert (host.previews[-1][2][index, :5, :5] == 2).all()
     np.save(running.job.folder / "annotation-3.npy", annotation)
     running.update("annotation-3.npy", 3, [])
@@ -199,15 +213,21 @@ def test_a_correction_weighs_more_and_stays_one(opened, host):
 def test_an_update_that_cannot_be_saved_leaves_the_old_annotation(opened, monkeypatch):
     running = opened()
     before = running.annotation
-    np.save(running.job.folder / "annotation-2.npy", before.labels + 1)
+    changed = two_organs().annotation
+    changed[3] = 2
+    np.save(running.job.folder / "annotation-2.npy", changed)
+    labels, origin = before.labels.copy(), before.origin.copy()
 
     def full(*_):
         raise OutputError("Could not write.")
 
-    monkeypatch.setattr(running.job, "adopt_annotation", full)
+    monkeypatch.setattr(running.job, "adopt", full)
     with pytest.raises(OutputError):
         running.update("annotation-2.npy", 2, [])
     assert running.annotation is before
+    np.testing.assert_array_equal(before.labels, labels)
+    np.testing.assert_array_equal(before.origin, origin)
+    np.testing.assert_array_equal(before.labelled, origin > 0)
 
 
 def test_a_second_run_from_scratch_is_estimated_anew(opened):
@@ -216,7 +236,7 @@ def test_a_second_run_from_scratch_is_estimated_anew(opened):
     measured = len([entry for entry in running.history if "held_out" in entry])
     running.train(resume=False)
     assert len([entry for entry in running.history if "held_out" in entry]) == 2 * measured
-    assert not running._holding
+    assert running.judge.held is None
 
 
 def test_the_same_seed_gives_the_same_result(opened):
@@ -229,8 +249,10 @@ def test_the_held_out_annotation_is_not_trained_on_and_then_is(opened, host):
     seen = []
 
     def look(stage, step):
-        if stage == "training" and running._trainer is not None and step:
-            seen.append((step, running._holding, int((running._trainer.volume.weights > 0).sum())))
+        if stage == "training" and running.network is not None and step:
+            targets = running.network.trainer.volume.targets
+            weights = targets.weights(torch.arange(targets.labels.numel()))
+            seen.append((step, running.judge.held is not None, int((weights > 0).sum())))
 
     host.on_tick = look
     running.train()
@@ -238,14 +260,14 @@ def test_the_held_out_annotation_is_not_trained_on_and_then_is(opened, host):
     after = {count for step, held, count in seen if not held}
     assert holding == {2 * 40 * 36}  # the middle one of three slices is held out
     assert after == {3 * 40 * 36}
-    assert set(running.estimate) == {"Segment_1", "Segment_2"}
+    assert set(running.judge.estimate) == {"Segment_1", "Segment_2"}
 
 
 def test_a_coarser_working_grid_still_gives_the_result_on_the_volumes_own(opened):
     phantom = two_organs((32, 64, 60))
     running = opened(replace(QUICK, steps=60, patch_voxels=8**3 * 4), phantom)
     outcome = running.train()
-    assert running._trainer.plan.grid_kji == (16, 16, 15)
+    assert running.network.trainer.plan.grid_kji == (16, 16, 15)
     dense = np.load(outcome.dense)
     assert dense.shape == (32, 64, 60)
     assert (dense == phantom.truth).mean() > 0.9
@@ -259,32 +281,32 @@ def test_the_user_may_take_a_model_of_other_segments_as_a_start(opened, tmp_path
     assert outcome.step == 12
 
 
-def test_a_stroke_changes_its_surroundings_a_complete_slice_all(opened, host, monkeypatch):
-    """The prior that the user saw is held far from strokes, once for each correction, also where the refiner is asked again."""
+def test_a_stroke_changes_its_surroundings_a_complete_slice_all(opened, monkeypatch):
+    """What the user saw is held far from strokes; a slice that was segmented as a whole says something about all of its gap."""
     phantom = two_organs()
     stroke, whole = phantom.annotation.copy(), phantom.annotation.copy()
     stroke[9, 18:22, 18] = 3
     whole[9] = phantom.truth[9] + 1
     asked = []
 
-    def within_reach(before, after, changed, labelled, spacing):
-        asked.append((before, changed))
-        return plain(before, after, changed, labelled, spacing)
+    class Asked(prior_voice.Reach):
+        def within(self, *arguments):
+            asked.append(arguments)
+            return super().within(*arguments)
 
-    plain = session.within_reach
-    monkeypatch.setattr(session, "within_reach", within_reach)
+    monkeypatch.setattr(prior_voice, "Reach", Asked)
     running = opened()
     running.train()
     assert not asked
-    seen = running.prior
     for revision, annotation in ((2, stroke), (3, np.maximum(stroke, whole))):
         name = f"annotation-{revision:04d}.npy"
         np.save(running.job.path(name), annotation)
         running.update(name, revision, [])
-    assert len(asked) == 1
-    assert asked[0][0] is seen
-    np.testing.assert_array_equal(asked[0][1], stroke != phantom.annotation)
-    assert host.previews[-1][1] == 3
+    assert len(asked) == 2  # growing's answer to the stroke, and the refiner's
+    *_, changed, at, _ = asked[0]
+    expected = stroke != phantom.annotation
+    np.testing.assert_array_equal(changed, expected[at])
+    assert changed.sum() == expected.sum()
 
 
 def bar_with_a_step():
@@ -306,7 +328,7 @@ def bar_with_a_step():
 def test_what_a_stroke_does_not_reach_stays_as_the_user_saw_it(opened, host, monkeypatch, holds):
     """A stroke on slice 20 says that the bar is the segment there. Growing from nothing carries that to the step, nearer to slice 2 than to it."""
     if not holds:
-        monkeypatch.setattr(session, "changed_voxels", lambda before, after: None)
+        monkeypatch.setattr(prior_voice.Reach, "within", lambda self, before, after, box, *_: Belief(after.label[box], after.confidence[box]))
     phantom = bar_with_a_step()
     running = opened(Settings(refine=False), phantom=phantom)
     stroke = phantom.annotation.copy()
@@ -315,7 +337,7 @@ def test_what_a_stroke_does_not_reach_stays_as_the_user_saw_it(opened, host, mon
         name = f"annotation-{revision:04d}.npy"
         np.save(running.job.path(name), annotation)
         running.update(name, revision, [])
-    before, after = (host.previews[n][2][:, 14:18, 4:20] for n in (-2, -1))
+    before, after = (next(p[2] for p in reversed(host.previews) if p[1] == n)[:, 14:18, 4:20] for n in (2, 3))
     assert not before.any()
     assert after[17:24].mean() > 0.8
     assert (after[9:12].mean() < 0.1) if holds else (after[9:12].mean() > 0.8)
@@ -323,7 +345,8 @@ def test_what_a_stroke_does_not_reach_stays_as_the_user_saw_it(opened, host, mon
 
 def test_an_update_cancelled_while_growing_leaves_no_prior_of_the_old_annotation(opened, host):
     running = opened(Settings(refine=False))
-    old = running.prior.label
+    running.prior.grow(running.labels)
+    old = running.prior.grown.label.copy()
     annotation = two_organs().annotation.copy()
     annotation[9] = 1
     np.save(running.job.path("annotation-0002.npy"), annotation)
@@ -337,4 +360,4 @@ def test_an_update_cancelled_while_growing_leaves_no_prior_of_the_old_annotation
         running.update("annotation-0002.npy", 2, [])
     host.on_tick = lambda stage, step: None
     assert old[9].any()
-    assert not running.prior.label[9].any()
+    assert not running.prior.grow(running.labels)[9].any()

@@ -276,12 +276,12 @@ def test_the_heartbeat_goes_on_during_a_long_silent_step(job):
     slow = """
 import time
 from sparseseg import worker
-from sparseseg.session import session
-plain = session.compute_prior
+from sparseseg.session import prior_voice
+plain = prior_voice.PriorVoice.grow
 def slow(*arguments, **options):
     time.sleep(5)
     return plain(*arguments, **options)
-session.compute_prior = slow
+prior_voice.PriorVoice.grow = slow
 worker.main()
 """
     times, _ = _train_in(slow, job)

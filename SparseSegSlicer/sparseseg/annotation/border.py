@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from .labels import Annotation, SegmentSummary
+from .labels import Annotation
 from .slices import neighbours
 
 
@@ -27,10 +28,10 @@ def add_border_weight(annotation: Annotation, spacing_kji_mm: Sequence[float], w
         squared[high][touch] = 0
     for axis, spacing in enumerate(spacing_kji_mm):
         squared = _lower_envelope(squared, axis, spacing, 3 * width_mm)
-    weights = annotation.weights + np.where(labelled & (squared < far), np.float32(weight) * np.exp(-squared / np.float32(2 * width_mm**2)), 0)
-    sums = np.bincount(labels[labelled], weights[labelled], minlength=len(annotation.rows))
-    rows = tuple(SegmentSummary(r.name, r.voxels, float(sums[c]), r.slices) for c, r in enumerate(annotation.rows))
-    return Annotation(labels, weights, annotation.origin, rows, annotation.complete_slices, annotation.corrections)
+    border = np.where(labelled & (squared < far), np.float32(weight) * np.exp(-squared / np.float32(2 * width_mm**2)), np.float32(0))
+    sums = np.bincount(labels[labelled], border[labelled], minlength=len(annotation.rows))
+    rows = tuple(replace(row, weight=row.weight + float(sums[c])) for c, row in enumerate(annotation.rows))
+    return replace(annotation, rows=rows, border=border)
 
 
 def _lower_envelope(squared: np.ndarray, axis: int, spacing_mm: float, reach_mm: float) -> np.ndarray:

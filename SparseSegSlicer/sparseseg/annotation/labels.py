@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..contract.belief import Box, whole
 from ..contract.classes import ClassTable
 from ..contract.errors import AnnotationError
 from ..contract.settings import Settings
@@ -36,25 +37,79 @@ class SegmentSummary:
     slices: tuple[int, int, int]  # how many slices along k, j, i hold at least one of its voxels
 
 
+class Counts:
+    """Labelled voxels of each class on each slice, and how many of each class are corrections: what a summary needs, kept up to date by boxes.
+
+    slices: for each axis (classes, n) int64; corrections: (classes,) int64.
+    """
+
+    def __init__(self, shape_kji: Sequence[int], classes: int) -> None:
+        self.classes = classes
+        self.slices = [np.zeros((classes, n), np.int64) for n in shape_kji]
+        self.corrections = np.zeros(classes, np.int64)
+
+    def add(self, labels: np.ndarray, origin: np.ndarray, box: Box, times: int) -> None:
+        """Count what is labelled in a box (times 1), or take it back (-1). Plane by plane, so that nothing of the volume's size is made."""
+        for k, (values, came_from) in enumerate(zip(labels, origin, strict=True), box[0].start):
+            at = np.nonzero(came_from)
+            if not len(at[0]):
+                continue
+            mine = values[at].astype(np.int64)
+            self.slices[0][:, k] += times * np.bincount(mine, minlength=self.classes)
+            for axis in (1, 2):
+                n = self.slices[axis].shape[1]
+                code = mine * n + at[axis - 1] + box[axis].start
+                self.slices[axis] += times * np.bincount(code, minlength=self.classes * n).reshape(self.classes, n)
+            self.corrections += times * np.bincount(mine[came_from[at] == CORRECTION], minlength=self.classes)
+
+    @property
+    def voxels(self) -> np.ndarray:
+        """(classes,) int64."""
+        return self.slices[0].sum(1)
+
+    def full_slices(self) -> list[np.ndarray]:
+        """For each axis (n,) bool: the slices that are labelled throughout."""
+        shape = [counts.shape[1] for counts in self.slices]
+        return [counts.sum(0) == np.prod(shape) // n for counts, n in zip(self.slices, shape, strict=True)]
+
+    def copy(self) -> Counts:
+        other = Counts([counts.shape[1] for counts in self.slices], self.classes)
+        other.slices, other.corrections = [counts.copy() for counts in self.slices], self.corrections.copy()
+        return other
+
+
 @dataclass(frozen=True)
 class Annotation:
-    """Labels and weights of one revision; all arrays (K, J, I).
+    """Labels and weights of one revision; all arrays (K, J, I), shared with the revision after it, which changes them in place.
 
-    labels: uint8, 0 background, c segment c, meaningful only where weights > 0; weights: float32, exactly 0 where unlabelled;
-    origin: uint8, UNLABELLED, STROKE, COMPLETE or CORRECTION. rows: background first, then the segments in table order.
+    labels: uint8, 0 background, c segment c, 0 where unlabelled; origin: uint8, UNLABELLED, STROKE, COMPLETE or CORRECTION; labelled: bool,
+    origin > 0; table: (4, classes) float32, the weight of each origin and class; border: float32, what is added to w at labelled voxels, or None.
+    rows: background first, then the segments in table order.
     """
 
     labels: np.ndarray
-    weights: np.ndarray
     origin: np.ndarray
+    labelled: np.ndarray
+    table: np.ndarray
+    counts: Counts
     rows: tuple[SegmentSummary, ...]
     complete_slices: tuple[tuple[int, int], ...]
-    corrections: int
+    border: np.ndarray | None = None
 
     @property
-    def labelled(self) -> np.ndarray:
-        """Bool (K, J, I)."""
-        return self.origin > 0
+    def weights(self) -> np.ndarray:
+        """w, (K, J, I) float32, exactly 0 where unlabelled; made anew at each call."""
+        return self.weights_in(whole(self.labels.shape))
+
+    def weights_in(self, box: Box) -> np.ndarray:
+        """w in a box, (k, j, i) float32."""
+        weights = self.table[self.origin[box], self.labels[box]]
+        return weights if self.border is None else weights + np.where(self.labelled[box], self.border[box], 0)
+
+    @property
+    def corrections(self) -> int:
+        """How many voxels correct the preview."""
+        return int(self.counts.corrections.sum())
 
     def text(self) -> str:
         """The summary that a person reads."""
@@ -87,88 +142,85 @@ def build_annotation(
     Raises AnnotationError where this cannot be trained on.
     """
     settings = settings or Settings()
-    _check(annotation, classes, complete_slices)
-    annotation = np.ascontiguousarray(annotation)  # so that reshape(-1) below is a view of everything made from it
+    if annotation.ndim != 3:
+        raise AnnotationError(f"The annotation must be a 3-D map of type uint8, got {annotation.ndim}-D {annotation.dtype}.")
+    check_values(annotation, classes)
+    check_slices(complete_slices, annotation.shape)
+    box = whole(annotation.shape)
+    labels, origin = labels_in(annotation, box, complete_slices)
+    if earlier is not None:
+        mark_corrections(labels, origin, earlier.labels, earlier.origin, preview)
+    counts = Counts(annotation.shape, len(classes) + 1)
+    counts.add(labels, origin, box, 1)
+    check_counts(counts.voxels, classes)
+    table = weight_table(counts.voxels, settings)
+    return Annotation(labels, origin, origin > 0, table, counts, summary(counts, table, classes), tuple(complete_slices))
+
+
+def labels_in(annotation: np.ndarray, box: Box, complete_slices: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+    """Labels and origin of a box, (k, j, i) uint8 both, from its annotation values; corrections are not told yet."""
     origin = (annotation > 0).astype(np.uint8)
     for axis, index in complete_slices:
-        view = origin[plane(axis, index)]
-        view[view == UNLABELLED] = COMPLETE
-    places = np.flatnonzero(origin.reshape(-1))
-    if not len(places):
-        raise AnnotationError("Nothing is labelled.", "Paint each structure on a few slices, and some background.")
-    values = np.maximum(annotation.reshape(-1)[places], 1) - 1
-    corrected = _corrections(places, values, origin, earlier, preview)
-    origin.reshape(-1)[places[corrected]] = CORRECTION
-    counts = np.bincount(values, minlength=len(classes) + 1)
-    _check_counts(counts, classes)
-    share = _class_weights(counts, settings.class_balance)[values] * np.where(corrected, np.float32(settings.correction_weight), np.float32(1))
-    labels = np.zeros(annotation.shape, np.uint8)
-    labels.reshape(-1)[places] = values
-    weights = np.zeros(annotation.shape, np.float32)
-    weights.reshape(-1)[places] = share
-    rows = _rows(places, values, share, annotation.shape, classes)
-    return Annotation(labels, weights, origin, rows, tuple(complete_slices), int(corrected.sum()))
+        if box[axis].start <= index < box[axis].stop:
+            view = origin[plane(axis, index - box[axis].start)]
+            view[view == UNLABELLED] = COMPLETE
+    return np.maximum(annotation, 1) - np.uint8(1), origin
 
 
-def changed_voxels(before: Annotation, after: Annotation) -> np.ndarray | None:
-    """Where a label came, went or is another one, bool (K, J, I); None where a slice was completed, or is no longer complete: that says something
-    about all of the gap around it, not about a spot."""
-    was, now = before.labelled, after.labelled
-    for axis in range(3):
-        others = tuple(a for a in range(3) if a != axis)
-        if (was.all(axis=others) != now.all(axis=others)).any():
-            return None
-    return (was != now) | (was & (before.labels != after.labels))
+def mark_corrections(
+    labels: np.ndarray, origin: np.ndarray, labels_before: np.ndarray, origin_before: np.ndarray, preview: np.ndarray | None
+) -> None:
+    """In origin, strokes that contradict the preview or did so when they were painted; all (k, j, i) uint8 of one box."""
+    corrected = (origin_before == CORRECTION) & (labels_before == labels)
+    if preview is not None:
+        corrected |= ((origin_before == UNLABELLED) | (labels_before != labels)) & (preview != labels)
+    origin[corrected & (origin == STROKE)] = CORRECTION
 
 
-def _check(annotation: np.ndarray, classes: ClassTable, complete_slices: Sequence[tuple[int, int]]) -> None:
-    if annotation.ndim != 3 or annotation.dtype != np.uint8:
+def check_values(annotation: np.ndarray, classes: ClassTable) -> None:
+    """Raises AnnotationError for values that the table of segments does not have."""
+    if annotation.dtype != np.uint8:
         raise AnnotationError(f"The annotation must be a 3-D map of type uint8, got {annotation.ndim}-D {annotation.dtype}.")
     highest = int(annotation.max(initial=0))
     if highest > len(classes) + 1:
         raise AnnotationError(f"The annotation has value {highest}, but there are {len(classes)} segments (highest value {len(classes) + 1}).")
+
+
+def check_slices(complete_slices: Sequence[tuple[int, int]], shape_kji: Sequence[int]) -> None:
+    """Raises AnnotationError for slices outside of the volume."""
     for axis, index in complete_slices:
-        if axis not in (0, 1, 2) or not 0 <= index < annotation.shape[axis]:
+        if axis not in (0, 1, 2) or not 0 <= index < shape_kji[axis]:
             raise AnnotationError(f"Complete slice {index} along axis {'kji'[axis] if axis in (0, 1, 2) else axis} lies outside of the volume.")
 
 
-def _check_counts(counts: np.ndarray, classes: ClassTable) -> None:
-    empty = [s.name for s, count in zip(classes.segments, counts[1:], strict=True) if not count]
+def check_counts(voxels: np.ndarray, classes: ClassTable) -> None:
+    """Raises AnnotationError where these labelled voxels of each class, (classes,), cannot be trained on."""
+    if not voxels.any():
+        raise AnnotationError("Nothing is labelled.", "Paint each structure on a few slices, and some background.")
+    empty = [s.name for s, count in zip(classes.segments, voxels[1:], strict=True) if not count]
     if len(empty) == len(classes):
         raise AnnotationError("No segment has a painted voxel.", "Paint each structure on a few slices.")
     if empty:
         raise AnnotationError(f"No voxel is painted in {', '.join(empty)}.", "Paint it on at least one slice, or remove the segment.")
-    if not counts[0]:
+    if not voxels[0]:
         raise AnnotationError("No background is labelled.", _HOW_TO_LABEL_BACKGROUND)
 
 
-def _corrections(places: np.ndarray, values: np.ndarray, origin: np.ndarray, earlier: Annotation | None, preview: np.ndarray | None) -> np.ndarray:
-    corrected = np.zeros(len(places), bool)
-    if earlier is None:
-        return corrected
-    before_origin, before = earlier.origin.reshape(-1)[places], earlier.labels.reshape(-1)[places]
-    corrected |= (before_origin == CORRECTION) & (before == values)
-    if preview is not None:
-        is_new = (before_origin == UNLABELLED) | (before != values)
-        corrected |= is_new & (preview.reshape(-1)[places] != values)
-    return corrected & (origin.reshape(-1)[places] == STROKE)
+def weight_table(voxels: np.ndarray, settings: Settings) -> np.ndarray:
+    """The weight of each origin and class, (4, classes) float32, from the labelled voxels of each class, (classes,)."""
+    present = np.maximum(voxels, 1).astype(np.float64)
+    weights = voxels.sum() / (present**settings.class_balance * (voxels / present**settings.class_balance).sum())
+    table = np.zeros((4, len(voxels)), np.float32)
+    table[STROKE] = table[COMPLETE] = np.clip(weights, 1 / _BALANCE_LIMIT, _BALANCE_LIMIT)
+    table[CORRECTION] = table[STROKE] * np.float32(settings.correction_weight)
+    return table
 
 
-def _class_weights(counts: np.ndarray, balance: float) -> np.ndarray:
-    present = np.maximum(counts, 1).astype(np.float64)
-    weights = counts.sum() / (present**balance * (counts / present**balance).sum())
-    return np.clip(weights, 1 / _BALANCE_LIMIT, _BALANCE_LIMIT).astype(np.float32)
-
-
-def _rows(places: np.ndarray, values: np.ndarray, weights: np.ndarray, shape: tuple[int, ...], classes: ClassTable) -> tuple[SegmentSummary, ...]:
-    count = len(classes) + 1
-    voxels = np.bincount(values, minlength=count)
-    sums = np.bincount(values, weights, minlength=count)
-    slices = []
-    for index, length in zip(np.unravel_index(places, shape), shape, strict=True):
-        touched = np.bincount(values.astype(np.int64) * length + index, minlength=count * length).reshape(count, length) > 0
-        slices.append(touched.sum(1))
+def summary(counts: Counts, table: np.ndarray, classes: ClassTable) -> tuple[SegmentSummary, ...]:
     names = [classes.background.name if classes.background else "Background", *classes.names]
+    slices = [(axis > 0).sum(1) for axis in counts.slices]
+    weights = (counts.voxels - counts.corrections) * table[STROKE] + counts.corrections * table[CORRECTION]
     return tuple(
-        SegmentSummary(names[c], int(voxels[c]), float(sums[c]), (int(slices[0][c]), int(slices[1][c]), int(slices[2][c]))) for c in range(count)
+        SegmentSummary(name, int(counts.voxels[c]), float(weights[c]), (int(slices[0][c]), int(slices[1][c]), int(slices[2][c])))
+        for c, name in enumerate(names)
     )

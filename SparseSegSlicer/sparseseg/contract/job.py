@@ -16,7 +16,7 @@ import re
 import shutil
 import sys
 import tokenize
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -310,16 +310,28 @@ class Job:
         text = json.dumps(_without_nan(data), indent=1, ensure_ascii=True, allow_nan=False)
         self._save(name, lambda file: file.write(text.encode("ascii")))
 
-    def save_array(self, name: str, array: np.ndarray) -> Path:
-        return self._save(name, lambda file: np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False))
+    def save_array(self, name: str, array: np.ndarray, lasting: bool = True) -> Path:
+        """lasting: whether it must survive a power cut the moment after, for which the disk is waited for."""
+        return self._save(name, lambda file: np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False), lasting)
+
+    def save_planes(self, name: str, shape_kji: Sequence[int], dtype: Any, planes: Iterable[np.ndarray]) -> Path:
+        """An array that is made plane by plane, (J, I) each, so that it need not fit into memory."""
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(int(n) for n in shape_kji)}
+
+        def write(file: IO[bytes]) -> None:
+            np.lib.format.write_array_header_1_0(file, header)
+            for plane in planes:
+                file.write(np.ascontiguousarray(plane, dtype).tobytes())
+
+        return self._save(name, write)
 
     def save_bytes(self, name: str, write: Callable[[IO[bytes]], Any]) -> Path:
         """`write` receives an open binary file; the file gets its name only once it is whole."""
         return self._save(name, write)
 
-    def _save(self, name: str, write: Callable[[IO[bytes]], Any]) -> Path:
+    def _save(self, name: str, write: Callable[[IO[bytes]], Any], lasting: bool = True) -> Path:
         with _writing(self.folder):
-            write_whole(self.path(name), write)
+            write_whole(self.path(name), write, lasting)
         return self.path(name)
 
     def _load(self, name: str, types: Sequence[str], shape: Sequence[int] | None = None) -> np.ndarray:
@@ -401,14 +413,16 @@ else:
         fcntl.flock(file.fileno(), fcntl.LOCK_UN)
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], Any]) -> None:
-    """Write a file so that `path` holds the old content or the whole new one. Raises OSError; then nothing has changed."""
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any], lasting: bool = True) -> None:
+    """Write a file so that `path` holds the old content or the whole new one; after a power cut too, if it is `lasting`. Raises OSError; then
+    nothing has changed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
-            os.fsync(file.fileno())
+            if lasting:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(OSError):

@@ -122,10 +122,19 @@ class Ready(Event):
     protocol: int
     pid: int
     versions: dict[str, str]
-    device: str  # empty until a device was chosen, which needs torch to load
+    device: str  # empty while none is chosen, which needs torch to load; then `device` says it
     why: str  # why this device, in words
     job: str = ""
     summary: str = ""  # the annotation in words
+
+
+@dataclass(frozen=True)
+class Device(Event):
+    """The device that the network and the refiner work on, once it is chosen, or another where it moved."""
+
+    kind: ClassVar[str] = "device"
+    device: str
+    why: str  # why this one, in words
 
 
 @dataclass(frozen=True)
@@ -195,7 +204,7 @@ class Error(Event):
 
 Message = Command | Event
 COMMANDS: dict[str, type[Command]] = {c.kind: c for c in (Open, Train, Update, Finish, Cancel, Predict, Close)}
-EVENTS: dict[str, type[Event]] = {e.kind: e for e in (Ready, Progress, Preview, Result, Warning, Error)}
+EVENTS: dict[str, type[Event]] = {e.kind: e for e in (Ready, Device, Progress, Preview, Result, Warning, Error)}
 
 
 def encode(message: Message) -> str:

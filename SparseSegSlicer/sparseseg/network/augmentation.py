@@ -15,11 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .sampling import TrainingVolume
+from .sampling import WorkingGrid
+from .targets import Targets
 from .unet import Triple
 
 _ELASTIC_GRID = 5  # control points an axis
 _POSITION_DROPOUT = 0.25  # share of patches without position, so that the network also works on another volume, where it has none
+
+
+@dataclass
+class TrainingVolume:
+    """What training reads, on the device: image float16 on the working grid, targets on the volume's own."""
+
+    grid: WorkingGrid
+    image: Tensor
+    targets: Targets
 
 
 @dataclass(frozen=True)
@@ -95,9 +105,10 @@ def take_patch(volume: TrainingVolume, draw: Draw, patch_offsets: Tensor) -> tup
     own = (places + 0.5) * scale - 0.5
     inside = ((own > -0.5) & (own < shape - 0.5)).all(0)
     nearest = torch.minimum(own.round().clamp_min_(0), shape - 1).long()
-    index = (nearest[0] * volume.labels.shape[1] + nearest[1]) * volume.labels.shape[2] + nearest[2]
-    labels = volume.labels.view(-1)[index].long()
-    weights = volume.weights.view(-1)[index].float() * inside
+    targets = volume.targets
+    index = (nearest[0] * targets.labels.shape[1] + nearest[1]) * targets.labels.shape[2] + nearest[2]
+    labels = targets.labels.view(-1)[index].long()
+    weights = targets.weights(index) * inside
     return torch.cat([_intensities(image, draw), position(places, volume.image.shape, draw.with_position)]), labels, weights
 
 

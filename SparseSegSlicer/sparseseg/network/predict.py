@@ -6,7 +6,6 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -22,12 +21,6 @@ from .unet import Triple, UNet3d
 _SLAB_VOXELS = 2**20
 
 
-class Scores(Protocol):
-    """What is made of the network's probabilities, (C, k, j, i) of a box, before the highest wins."""
-
-    def scores(self, probabilities: Tensor, box: Box) -> Tensor: ...
-
-
 @dataclass(frozen=True)
 class Input:
     """What the network looks at: image float16 on the device, on the working grid; whether it was trained on this very volume, and so may be
@@ -39,15 +32,18 @@ class Input:
 
 
 @torch.no_grad()
-def tile_probabilities(network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, wanted: Box | None = None) -> Iterator[tuple[Box, Tensor]]:
-    """(box, softmax (C, k, j, i) float32): boxes of the volume's own grid that together cover it (or the box `wanted`), each voxel once."""
+def tile_probabilities(
+    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, wanted: Callable[[Box], bool] | None = None
+) -> Iterator[tuple[Box, Tensor]]:
+    """(box, softmax (C, k, j, i) float32): boxes of the volume's own grid that together cover it, each voxel once; of
+    tiles that are not wanted, by their box, none."""
     shape = data.grid.shape_kji
     tile_kji = tuple(min(t, n) for t, n in zip(tile_kji, shape, strict=True))  # type: ignore[assignment]
     base = offsets(tile_kji, data.image.device) + torch.tensor([(t - 1) / 2 for t in tile_kji], device=data.image.device).view(3, 1, 1, 1)
     cores = [tile_cores(n, t, min(t // 4, n - 1)) for n, t in zip(shape, tile_kji, strict=True)]
     for core in itertools.product(*cores):
         box = _own_box(core, data.grid)
-        if wanted is not None and not all(b.start < w.stop and w.start < b.stop for b, w in zip(box, wanted, strict=True)):
+        if wanted is not None and not wanted(box):
             continue
         start = [c[0] for c in core]
         corner = torch.tensor(start, dtype=torch.float32, device=data.image.device).view(3, 1, 1, 1)
@@ -91,7 +87,7 @@ def _on_own_grid(logits: Tensor, start: Sequence[int], box: Box, grid: WorkingGr
 
 
 def predict(
-    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, fusion: Scores | None = None, tick: Callable[[float], None] = lambda _: None
+    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, tick: Callable[[float], None] = lambda _: None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Dense (K, J, I) uint8 and uncertainty (K, J, I) uint8, 0 sure .. 255 two classes alike, both on the volume's own grid.
 
@@ -100,10 +96,14 @@ def predict(
     dense, uncertainty = np.zeros(data.grid.own_kji, np.uint8), np.zeros(data.grid.own_kji, np.uint8)
     done = 0
     for box, probabilities in tile_probabilities(network, data, tile_kji, compute):
-        scores = probabilities if fusion is None else fusion.scores(probabilities, box)
-        best = scores.topk(2, dim=0)
-        dense[box] = best.indices[0].to(torch.uint8).cpu().numpy()
-        uncertainty[box] = (255 * (1 - (best.values[0] - best.values[1]))).clamp_(0, 255).to(torch.uint8).cpu().numpy()
+        dense[box], uncertainty[box] = decide(probabilities)
         done += dense[box].size
         tick(done / dense.size)
     return dense, uncertainty
+
+
+def decide(probabilities: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """(C, ...) -> the most probable class and how near the second is, 0 sure .. 255 alike, uint8 both, on the CPU."""
+    best = probabilities.topk(2, dim=0)
+    unsure = (255 * (1 - (best.values[0] - best.values[1]))).clamp_(0, 255)
+    return best.indices[0].to(torch.uint8).cpu().numpy(), unsure.to(torch.uint8).cpu().numpy()

@@ -44,24 +44,14 @@ class WorkingGrid:
         return (k, j, i)
 
 
-@dataclass
-class TrainingVolume:
-    """What training reads, on the device: image float16 on the working grid; labels uint8 and weights float16 (0 = unlabelled) on the own one."""
-
-    grid: WorkingGrid
-    image: Tensor
-    labels: Tensor
-    weights: Tensor
-
-
 class PatchSampler:
     """Draws patch centres. Host-side only: the random numbers never wait for the device."""
 
-    def __init__(self, labels: np.ndarray, weights: np.ndarray, classes: int, strokes: np.ndarray | None = None, stroke_share: float = 0.7) -> None:
-        """labels, weights (K, J, I). strokes: bool (K, J, I), voxels labelled by the user; that share of the centres is drawn among them,
-        the rest among all voxels of weight > 0 (pseudo-labels too)."""
+    def __init__(self, labels: np.ndarray, weighs: np.ndarray, classes: int, strokes: np.ndarray | None = None, stroke_share: float = 0.7) -> None:
+        """labels (K, J, I); weighs: bool (K, J, I), voxels of weight > 0 (pseudo-labels too). strokes: bool (K, J, I), voxels labelled by the
+        user; that share of the centres is drawn among them, the rest among all that weigh."""
         self._shape = labels.shape
-        self._by_class = _places_by_class(labels, weights > 0, classes)
+        self._by_class = _places_by_class(labels, weighs, classes)
         self._strokes = self._by_class if strokes is None else _places_by_class(labels, strokes, classes)
         self._stroke_share = stroke_share
 

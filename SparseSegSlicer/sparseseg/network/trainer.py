@@ -18,7 +18,6 @@ from ..contract.settings import Settings
 from . import augmentation
 from .device import Compute, RunPlan
 from .loss import soft_dice_loss, weighted_cross_entropy
-from .sampling import PatchSampler, TrainingVolume
 from .unet import UNet3d
 
 _WARM_UP_STEPS = 20
@@ -28,14 +27,14 @@ _CLIP_NORM = 5.0
 
 
 class Trainer:
-    """Trains one network on one volume. `step` does one step; labels may be swapped between two steps."""
+    """Trains one network on one volume. `step` does one step; the volume's targets may change between two steps."""
 
     def __init__(
-        self, compute: Compute, plan: RunPlan, volume: TrainingVolume, sampler: PatchSampler, augmenter: augmentation.Augmenter, settings: Settings
+        self, compute: Compute, plan: RunPlan, volume: augmentation.TrainingVolume, augmenter: augmentation.Augmenter, settings: Settings
     ) -> None:
         torch.manual_seed(settings.seed)
         self.compute, self.settings = compute, settings
-        self.volume, self.sampler, self.augmenter = volume, sampler, augmenter
+        self.volume, self.augmenter = volume, augmenter
         self.network = UNet3d(plan.network).to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -81,10 +80,6 @@ class Trainer:
         """The loss terms over the last steps; empty before the first look."""
         return dict(self._losses)
 
-    def set_labels(self, labels: Tensor, weights: Tensor, sampler: PatchSampler) -> None:
-        """Train on these from the next step on; shapes as before."""
-        self.volume.labels, self.volume.weights, self.sampler = labels, weights, sampler
-
     def state(self) -> dict[str, Any]:
         """All that resuming needs, as tensors and plain values on the CPU."""
         return {
@@ -112,9 +107,9 @@ class Trainer:
         self._good = self._snapshot()
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        patches = []
+        patches, sampler = [], self.volume.targets.sampler
         for _ in range(self.plan.batch):
-            centre = self.sampler.draw(self.rng, self.plan.patch_kji, self.volume.grid)
+            centre = sampler.draw(self.rng, self.plan.patch_kji, self.volume.grid)
             patches.append(augmentation.take_patch(self.volume, self.augmenter.draw(self.rng, centre), self._offsets))
         images, labels, weights = zip(*patches, strict=True)
         return torch.stack(images).contiguous(memory_format=torch.channels_last_3d), torch.stack(labels), torch.stack(weights)

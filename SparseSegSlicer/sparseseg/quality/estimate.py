@@ -12,6 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..annotation.slices import annotated_planes
+from ..contract.belief import Belief
 
 TRUSTED = 0.5  # with which a certain network overrules the prior, and a certain prior an unsure network
 REFINED_DOUBT = (4.0, 6.0)  # times as wrong as a refined prior believes to be; few held-out voxels move it no farther
@@ -75,10 +76,23 @@ def expected_dice(result: np.ndarray, uncertainty: np.ndarray, value: int) -> fl
     """The Dice of one label value that the result itself expects: 2 E / (n + E), n its voxels and E how many of them are right by their own
     uncertainty (uint8, 0 sure .. 255 two labels alike: with two candidates a label is right with a chance of 1 - u / 510). nan without voxels.
     """
-    mine = result == value
-    voxels = int(np.count_nonzero(mine))
-    right = voxels - float(uncertainty[mine].sum(dtype=np.float64)) / 510
-    return 2 * right / (voxels + right) if voxels else float("nan")
+    return expected_dice_of(np.bincount(255 - uncertainty[result == value], minlength=256))
+
+
+def expected_dice_of(voxels: np.ndarray) -> float:
+    """expected_dice of a label with so many voxels of each confidence (255 minus uncertainty), (256,); nan without any."""
+    count = int(voxels.sum())
+    right = count - float(voxels @ (255 - np.arange(256))) / 510
+    return 2 * right / (count + right) if count else float("nan")
+
+
+def confidences(belief: Belief, labelled: np.ndarray, classes: int) -> np.ndarray:
+    """How many voxels that nobody labelled have each label and confidence, (classes, 256) int64; plane by plane."""
+    counts = np.zeros(classes * 256, np.int64)
+    for label, confidence, known in zip(belief.label, belief.confidence, labelled, strict=True):
+        code = label.astype(np.int64) * 256 + confidence
+        counts += np.bincount(code[~known], minlength=len(counts))
+    return counts.reshape(classes, 256)
 
 
 def overconfidence(found: float, expected: float, limits: tuple[float, float] = REFINED_DOUBT) -> float:

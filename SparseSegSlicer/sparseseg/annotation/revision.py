@@ -1,0 +1,129 @@
+"""A correction: what a new revision of the annotation changes, in place and in a box, and the way back where it cannot be adopted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..contract.belief import Box, box_of, union, whole, within
+from ..contract.classes import ClassTable
+from ..contract.settings import Settings
+from .labels import (
+    COMPLETE,
+    UNLABELLED,
+    Annotation,
+    Counts,
+    check_counts,
+    check_slices,
+    check_values,
+    labels_in,
+    mark_corrections,
+    summary,
+    weight_table,
+)
+
+
+@dataclass(frozen=True)
+class Revision:
+    """The new annotation, and where its labels differ from those of the one before.
+
+    box: the least that holds all of it; None where nothing differs. changed: (k, j, i) bool of the box, a label came, went, or is another one.
+    whole_slices: whether a slice was labelled throughout, or no longer is: that says something about all of the gap around it, not about a spot.
+    take_back: makes the arrays what they were; the earlier annotation is then right again.
+    """
+
+    annotation: Annotation
+    box: Box | None
+    changed: np.ndarray
+    whole_slices: bool
+    take_back: Callable[[], None]
+
+
+def revise(
+    earlier: Annotation,
+    values: np.ndarray,
+    box: Box | None,
+    classes: ClassTable,
+    settings: Settings,
+    complete_slices: Sequence[tuple[int, int]],
+    preview: np.ndarray | None = None,
+) -> Revision:
+    """The annotation after a box of it (None: all) holds other values, (k, j, i) uint8 as in build_annotation, or other slices are complete.
+
+    The earlier annotation's arrays are changed in place. The same as build_annotation of the whole. Raises AnnotationError; then nothing changed.
+    """
+    shape = earlier.labels.shape
+    check_values(values, classes)
+    check_slices(complete_slices, shape)
+    work = _Work(earlier, preview)
+    try:
+        work.put(whole(shape) if box is None else box, values, complete_slices)
+        for axis, index in sorted(set(complete_slices) ^ set(earlier.complete_slices)):
+            work.put_slice(axis, index, complete_slices)
+        check_counts(work.counts.voxels, classes)
+    except BaseException:
+        work.take_back()
+        raise
+    table = weight_table(work.counts.voxels, settings)
+    rows = summary(work.counts, table, classes)
+    annotation = replace(earlier, table=table, counts=work.counts, rows=rows, complete_slices=tuple(complete_slices))
+    changed_box, changed = work.changed()
+    was, now = earlier.counts.full_slices(), work.counts.full_slices()
+    filled = any((a != b).any() for a, b in zip(was, now, strict=True))
+    return Revision(annotation, changed_box, changed, filled, work.take_back)
+
+
+class _Work:
+    """Parts of the arrays that were replaced, in turn, with what was there."""
+
+    def __init__(self, earlier: Annotation, preview: np.ndarray | None) -> None:
+        self._earlier, self._preview = earlier, preview
+        self.counts: Counts = earlier.counts.copy()
+        self._kept: list[tuple[Box, np.ndarray, np.ndarray]] = []
+
+    def put(self, box: Box, values: np.ndarray, complete_slices: Sequence[tuple[int, int]]) -> None:
+        earlier = self._earlier
+        labels, origin = labels_in(values, box, complete_slices)
+        before = earlier.labels[box].copy(), earlier.origin[box].copy()
+        mark_corrections(labels, origin, *before, None if self._preview is None else self._preview[box])
+        self.counts.add(*before, box, -1)
+        self.counts.add(labels, origin, box, 1)
+        self._kept.append((box, *before))
+        self._write(box, labels, origin)
+
+    def put_slice(self, axis: int, index: int, complete_slices: Sequence[tuple[int, int]]) -> None:
+        """A slice that is complete now, or no longer: with the strokes that are on it."""
+        k, j, i = (slice(index, index + 1) if a == axis else slice(0, n) for a, n in enumerate(self._earlier.labels.shape))
+        origin = self._earlier.origin[k, j, i]
+        strokes = (origin != UNLABELLED) & (origin != COMPLETE)
+        self.put((k, j, i), np.where(strokes, self._earlier.labels[k, j, i] + np.uint8(1), np.uint8(0)), complete_slices)
+
+    def take_back(self) -> None:
+        for box, labels, origin in reversed(self._kept):
+            self._write(box, labels, origin)
+        self._kept.clear()
+
+    def changed(self) -> tuple[Box | None, np.ndarray]:
+        """The box of the voxels whose label came, went, or is another one, and which these are."""
+        around: Box | None = None
+        for box, *_ in self._kept:
+            around = union(around, box)
+        assert around is not None
+        labels, origin = self._earlier.labels[around].copy(), self._earlier.origin[around].copy()
+        for box, labels_before, origin_before in reversed(self._kept):  # the arrays as they were
+            part = within(box, around)
+            labels[part], origin[part] = labels_before, origin_before
+        was, now = origin > 0, self._earlier.labelled[around]
+        changed = (was != now) | (was & (labels != self._earlier.labels[around]))
+        inner = box_of(changed)
+        if inner is None:
+            return None, np.zeros((0, 0, 0), bool)
+        k, j, i = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(around, inner, strict=True))
+        return (k, j, i), changed[inner]
+
+    def _write(self, box: Box, labels: np.ndarray, origin: np.ndarray) -> None:
+        earlier = self._earlier
+        earlier.labels[box], earlier.origin[box] = labels, origin
+        np.greater(origin, 0, out=earlier.labelled[box])

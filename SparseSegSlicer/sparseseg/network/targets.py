@@ -1,0 +1,83 @@
+"""What the network trains on: the user's labels, and what is believed elsewhere, with a small weight. One byte of label and one of weight a voxel.
+
+This is the update of y and w from prior knowledge: where only the prior speaks, w = pseudo_label_weight * max(0, 2 q - 1)^2 with q its
+confidence; a label that is wrong half of the time teaches nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..annotation.labels import CORRECTION, STROKE, Annotation
+from ..contract.belief import Belief, Box, whole
+from ..contract.settings import Settings
+from .sampling import PatchSampler
+
+_LABELLED, _CORRECTED = 254, 255  # codes of the user's own labels; below them a code is the confidence of what is believed
+
+
+class Targets:
+    """labels (K, J, I) uint8 and codes (K, J, I) uint8 on the device, kept up to date in boxes; w = table[code, label], table (256, classes)
+    float32 on the device; extra: float16 (K, J, I) on the device, what is added to w at labelled voxels, or None."""
+
+    def __init__(self, annotation: Annotation, belief: Belief, held: np.ndarray | None, settings: Settings, device: torch.device) -> None:
+        """held: bool (K, J, I), voxels whose labels are not to be trained on, or None."""
+        self._settings, self._device = settings, device
+        shape = annotation.labels.shape
+        self.labels = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.codes = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.extra = None if annotation.border is None else torch.from_numpy(annotation.border.astype(np.float16)).to(device)
+        self.put(whole(shape), annotation, belief, held)
+
+    def put(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None) -> None:
+        """Take a box anew from the annotation and what is believed. Plane by plane: nothing of the volume's size is made."""
+        self._annotation, self._held = annotation, held
+        self._sampler: PatchSampler | None = None
+        self.table = torch.from_numpy(self._table(annotation)).to(self._device)
+        for k in range(box[0].start, box[0].stop):
+            at = (slice(k, k + 1), box[1], box[2])
+            mine = annotation.labelled[at] if held is None else annotation.labelled[at] & ~held[at]
+            otherwise = 0 if self._settings.ignore_weights else belief.label[at]
+            labels = np.where(mine, annotation.labels[at], otherwise).astype(np.uint8)
+            codes = np.minimum(belief.confidence[at], np.uint8(_LABELLED - 1))
+            codes[mine] = np.where(annotation.origin[at][mine] == CORRECTION, np.uint8(_CORRECTED), np.uint8(_LABELLED))
+            self.labels[at] = torch.from_numpy(labels).to(self._device)
+            self.codes[at] = torch.from_numpy(codes).to(self._device)
+
+    def _table(self, annotation: Annotation) -> np.ndarray:
+        classes = annotation.table.shape[1]
+        if self._settings.ignore_weights:
+            return np.ones((256, classes), np.float32)
+        certain = np.maximum(np.linspace(-1, 1, 256), 0) ** 2
+        table = np.repeat((self._settings.pseudo_label_weight * certain).astype(np.float32)[:, None], classes, axis=1)
+        table[_LABELLED], table[_CORRECTED] = annotation.table[STROKE], annotation.table[CORRECTION]
+        return table
+
+    def on(self, device: torch.device) -> Targets:
+        """The same on another device."""
+        moved = copy.copy(self)
+        moved._device = device
+        moved.labels, moved.codes, moved.table = self.labels.to(device), self.codes.to(device), self.table.to(device)
+        moved.extra = None if self.extra is None else self.extra.to(device)
+        return moved
+
+    def weights(self, index: Tensor) -> Tensor:
+        """w at flat voxel indices, float32, in their shape."""
+        codes, labels = self.codes.view(-1)[index].long(), self.labels.view(-1)[index].long()
+        weights = self.table[codes, labels]
+        if self.extra is not None:
+            weights = weights + torch.where(codes >= _LABELLED, self.extra.view(-1)[index].float(), 0)
+        return weights
+
+    @property
+    def sampler(self) -> PatchSampler:
+        """Where patches are taken; made when first asked for after a change."""
+        if self._sampler is None:
+            labels, codes = self.labels.cpu().numpy(), self.codes.cpu().numpy()
+            weighs = (self.table > 0).any(1).cpu().numpy()
+            self._sampler = PatchSampler(labels, weighs[codes], int(self.table.shape[1]), codes >= _LABELLED)
+        return self._sampler

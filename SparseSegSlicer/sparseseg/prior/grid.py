@@ -1,0 +1,185 @@
+"""The grid that the growings run on: a box of the volume, whose cells are some voxels along each axis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+
+from ..contract.belief import Box
+from .compiled import kernels
+from .together import THREADS, Tick, together
+
+Triple = tuple[int, int, int]
+
+MARGIN = 0.5  # how far beyond the painted segments they may reach, in parts of their extent on each side
+_LEAST_MARGIN = 8  # voxels
+
+
+def coarsening(shape_kji: Sequence[int], spacing_kji_mm: Sequence[float], most: int) -> Triple:
+    """How many voxels make one, for each axis: the finest axis is halved first, until there are at most `most`."""
+    factors = [1, 1, 1]
+    while math.prod(-(-n // f) for n, f in zip(shape_kji, factors, strict=True)) > most:
+        usable = [a for a in range(3) if shape_kji[a] >= 4 * factors[a]] or [0, 1, 2]
+        factors[min(usable, key=lambda a: spacing_kji_mm[a] * factors[a])] *= 2
+    return factors[0], factors[1], factors[2]
+
+
+def region(labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> Box:
+    """The painted segments' box and MARGIN of its size more on each side: beyond is background. Without background in it, the whole volume."""
+    painted = _extent(labels, labelled, tick)
+    whole = whole_box(labels.shape)
+    if painted is None:
+        return whole
+    box = []
+    for s, size in zip(painted, labels.shape, strict=True):
+        more = max(_LEAST_MARGIN, int(MARGIN * (s.stop - s.start)))
+        box.append(slice(max(0, s.start - more), min(size, s.stop + more)))
+    near = (box[0], box[1], box[2])
+    planes = range(near[0].start, near[0].stop)
+    return near if any((labelled[k][near[1:]] & (labels[k][near[1:]] == 0)).any() for k in planes) else whole
+
+
+def _extent(labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Box | None:
+    """Of the labelled voxels of segments; plane by plane, so that nothing of the volume's size is made."""
+    planes, rows, columns = (np.zeros(n, bool) for n in labels.shape)
+    for k in range(labels.shape[0]):
+        if k % 16 == 0:
+            tick()
+        painted = labelled[k] & (labels[k] > 0)
+        along = painted.any(axis=1)
+        if along.any():
+            planes[k] = True
+            rows |= along
+            columns |= painted.any(axis=0)
+    if not planes.any():
+        return None
+    used = [np.flatnonzero(a) for a in (planes, rows, columns)]
+    return (slice(int(used[0][0]), int(used[0][-1]) + 1), slice(int(used[1][0]), int(used[1][-1]) + 1), slice(int(used[2][0]), int(used[2][-1]) + 1))
+
+
+def whole_box(shape: Sequence[int]) -> Box:
+    return (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
+
+
+def grown_box(box: Box, by: int, shape: Sequence[int]) -> Box:
+    """With `by` more on every side, within the shape."""
+    k, j, i = (slice(max(0, s.start - by), min(n, s.stop + by)) for s, n in zip(box, shape, strict=True))
+    return (k, j, i)
+
+
+def meet(one: Box, other: Box) -> Box | None:
+    k, j, i = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return (k, j, i) if all(s.start < s.stop for s in (k, j, i)) else None
+
+
+def join(boxes: Sequence[Box | None]) -> Box | None:
+    """The smallest box that holds them all; None where there is none."""
+    there = [box for box in boxes if box is not None]
+    if not there:
+        return None
+    k, j, i = (slice(min(b[a].start for b in there), max(b[a].stop for b in there)) for a in range(3))
+    return (k, j, i)
+
+
+def moved(box: Box, by: Sequence[int]) -> Box:
+    k, j, i = (slice(s.start + b, s.stop + b) for s, b in zip(box, by, strict=True))
+    return (k, j, i)
+
+
+def inside(box: Box, outer: Box) -> Box:
+    """The same voxels, counted from the corner of the outer box."""
+    return moved(box, [-s.start for s in outer])
+
+
+@dataclass(frozen=True)
+class Cells:
+    """What is in the cells of a box: mean gray (float32), commonest label (int16, -1 none, the smaller of equals), and the mean gray of the
+    voxels with that label (float32, 0 where none): a border cell with the gray of the tissue around would leak. All (k, j, i)."""
+
+    mean: np.ndarray
+    known: np.ndarray
+    own: np.ndarray
+
+
+@dataclass(frozen=True)
+class Grid:
+    """region: of the volume; factors: voxels a cell, (k, j, i), the last cells may hold fewer. Boxes in cells count from the region's corner."""
+
+    region: Box
+    factors: Triple
+    spacing_kji_mm: tuple[float, float, float]  # of the cells
+
+    @classmethod
+    def of(cls, region: Box, factors: Triple, spacing_kji_mm: Sequence[float]) -> Grid:
+        k, j, i = (float(s) * f for s, f in zip(spacing_kji_mm, factors, strict=True))
+        return cls(region, factors, (k, j, i))
+
+    @property
+    def shape(self) -> Triple:
+        k, j, i = (-(-(s.stop - s.start) // f) for s, f in zip(self.region, self.factors, strict=True))
+        return k, j, i
+
+    @property
+    def is_fine(self) -> bool:
+        return self.factors == (1, 1, 1)
+
+    def cells(self, voxels: Box) -> Box | None:
+        """The cells that a box of the volume touches; None outside of the region."""
+        box = meet(voxels, self.region)
+        if box is None:
+            return None
+        local = inside(box, self.region)
+        k, j, i = (slice(s.start // f, -(-s.stop // f)) for s, f in zip(local, self.factors, strict=True))
+        return (k, j, i)
+
+    def voxels(self, cells: Box) -> Box:
+        """Those of the volume in a box of cells."""
+        k, j, i = (slice(r.start + c.start * f, min(r.start + c.stop * f, r.stop)) for r, c, f in zip(self.region, cells, self.factors, strict=True))
+        return (k, j, i)
+
+    def pool(self, image: np.ndarray, labels: np.ndarray, labelled: np.ndarray, cells: Box | None = None, tick: Tick = lambda: None) -> Cells:
+        """image: (K, J, I), any real type; labels: (K, J, I) uint8, used where labelled, bool. Of a box of cells, or of all."""
+        cells = cells or whole_box(self.shape)
+        shape = [s.stop - s.start for s in cells]
+        found = Cells(np.empty(shape, np.float32), np.empty(shape, np.int16), np.empty(shape, np.float32))
+        compiled = kernels()
+        plane: Callable[..., None] = _pool_plane if compiled is None else compiled.pool_plane
+
+        def planes(first: int, look_up: Tick) -> None:
+            for k in range(first, shape[0], THREADS):
+                look_up()
+                slab = self.voxels((slice(cells[0].start + k, cells[0].start + k + 1), cells[1], cells[2]))
+                parts = gray_of(image[slab]), np.array(labels[slab]), np.array(labelled[slab])
+                plane(*parts, self.factors[1:], found.mean[k], found.known[k], found.own[k])
+
+        together([partial(planes, first) for first in range(min(THREADS, shape[0]))], tick)
+        return found
+
+
+def gray_of(part: np.ndarray) -> np.ndarray:
+    """float32 without NaN and infinities."""
+    gray = np.ascontiguousarray(part, np.float32)
+    return gray if np.issubdtype(part.dtype, np.integer) else np.nan_to_num(gray, posinf=0, neginf=0)
+
+
+def _pool_plane(
+    gray: np.ndarray, labels: np.ndarray, labelled: np.ndarray, factors: Sequence[int], mean: np.ndarray, known: np.ndarray, own: np.ndarray
+) -> None:
+    """As in kernels.py."""
+    cell = [np.arange(n) // f for n, f in zip(gray.shape[1:], factors, strict=True)]
+    total = gray.sum(axis=0, dtype=np.float64)
+    for axis, f in enumerate(factors):
+        total = np.add.reduceat(total, np.arange(0, gray.shape[axis + 1], f), axis=axis)
+    mean[:] = total / (gray.shape[0] * np.outer(*[np.bincount(c) for c in cell]))
+    known[:], own[:] = -1, 0
+    where = np.nonzero(labelled)
+    code = (cell[0][where[1]] * mean.shape[1] + cell[1][where[2]]) * 256 + labels[where]
+    codes, inverse, counts = np.unique(code, return_inverse=True, return_counts=True)
+    grays = np.bincount(inverse, gray[where], minlength=len(codes))
+    order = np.lexsort((-codes, counts))  # the commonest is written last, the smaller label of equals
+    known.reshape(-1)[codes[order] // 256] = codes[order] % 256
+    own.reshape(-1)[codes[order] // 256] = grays[order] / counts[order]

@@ -1,0 +1,199 @@
+"""The growing voice: what growing and interpolation say from the annotation alone, and how far to trust them, kept up to date stroke by stroke.
+
+Growings that mind distance differently vote on every voxel. Confidence follows from their agreement, from shape interpolation where complete
+slices allow it, and from how far the label had to travel. (Interpolation has no vote: on CT and MR with 3 to 9 complete slices growing is right
+more often, and a vote lowered the mean Dice.)
+
+Region, grid and levels (the Plan) are chosen when growing starts and stay until it is renewed; with the same plan an update gives what starting on
+the new annotation would, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import numpy as np
+
+from ..contract.belief import Belief, Box
+from . import scales
+from .field import Field, extent
+from .grid import Grid, coarsening, inside, join, meet, moved, region, whole_box
+from .growing import TOP_LEVEL
+from .scales import Plan, choose_factors
+from .together import THREADS, Tick, together
+from .vote import count_plane, taps
+
+Show = Callable[[np.ndarray], None]
+
+_OUTSIDE = 250  # confidence in background beyond the region
+
+
+def compute_prior(
+    image: np.ndarray,
+    labels: np.ndarray,
+    labelled: np.ndarray,
+    spacing_kji_mm: Sequence[float],
+    tick: Tick = lambda: None,
+    early: Show | None = None,
+) -> Belief:
+    """First guess at every voxel; arguments as of Grown.start."""
+    grown = Grown.start(image, labels, labelled, spacing_kji_mm, tick, early)
+    return Belief(grown.label, grown.confidence)
+
+
+class Grown:
+    """label and confidence as in Belief, changed in place by update and renew. renewals: how often it began anew.
+
+    If tick raises in the midst of update or renew, both are unfinished until the next of these, which then begins anew by itself.
+    """
+
+    def __init__(self, image: np.ndarray, spacing_kji_mm: Sequence[float]) -> None:
+        self.label, self.confidence = np.zeros(image.shape, np.uint8), np.zeros(image.shape, np.uint8)
+        self.renewals = -1
+        self._image = image
+        self._spacing = tuple(float(s) for s in spacing_kji_mm)
+        self._field: Field | None = None
+
+    @classmethod
+    def start(
+        cls,
+        image: np.ndarray,
+        labels: np.ndarray,
+        labelled: np.ndarray,
+        spacing_kji_mm: Sequence[float],
+        tick: Tick = lambda: None,
+        early: Show | None = None,
+        plan: Plan | None = None,
+    ) -> Grown:
+        """image: (K, J, I), any real type, may be a memory map and is kept; labels: (K, J, I) uint8, 0 background, c segment c, used where
+        labelled, (K, J, I) bool. Slices that are labelled throughout are interpolated between. tick is called several times a second; what it
+        raises ends the work. early is given labels, (K, J, I) uint8, once, as soon as a first answer is there. plan: of another Grown, to be kept.
+        """
+        grown = cls(image, spacing_kji_mm)
+        grown.renew(labels, labelled, tick, early, plan)
+        return grown
+
+    @property
+    def plan(self) -> Plan | None:
+        """Region, grid and levels; None where nothing is labelled."""
+        return None if self._field is None else self._field.plan
+
+    def renew(self, labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None, early: Show | None = None, plan: Plan | None = None) -> Box:
+        """Everything anew, with a new plan where none is given. Returns the box of all voxels."""
+        self.renewals += 1
+        self._field = None
+        classes = _classes(labels, labelled)
+        if not classes:
+            self.label[:], self.confidence[:] = 0, 0
+            return whole_box(self.label.shape)
+        grid = plan.grid if plan else self._choose_grid(labels, labelled, tick)
+        if early is not None and np.prod(grid.shape) > 2 * scales.QUICK_CELLS:
+            size = [s.stop - s.start for s in grid.region]
+            quick = Grid.of(grid.region, coarsening(size, self._spacing, scales.QUICK_CELLS), self._spacing)
+            self._decide(self._field_on(quick, labels, labelled, classes, tick), labels, labelled, tick)
+            early(self.label.copy())
+            early = None
+        field = self._field_on(grid, labels, labelled, classes, tick, plan)
+        self._decide(field, labels, labelled, tick)
+        if early is not None:
+            early(self.label.copy())
+        self._field = field
+        return whole_box(self.label.shape)
+
+    def update(self, box: Box, labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> Box | None:
+        """labels and labelled are now these, the same as before outside of the box. Returns the box of the voxels whose label or confidence
+        changed, None where none did.
+
+        It begins anew, as renew does, where the plan cannot hold the change: a class without labels so far, or a segment's label outside of the
+        region.
+        """
+        box = self._within(box)
+        field = self._field
+        if field is None or self._outgrown(field.plan, box, labels, labelled):
+            return self.renew(labels, labelled, tick)
+        self._field = None  # until all is done
+        grid = field.plan.grid
+        cells = grid.cells(box)
+        again = None if cells is None else field.update(grid.pool(self._image, labels, labelled, cells, tick), cells, tick)
+        touched = join([box, None if again is None else grid.voxels(again[0])])
+        assert touched is not None
+        before = self.label[touched].copy(), self.confidence[touched].copy()
+        self.label[box], self.confidence[box] = 0, _OUTSIDE
+        if again is not None:
+            self._count(field, again[0], again[1], tick)
+        self._keep_labels(box if again is None else touched, labels, labelled)
+        self._field = field
+        changed = extent((self.label[touched] != before[0]) | (self.confidence[touched] != before[1]))
+        return None if changed is None else moved(changed, [s.start for s in touched])
+
+    def _choose_grid(self, labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Grid:
+        where = region(labels, labelled, tick)
+        return Grid.of(where, choose_factors(self._image, labels, labelled, where, self._spacing, tick), self._spacing)
+
+    def _field_on(self, grid: Grid, labels: np.ndarray, labelled: np.ndarray, classes: frozenset[int], tick: Tick, plan: Plan | None = None) -> Field:
+        cells = grid.pool(self._image, labels, labelled, None, tick)
+        return Field.start(plan or Plan.of(grid, cells, classes, tick), cells, tick)
+
+    def _outgrown(self, plan: Plan, box: Box, labels: np.ndarray, labelled: np.ndarray) -> bool:
+        there = labelled[box]
+        painted = np.unique(labels[box][there])
+        if not plan.classes.issuperset(painted.tolist()):
+            return True
+        near = meet(box, plan.grid.region)
+        if near == box or not painted.any():
+            return False
+        outside = there & (labels[box] > 0)
+        if near is not None:
+            outside[inside(near, box)] = False
+        return bool(outside.any())
+
+    def _decide(self, field: Field, labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> None:
+        """Every voxel, from what the field says."""
+        self._forget_outside(field.plan.grid.region)
+        shape = field.plan.grid.shape
+        self._count(field, whole_box(shape), np.ones(shape, bool), tick)
+        self._keep_labels(whole_box(self.label.shape), labels, labelled, tick)
+
+    def _forget_outside(self, region: Box) -> None:
+        """Background beyond the region; what is inside is left, as it is decided anyway: filling costs as much as deciding."""
+        for axis, inside_ in enumerate(region):
+            for beyond in (slice(0, inside_.start), slice(inside_.stop, None)):
+                part = (*region[:axis], beyond, *[slice(None)] * (2 - axis))
+                self.label[part], self.confidence[part] = 0, _OUTSIDE
+
+    def _count(self, field: Field, box: Box, again: np.ndarray, tick: Tick) -> None:
+        """The votes once more for those cells of a box that are marked."""
+        grid = field.plan.grid
+        label, confidence, weights, factor = self.label[grid.region], self.confidence[grid.region], taps(grid), grid.factors[0]
+
+        def planes(first: int, look_up: Tick) -> None:
+            marked = np.zeros(grid.shape[1:], bool)
+            for k in range(box[0].start + first, box[0].stop, THREADS):
+                look_up()
+                marked[box[1:]] = again[k - box[0].start]
+                slab = slice(k * factor, (k + 1) * factor)
+                count_plane(field.ballots, weights, k, marked, TOP_LEVEL, label[slab], confidence[slab])
+
+        together([partial(planes, first) for first in range(THREADS)], tick)
+
+    def _keep_labels(self, box: Box, labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> None:
+        for k in range(box[0].start, box[0].stop):
+            if k % 16 == 0:
+                tick()
+            plane = (k, *box[1:])
+            there = labelled[plane]
+            np.copyto(self.label[plane], labels[plane], where=there)
+            np.copyto(self.confidence[plane], np.uint8(255), where=there)
+
+    def _within(self, box: Box) -> Box:
+        return meet(box, whole_box(self.label.shape)) or (slice(0, 0), slice(0, 0), slice(0, 0))
+
+
+def _classes(labels: np.ndarray, labelled: np.ndarray) -> frozenset[int]:
+    """That some voxel is labelled with; plane by plane, so that nothing of the volume's size is made."""
+    there = np.zeros(256, bool)
+    for value, known in zip(labels, labelled, strict=True):
+        if known.any():
+            there[value[known]] = True
+    return frozenset(np.flatnonzero(there).tolist())

@@ -1,0 +1,203 @@
+"""Growing and refiner as one voice, and what stands of it: near a correction the newest belief, far from it what the user saw.
+
+A correction is answered twice. `answer` takes it into growing and merges that into what stands, without changing it: a few hundredths of a
+second. `refine` lets the refiner look at what changed; its word then stands. Corrections that come faster than the refiner are refined together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..annotation.labels import Annotation
+from ..annotation.revision import Revision
+from ..contract.belief import Belief, Box, shape_of, union, whole, within
+from ..prior.grown import Grown
+from ..prior.reach import Reach
+from .devices import DeviceChoice
+
+if TYPE_CHECKING:
+    from ..prior.refiner import Refined
+
+_RENEW_AFTER = 10  # corrections, until levels and region follow the annotation again
+Tick = Callable[[], None]
+
+
+@dataclass
+class _Open:
+    """Corrections that the refiner has not seen. box: where growing, annotation or the answer to them may be others than what it saw; at, changed:
+    where annotation differs from what stands was made of; whole_slices: whether they are about more than spots."""
+
+    box: Box
+    at: Box
+    changed: np.ndarray
+    whole_slices: bool
+
+
+class PriorVoice:
+    """stands: the belief that is shown and trained on, (K, J, I) uint8 both, changed in place; complete once `refine_all` was called."""
+
+    def __init__(self, image: np.ndarray, spacing_kji_mm: tuple[float, float, float], refines: bool, devices: DeviceChoice, tick: Tick) -> None:
+        """refines: whether there is a refiner at all, or growing stands as it is."""
+        self._image, self._spacing, self._refines, self._devices, self._tick = image, spacing_kji_mm, refines, devices, tick
+        self.grown: Grown | None = None
+        self._refined: Refined | None = None
+        self._reach: Reach | None = None
+        self._open: _Open | None = None
+        self._corrections = 0  # since levels and region were chosen
+        self.use: list[bool] | None = None  # which segments the refiner corrects
+        self._stands: Belief | None = None
+
+    @property
+    def stands(self) -> Belief:
+        assert self._stands is not None
+        return self._stands
+
+    @property
+    def is_complete(self) -> bool:
+        return self._stands is not None
+
+    @property
+    def has_open_corrections(self) -> bool:
+        return self._open is not None
+
+    def refines(self, value: int) -> bool:
+        """Whether the refiner corrects a segment."""
+        return self._refines and (self.use is None or value > len(self.use) or self.use[value - 1])
+
+    # -- from nothing --------------------------------------------------------------------------------------------------
+
+    def grow(self, annotation: Annotation, early: Callable[[np.ndarray], None] | None = None) -> np.ndarray:
+        """The whole of growing, if it is not there yet; its labels, (K, J, I) uint8. early: as of Grown.start."""
+        if self.grown is None:
+            self.grown = Grown.start(self._image, annotation.labels, annotation.labelled, self._spacing, self._tick, early)
+        elif self.grown.plan is None:  # an update of it was cancelled
+            self.grown.renew(annotation.labels, annotation.labelled, self._tick, early)
+        return self.grown.label
+
+    def refine_all(self, annotation: Annotation) -> None:
+        """The whole of the refiner, for the first time or where other segments are refined than before. Sets `stands`."""
+        self.grow(annotation)
+        assert self.grown is not None
+        if self._refines:
+            self._ask_refiner(None, annotation)
+        new = self.grown if self._refined is None else self._refined
+        self._stands = Belief(new.label.copy(), new.confidence.copy())
+        self._reach = Reach(annotation.labelled, self._spacing)
+        self._open = None
+
+    def without(self, annotation: Annotation, rest: np.ndarray, held: np.ndarray) -> tuple[Belief, list[bool] | None]:
+        """What this voice would believe of the labels in `rest` alone; and which segments are better refined, as far as those in `held` tell."""
+        grown = Grown.start(self._image, annotation.labels, rest, self._spacing, self._tick)
+        if not self._refines:
+            return Belief(grown.label, grown.confidence), None
+        from ..prior.refiner import choose_use
+
+        refined = self._refined_of(grown, annotation.labels, rest, None)
+        use = choose_use(refined, held)
+        if not all(use):
+            refined.renew(use=use, tick=self._tick)
+        return Belief(refined.label, refined.confidence), use
+
+    def refine_only(self, use: list[bool] | None, annotation: Annotation) -> bool:
+        """Correct these segments from here on; whether that changes what stands."""
+        before = [self.refines(value) for value in range(1, annotation.table.shape[1])]
+        self.use = use
+        if before == [self.refines(value) for value in range(1, annotation.table.shape[1])]:
+            return False
+        self.refine_all(annotation)
+        return True
+
+    def _refined_of(self, grown: Grown, labels: np.ndarray, labelled: np.ndarray, use: list[bool] | None) -> Refined:
+        compute = self._devices.compute(self._tick)
+        from ..prior.refiner import Refined
+
+        return Refined.start(
+            grown.label, grown.confidence, self._image, labels, labelled, self._spacing, compute.device, compute.dtype, self._tick, use
+        )
+
+    # -- a correction --------------------------------------------------------------------------------------------------
+
+    def answer(self, revision: Revision) -> tuple[Box, np.ndarray] | None:
+        """Growing's answer to a correction, merged into what stands: the box that it may change, and the labels there, uint8; None where nothing
+        changes. Where nothing stands yet, growing's own labels."""
+        annotation, box = revision.annotation, revision.box
+        if box is None and self._open is None:
+            return None
+        assert self.grown is not None
+        self._corrections += 1
+        self._remember(revision)  # first: growing may be cancelled
+        grown = box if box is None else union(box, self.grown.update(box, annotation.labels, annotation.labelled, self._tick))
+        if self._stands is None:
+            return (grown, self.grown.label[grown]) if grown else None
+        assert self._open is not None
+        self._open.box = union(self._open.box, grown) or self._open.box
+        return self._open.box, self._merged(self.grown, self._open.box, annotation).label
+
+    def refine(self, annotation: Annotation) -> Box | None:
+        """Let what is refined stand where corrections are open; the box that this may change."""
+        pending = self._open
+        if pending is None or self._stands is None:
+            return None
+        assert self.grown is not None
+        box: Box | None = pending.box
+        new: Grown | Refined = self.grown
+        if self._refines:
+            box = union(box, self._ask_refiner(pending.box, annotation))
+            assert self._refined is not None
+            new = self._refined
+        assert box is not None
+        merged = self._merged(new, box, annotation)
+        self._stands.label[box], self._stands.confidence[box] = merged.label, merged.confidence
+        self._open = None
+        return box
+
+    def renew_if_due(self, annotation: Annotation) -> None:
+        """Let levels, region and the refiner's gray values follow the annotation again, after many corrections. What stands is not changed: far
+        from strokes it is what the user saw; the next correction is answered from here."""
+        if self._corrections < _RENEW_AFTER or self.grown is None or self._open is not None:
+            return
+        grown = Grown.start(self._image, annotation.labels, annotation.labelled, self._spacing, self._tick)
+        refined = self._refined_of(grown, annotation.labels, annotation.labelled, self.use) if self._refines else None
+        self.grown, self._refined, self._corrections = grown, refined, 0  # only once both are there: a new correction ends this at any time
+
+    def _ask_refiner(self, box: Box | None, annotation: Annotation) -> Box | None:
+        """Bring the refiner up to date in a box, or as a whole. Where it was cancelled in the midst, it begins anew the next time."""
+        assert self.grown is not None
+        refined, self._refined = self._refined, None
+        if refined is None:
+            self._refined = self._refined_of(self.grown, annotation.labels, annotation.labelled, self.use)
+            return whole(annotation.labels.shape)
+        if box is None:
+            changed = refined.renew(annotation.labels, annotation.labelled, self.use, self._tick)
+        else:
+            changed = refined.update(box, annotation.labels, annotation.labelled, self._tick)
+        self._refined = refined
+        return changed
+
+    def _merged(self, new: Grown | Refined, box: Box, annotation: Annotation) -> Belief:
+        """The new belief near what was corrected, what stands far from it, in a box."""
+        pending = self._open
+        assert pending is not None and self._reach is not None
+        if pending.whole_slices:
+            return Belief(new.label[box].copy(), new.confidence[box].copy())
+        return self._reach.within(self.stands, Belief(new.label, new.confidence), box, pending.changed, pending.at, annotation.labelled)
+
+    def _remember(self, revision: Revision) -> None:
+        if self._stands is None or revision.box is None:
+            return
+        assert self._reach is not None
+        self._reach.annotate(revision.annotation.labelled, revision.box)
+        before = self._open
+        if before is None:
+            self._open = _Open(revision.box, revision.box, revision.changed, revision.whole_slices)
+            return
+        at, box = union(before.at, revision.box), union(before.box, revision.box)
+        assert at is not None and box is not None
+        changed = np.zeros(shape_of(at), bool)
+        for part, mask in ((before.at, before.changed), (revision.box, revision.changed)):
+            changed[within(part, at)] |= mask
+        self._open = _Open(box, at, changed, before.whole_slices or revision.whole_slices)

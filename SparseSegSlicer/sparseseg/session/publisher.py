@@ -1,0 +1,78 @@
+"""What leaves a session: previews (whole or a box), results, report. It remembers what the user saw."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..annotation.labels import Annotation
+from ..contract.belief import Box, shape_of, whole
+from ..contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job
+from .host import Host
+
+_WHOLE_PREVIEWS_KEPT = 2
+
+
+class Publisher:
+    """Every file is finished when the host is told of it."""
+
+    def __init__(self, job: Job, host: Host) -> None:
+        self._job, self._host = job, host
+        self._numbers = itertools.count(1)
+        self._files: list[tuple[Path, bool]] = []  # previews, and whether each is of the whole volume
+        self.shown: np.ndarray | None = None  # (K, J, I) uint8, what the user sees: all previews in turn, or the last result
+
+    def show(self, labels: np.ndarray, source: str, step: int, box: Box | None = None) -> None:
+        """A preview of the whole volume, or of a box, uint8 of its shape; the array may be changed afterwards."""
+        if box is None or self.shown is None:
+            if box is not None:
+                raise ValueError("a box is shown on a preview of the whole volume")
+            self._remember(labels)
+        else:
+            self.shown[box] = labels
+        record = self._job.record
+        file = self._job.save_array(f"preview-{record.revision:04d}-{next(self._numbers):04d}.npy", labels, lasting=False)
+        self._files.append((file, box is None))
+        if box is None:
+            self._drop_old()
+        self._host.preview(file, source, step, record.revision, box)
+
+    def result(self, dense: np.ndarray, uncertainty: np.ndarray) -> tuple[Path, Path]:
+        """The result's two arrays, (K, J, I) uint8: paths of dense and uncertainty."""
+        uncertain = self._job.save_array(UNCERTAINTY, uncertainty)
+        result = self._job.save_array(DENSE, dense)  # last: where it is new, all else is
+        self._remember(dense)
+        return result, uncertain
+
+    def inputs(self, annotation: Annotation, prior: np.ndarray) -> None:
+        """The voxel weight map, float32, and the prior's labels, uint8."""
+        self._job.save_planes(WEIGHTS, annotation.labels.shape, np.float32, _planes_of_weights(annotation))
+        self._job.save_array(PRIOR, prior)
+
+    def report(self, data: dict[str, Any]) -> Path:
+        self._job.save_json(REPORT, data)
+        return self._job.path(REPORT)
+
+    def _remember(self, labels: np.ndarray) -> None:
+        if self.shown is None:
+            self.shown = labels.copy()
+        else:
+            np.copyto(self.shown, labels)
+
+    def _drop_old(self) -> None:
+        """All previews before the last whole ones: a host that has not read them needs them no more."""
+        wholes = [n for n, (_, is_whole) in enumerate(self._files) if is_whole]
+        first = wholes[-_WHOLE_PREVIEWS_KEPT] if len(wholes) >= _WHOLE_PREVIEWS_KEPT else 0
+        for file, _ in self._files[:first]:
+            file.unlink(missing_ok=True)
+        self._files = self._files[first:]
+
+
+def _planes_of_weights(annotation: Annotation) -> Iterator[np.ndarray]:
+    _, j, i = whole(annotation.labels.shape)
+    for k in range(shape_of(whole(annotation.labels.shape))[0]):
+        yield annotation.weights_in((slice(k, k + 1), j, i))[0]
