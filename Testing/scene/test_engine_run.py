@@ -227,7 +227,7 @@ def test_a_full_disk_keeps_the_stroke_for_later(session, monkeypatch):
 
     session.open()
     with monkeypatch.context() as patch:
-        patch.setattr(module, "write_whole", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+        patch.setattr(module, "write_whole", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space left on device")))
         session.paint((1, 1, 1))
         events = session.poll(lambda: not session.run._writing) + session.run.poll()
     assert [event.sentence for event in events if isinstance(event, Error)] == ["The new strokes could not be written: No space left on device."]

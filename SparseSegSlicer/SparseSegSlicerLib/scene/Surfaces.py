@@ -18,7 +18,7 @@ from sparseseg.contract.geometry import Geometry
 from .Grids import matrixFromArray
 
 CLOSED_SURFACE = "Closed surface"
-_SURFACE_VOXELS = 1_500_000  # of the coarse grid, at most
+_SURFACE_VOXELS = 1_000_000  # of the coarse grid, at most
 _SMOOTHING = 15
 
 

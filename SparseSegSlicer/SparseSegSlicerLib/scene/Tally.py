@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sparseseg.annotation.labels import SegmentSummary, build_annotation
+from sparseseg.annotation.labels import Counts, SegmentSummary, check_counts, summary, weight_table
 from sparseseg.contract.belief import Box, whole
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.settings import Settings
@@ -60,11 +60,11 @@ class Tally:
         return replace(self, tables=tuple(tables))
 
     def summary(self, classes: ClassTable, settings: Settings) -> tuple[SegmentSummary, ...]:
-        """Raises AnnotationError where this cannot be trained on. Weights follow from the counts, wherever the voxels lie."""
-        row = np.repeat(np.arange(len(self.voxels), dtype=np.uint8), self.voxels).reshape(1, 1, -1)
-        rows = build_annotation(row, classes, settings).rows
-        slices = np.stack([(table > 0).sum(0) for table in self.tables], axis=1)[1:].tolist()
-        return tuple(replace(row, slices=tuple(counts)) for row, counts in zip(rows, slices, strict=False))
+        """Raises AnnotationError where this cannot be trained on."""
+        counts = Counts([len(table) for table in self.tables], len(classes) + 1)
+        counts.slices = [table[:, 1:].T for table in self.tables]
+        check_counts(counts.voxels, classes)
+        return summary(counts, weight_table(counts.voxels, settings), classes)
 
 
 def _counted(part: np.ndarray, box: Box, shape_kji: Sequence[int], values: int) -> Tally:

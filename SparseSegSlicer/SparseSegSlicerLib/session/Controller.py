@@ -20,7 +20,7 @@ from sparseseg.contract.belief import Box, box_from_json, shape_of, union
 from sparseseg.contract.classes import BACKGROUND_TAG
 from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.job import WEIGHTS, JobRecord
-from sparseseg.contract.protocol import Error, Progress, Ready, Result, Warning
+from sparseseg.contract.protocol import Device, Error, Progress, Ready, Result, Warning
 from sparseseg.contract.protocol import Preview as PreviewEvent
 
 from ..scene import SceneImport, SliceViews
@@ -413,9 +413,10 @@ class Controller:
         if isinstance(event, Progress):
             self._onProgress(event)
         elif isinstance(event, Ready) and event.id == "open":
-            self.report.why = event.why
-            self.report.onCpu = event.device.upper().startswith("CPU")
-            self._log(f"{event.why}. {event.summary}")
+            self._log(event.summary)
+            self._onDevice(event)
+        elif isinstance(event, Device):
+            self._onDevice(event)
         elif isinstance(event, PreviewEvent):
             self._loadPreview(event)
         elif isinstance(event, Result):
@@ -425,6 +426,13 @@ class Controller:
             self.say(Message("warning", event.sentence, event.advice))
         elif isinstance(event, Error):
             self._onError(event)
+
+    def _onDevice(self, event: Ready | Device) -> None:
+        """What the engine works on: told once it is chosen, and again where it moves."""
+        if event.device:
+            self.report.why = event.why
+            self.report.onCpu = event.device.upper().startswith("CPU")
+            self._log(f"{event.why}.")
 
     def _onProgress(self, event: Progress) -> None:
         if self.state is State.STARTING and event.stage == "training":

@@ -209,10 +209,9 @@ class EngineRun:
         self._underWay[revision] = box
 
         def write() -> None:
+            values = np.ascontiguousarray(annotation[box])
             try:
-                write_whole(
-                    self.folder / name, lambda file: np.lib.format.write_array(file, np.ascontiguousarray(annotation[box]), allow_pickle=False)
-                )
+                write_whole(self.folder / name, lambda file: np.lib.format.write_array(file, values, allow_pickle=False), lasting=False)
             except OSError as error:
                 raise OutputError(f"The new strokes could not be written: {error.strerror or error}.", "Free disk space and try again.") from error
 
