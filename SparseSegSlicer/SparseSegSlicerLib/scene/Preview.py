@@ -107,10 +107,11 @@ class Preview:
 
     def _surfacesAreOld(self, segmentIDs: Collection[str], after_s: float) -> None:
         """They stand until they are made again; where there is none, an empty one holds Slicer back from making its own, slowly."""
-        if not self._parameters.get("show3D"):
-            removeSurfaces(self.node)
-            return
         segmentation = self.node.GetSegmentation()
+        if not self._parameters.get("show3D"):
+            if segmentation.ContainsRepresentation(CLOSED_SURFACE):
+                removeSurfaces(self.node)
+            return
         for sid in segmentation.GetSegmentIDs():
             if segmentation.GetSegment(sid).GetRepresentation(CLOSED_SURFACE) is None:
                 setSurface(self.node, sid, vtk.vtkPolyData())

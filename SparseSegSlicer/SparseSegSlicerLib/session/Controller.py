@@ -38,7 +38,7 @@ from .Observers import Observers
 from .Parameters import Parameters
 from .States import RUNNING, Launch, Message, Report, State
 
-UPDATE_AFTER_S = 0.2  # of quiet after the last stroke
+UPDATE_AFTER_S = 0.1  # of quiet after the last stroke
 DETAILS_AFTER_S = 1.0  # what the tables say of a stroke that was sent already
 _LOG_LINES = 500
 _BACKGROUND_COLOR = (0.45, 0.45, 0.45)
@@ -384,7 +384,7 @@ class Controller:
     # -- polling -------------------------------------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """Called by the host's timer, about ten times a second."""
+        """Called by the host's timer, twenty times a second or so: a stroke passes through several polls."""
         self._background.poll()
         self._loading.poll()
         quiet = self._dirtySince is not None and time.monotonic() - self._dirtySince >= UPDATE_AFTER_S
