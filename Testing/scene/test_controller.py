@@ -158,6 +158,26 @@ def test_a_correction_updates_the_preview_and_is_right_there(trained):
     assert (controller.preview.labels[box] == vessel).all()
 
 
+def test_strokes_leave_and_previews_come_as_boxes(trained, monkeypatch):
+    """And the preview segmentation shows all of the label map that they add up to."""
+    from sparseseg.contract.protocol import Preview, Update
+
+    controller, sent, came = trained, [], []
+    client, take = controller._run._client, controller._onEvent
+    monkeypatch.setattr(client, "send", lambda command, send=client.send: (sent.append(command), send(command)))
+    monkeypatch.setattr(controller, "_onEvent", lambda event: (came.append(event), take(event)))
+    for n in range(3):
+        paint(controller, "Vessel", (slice(30 + n, 31 + n), slice(60, 66), slice(40, 46)))
+        spin(controller, lambda: controller.previewIsCurrent)
+    assert [command.box for command in sent if isinstance(command, Update)] == [[[30 + n, 31 + n], [60, 66], [40, 46]] for n in range(3)]
+    boxes = [event.box for event in came if isinstance(event, Preview)]
+    assert sum(bool(box) for box in boxes) >= 3
+    vessel = controller.preview.classes.names.index("Vessel") + 1
+    assert (controller.preview.labels[30:33, 60:66, 40:46] == vessel).all()
+    for value, sid in enumerate(controller.preview.classes.ids, start=1):
+        assert (preview_array(controller, sid) == (controller.preview.labels == value)).all()
+
+
 def test_updates_wait_for_the_button_where_auto_update_is_off(trained):
     controller = trained
     controller.parameters.set("autoUpdate", False)

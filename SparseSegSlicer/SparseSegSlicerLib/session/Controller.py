@@ -105,7 +105,9 @@ class Controller:
     @property
     def previewIsCurrent(self) -> bool:
         """Whether the preview was made from the strokes as they are."""
-        return self._run is not None and not self.strokesAreNew and self.preview.labels is not None and self.preview.revision >= self._run.revision
+        if self._run is None or self._reading or self.strokesAreNew or self.preview.labels is None:
+            return False
+        return self.preview.revision >= self._run.revision
 
     @property
     def engineLog(self) -> str:
