@@ -18,11 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import dicom
 import memory
+import quality
 import training
 from common import Rows, markdown
 from machine import machine
-
-import quality
 
 PARTS: dict[str, Callable[[argparse.Namespace], Rows]] = {
     "training": training.training,

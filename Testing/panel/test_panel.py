@@ -356,7 +356,7 @@ def test_the_whole_way_on_a_real_ct(host, panel, picture):
     first = mean_dice()
     assert first > 0.88
     picture("8-ct")
-    before, shown = voxels(panel), panel.controller.preview.labels
+    before = voxels(panel)
     fourth_organ = [0 if annotation[k].any() else int((case.truth[k] == 4).sum()) for k in range(len(annotation))]
     where = int(np.argmax(fourth_organ))
     host.paint(panel.ui.editor, ids[5], np.argwhere((case.truth == 4) & (np.arange(len(annotation))[:, None, None] == where)))
