@@ -84,7 +84,7 @@ def picture(controller):
     """Two axial slices, one above the other, patient's right on the left."""
     from PySide6 import QtGui
 
-    from SparseSegSlicerLib.scene.SceneExport import volumeArray
+    from SparseSegSlicerLib.scene.Grids import volumeArray
 
     rows = [_slice(controller, volumeArray(controller.volumeNode)[index], index) for index in _SLICES]
     rgb = np.ascontiguousarray(np.concatenate(rows).repeat(_ZOOM, 0).repeat(_ZOOM, 1))

@@ -13,7 +13,8 @@ def wait(host, panel, condition):
 
 
 def voxels(panel, node=None):
-    from SparseSegSlicerLib.scene.SceneExport import readStrokes, takeSnapshot
+    from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
+    from SparseSegSlicerLib.scene.StrokeReader import readStrokes
 
     return readStrokes(takeSnapshot(node or panel.controller.segmentationNode, panel.controller.volumeNode)).annotation
 

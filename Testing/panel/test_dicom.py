@@ -32,7 +32,7 @@ def series(host, panel, begin, tmp_path, monkeypatch):
     """The sample, with DICOM files that it could have been loaded from; in a folder with a space and accents."""
     import slicer
 
-    from SparseSegSlicerLib.scene.SceneExport import volumeArray, volumeGeometry
+    from SparseSegSlicerLib.scene.Grids import volumeArray, volumeGeometry
 
     volume, _ = begin()
     written = dicoms.write_series(tmp_path / "Bilder für Ärzte", volumeArray(volume), volumeGeometry(volume), intercept=0)

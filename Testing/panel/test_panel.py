@@ -128,9 +128,8 @@ def test_paint_train_preview_correct_apply_undo(host, panel, begin, picture):
     assert (voxels(panel) == before).all()
     picture("4-result")
 
-    shown = panel.controller.preview.labels
     host.paint(panel.ui.editor, "Vessel", ((31, 32), (60, 64), (50, 54)))
-    wait(host, panel, lambda: panel.controller.preview.labels is not shown)
+    wait(host, panel, lambda: panel.controller.previewIsCurrent)
     vessel = panel.controller.preview.classes.names.index("Vessel") + 1
     assert (panel.controller.preview.labels[31, 60:64, 50:54] == vessel).all()
     train(host, panel)
@@ -357,11 +356,11 @@ def test_the_whole_way_on_a_real_ct(host, panel, picture):
     first = mean_dice()
     assert first > 0.88
     picture("8-ct")
-    before, shown = voxels(panel), panel.controller.preview.labels
+    before = voxels(panel)
     fourth_organ = [0 if annotation[k].any() else int((case.truth[k] == 4).sum()) for k in range(len(annotation))]
     where = int(np.argmax(fourth_organ))
     host.paint(panel.ui.editor, ids[5], np.argwhere((case.truth == 4) & (np.arange(len(annotation))[:, None, None] == where)))
-    wait(host, panel, lambda: panel.controller.preview.labels is not shown)
+    wait(host, panel, lambda: panel.controller.previewIsCurrent)
     organ = panel.controller.preview.classes.names.index(case.classes.names[3]) + 1
     assert (panel.controller.preview.labels[where][case.truth[where] == 4] == organ).all()
     corrected = voxels(panel)

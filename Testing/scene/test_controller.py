@@ -85,7 +85,8 @@ def train(controller):
 
 
 def voxels(controller, node=None):
-    from SparseSegSlicerLib.scene.SceneExport import Choices, readStrokes, takeSnapshot
+    from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
+    from SparseSegSlicerLib.scene.StrokeReader import Choices, readStrokes
 
     return readStrokes(takeSnapshot(node or controller.segmentationNode, controller.volumeNode), Choices()).annotation
 
@@ -155,6 +156,26 @@ def test_a_correction_updates_the_preview_and_is_right_there(trained):
     spin(controller, lambda: controller.preview.labels is not None and not np.array_equal(controller.preview.labels, before))
     vessel = controller.preview.classes.names.index("Vessel") + 1
     assert (controller.preview.labels[box] == vessel).all()
+
+
+def test_strokes_leave_and_previews_come_as_boxes(trained, monkeypatch):
+    """And the preview segmentation shows all of the label map that they add up to."""
+    from sparseseg.contract.protocol import Preview, Update
+
+    controller, sent, came = trained, [], []
+    client, take = controller._run._client, controller._onEvent
+    monkeypatch.setattr(client, "send", lambda command, send=client.send: (sent.append(command), send(command)))
+    monkeypatch.setattr(controller, "_onEvent", lambda event: (came.append(event), take(event)))
+    for n in range(3):
+        paint(controller, "Vessel", (slice(30 + n, 31 + n), slice(60, 66), slice(40, 46)))
+        spin(controller, lambda: controller.previewIsCurrent)
+    assert [command.box for command in sent if isinstance(command, Update)] == [[[30 + n, 31 + n], [60, 66], [40, 46]] for n in range(3)]
+    boxes = [event.box for event in came if isinstance(event, Preview)]
+    assert sum(bool(box) for box in boxes) >= 3
+    vessel = controller.preview.classes.names.index("Vessel") + 1
+    assert (controller.preview.labels[30:33, 60:66, 40:46] == vessel).all()
+    for value, sid in enumerate(controller.preview.classes.ids, start=1):
+        assert (preview_array(controller, sid) == (controller.preview.labels == value)).all()
 
 
 def test_updates_wait_for_the_button_where_auto_update_is_off(trained):
@@ -410,6 +431,48 @@ def test_a_killed_worker_is_started_again(session):
     os.kill(pid, 9)
     spin(controller, lambda: controller._run is not None and controller._run.workerPid not in (pid, 0) and "again" in "\n".join(controller.log))
     spin(controller, lambda: controller.state is State.RESULT)
+
+
+def test_an_engine_of_another_version_is_refused(session, monkeypatch):
+    from SparseSegSlicerLib.session import EngineRun
+    from SparseSegSlicerLib.session.Controller import State
+
+    ours = EngineRun.PROTOCOL_VERSION
+    controller = session()
+    monkeypatch.setattr(EngineRun, "PROTOCOL_VERSION", ours + 1)
+    controller.train()
+    spin(controller, lambda: controller.message.level == "error")
+    assert controller.message.sentence == f"The engine speaks version {ours} of the protocol, this module version {ours + 1}."
+    assert controller.state is State.IDLE
+    spin(controller, lambda: not controller._ended)
+    assert left_behind(controller) == []
+
+
+def test_an_engine_refuses_a_module_of_another_version(session, monkeypatch):
+    from sparseseg.contract.protocol import PROTOCOL_VERSION, Open
+    from SparseSegSlicerLib.session import EngineRun
+    from SparseSegSlicerLib.session.Controller import State
+
+    controller = session()
+    monkeypatch.setattr(EngineRun, "Open", lambda *arguments: Open(*arguments, protocol=PROTOCOL_VERSION - 1))
+    controller.train()
+    spin(controller, lambda: controller.message.level == "error")
+    told = f"The host speaks version {PROTOCOL_VERSION - 1} of the protocol, this engine version {PROTOCOL_VERSION}."
+    assert controller.message.sentence == told
+    assert controller.state is State.IDLE
+
+
+def test_a_stroke_that_is_undone_at_once_is_nothing_new(trained):
+    controller, box = trained, (slice(30, 31), slice(60, 66), slice(40, 46))
+    revision = controller._run.revision
+    controller.parameters.set("autoUpdate", False)
+    paint(controller, "Vessel", box)
+    settle(controller)
+    assert controller.strokesAreNew and not controller.previewIsCurrent
+    paint(controller, "Vessel", box, 0)
+    settle(controller)
+    assert not controller.strokesAreNew and controller.previewIsCurrent
+    assert controller._run.revision == revision
 
 
 def test_a_full_disk_is_one_sentence(session, monkeypatch):

@@ -33,8 +33,11 @@ from scenes import (
 )
 
 from sparseseg.contract.errors import AnnotationError, InputError
-from SparseSegSlicerLib.scene.SceneExport import APPLIED_TAG, Choices, readStrokes, takeSnapshot, volumeArray, volumeGeometry
+from SparseSegSlicerLib.scene.Grids import volumeArray, volumeGeometry
+from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
+from SparseSegSlicerLib.scene.Segments import APPLIED_TAG
 from SparseSegSlicerLib.scene.SliceViews import alignViews, jumpTo
+from SparseSegSlicerLib.scene.StrokeReader import Choices, readStrokes
 
 
 def read(segmentationNode, volumeNode, **choices):

@@ -36,8 +36,8 @@ from vtk.util import numpy_support
 
 from sparseseg.contract.classes import Segment
 from sparseseg.contract.errors import InputError
-from SparseSegSlicerLib.scene import SceneImport
-from SparseSegSlicerLib.scene.SceneExport import APPLIED_TAG, readStrokes, tagValue, takeSnapshot
+from SparseSegSlicerLib.scene import Surfaces
+from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
 from SparseSegSlicerLib.scene.SceneImport import (
     STROKES_ROLE,
     TARGET_ROLE,
@@ -48,11 +48,13 @@ from SparseSegSlicerLib.scene.SceneImport import (
     makePreview,
     makeResultNode,
     placeInStudy,
-    removeSurfaces,
     setPreviewOpacity,
     showLabels,
     showVolume,
 )
+from SparseSegSlicerLib.scene.Segments import APPLIED_TAG, tagValue
+from SparseSegSlicerLib.scene.StrokeReader import readStrokes
+from SparseSegSlicerLib.scene.Surfaces import removeSurfaces
 
 TERM = "Segmentation category and type~SCT^123037004^Anatomical Structure~SCT^23451007^Adrenal gland~^^~Anatomic codes~^^~^^"
 TERM_TAG = "TerminologyEntry"
@@ -221,7 +223,7 @@ def test_opacity(scene):
 @pytest.mark.parametrize("grid", GRIDS)
 def test_surface_lies_around_the_voxels(scene, grid, most, monkeypatch):
     """In voxels, a box from 10 to 29 has its surface at 9.5 and 29.5; coarse steps may move it by as much as they are long."""
-    monkeypatch.setattr(SceneImport, "_SURFACE_VOXELS", most)
+    monkeypatch.setattr(Surfaces, "_SURFACE_VOXELS", most)
     matrix = GRIDS[grid]
     volume = makeVolume(scene, matrix, shape=(40, 40, 40), dtype=np.uint8)
     preview = makePreview(makeSegmentation(scene), volume, (A, B), 0.5)

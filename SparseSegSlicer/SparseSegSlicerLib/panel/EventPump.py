@@ -2,7 +2,7 @@
 
 import qt
 
-_EVERY_MS = 100
+_EVERY_MS = 40
 
 
 class EventPump:

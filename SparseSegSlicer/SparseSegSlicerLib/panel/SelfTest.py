@@ -6,7 +6,8 @@ import numpy as np
 import qt
 
 from ..scene.SamplePhantom import addPhantom, phantomOverlap
-from ..scene.SceneExport import Choices, readStrokes, takeSnapshot
+from ..scene.SceneExport import takeSnapshot
+from ..scene.StrokeReader import Choices, readStrokes
 from ..session.EngineSetup import EngineState
 from ..session.States import State
 

@@ -2,7 +2,7 @@
 
 import qt
 
-from ..scene.SceneExport import backgroundSegmentID
+from ..scene.Segments import backgroundSegmentID
 
 _SLICE_COLUMNS = ("View", "Position", "Complete", "Use", "Voxels per segment")
 _SEGMENT_COLUMNS = ("Segment", "Train", "Keep as is", "Estimated Dice")

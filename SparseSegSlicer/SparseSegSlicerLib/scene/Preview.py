@@ -1,45 +1,132 @@
-"""The preview node of one session: made when first needed, kept in step with the user's segments, removed without a trace. No qt."""
+"""The preview node of one session: made when first needed, kept in step with the user's segments, removed without a trace. No qt.
+
+Labels come whole, or as a box of what the last ones became. Surfaces follow when no box has come for a moment, one segment at each `tick`.
+"""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection
 
 import numpy as np
+import vtk
 
+from sparseseg.contract.belief import Box, union
 from sparseseg.contract.classes import ClassTable
 
 from . import SceneImport
-from .SceneExport import describeSegment
+from .Grids import volumeGeometry
+from .LabelLayer import LabelLayer, LabelMemory, clear
+from .Segments import describeSegment
+from .Surfaces import CLOSED_SURFACE, CoarseLabels, removeSurfaces, setSurface, showSurfaces
+
+SURFACES_AFTER_S = 1.0  # without a new box
 
 
 class Preview:
-    """`labels` is the label map that is shown, uint8 (K, J, I), value c is the c-th segment of `classes`; None before the first one."""
+    """`labels` is the label map that is shown, uint8 (K, J, I), value c is the c-th segment of `classes`; None before the first one. `box` holds
+    all its voxels that are not zero; `revision` is that of the annotation it was made from."""
 
     def __init__(self, parameters) -> None:
         self._parameters = parameters
-        self.labels: np.ndarray | None = None
-        self.box = None
-        self.classes: ClassTable | None = None
-        self._surfaceIsOld = True
+        self._layer = LabelLayer()
+        self._forget()
+        self._lost: tuple | None = None  # labels, box, classes of a node that was deleted
 
     @property
     def node(self):
         return self._parameters.getNode("preview")
 
-    def show(self, segmentationNode, volumeNode, labels: np.ndarray, box, classes: ClassTable, locked: Collection[str]) -> None:
-        self.labels, self.box, self.classes = labels, box, classes
+    # -- labels --------------------------------------------------------------------------------------------------------
+
+    def show(self, segmentationNode, volumeNode, labels: np.ndarray, box: Box, classes: ClassTable, locked: Collection[str], memory=None) -> None:
+        """A whole label map. memory: a LabelMemory that holds it already, so that nothing is copied here."""
+        self.labels, self.box, self.classes, self._lost = labels, box, classes, None
         if self.node is None:
             opacity = float(self._parameters.get("opacity"))
             self._parameters.setNode("preview", SceneImport.makePreview(segmentationNode, volumeNode, classes.segments, opacity))
         self._addMissing(segmentationNode, classes)
-        self.redraw(volumeNode, locked)
+        self.node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+        grid = volumeGeometry(volumeNode).ijk_to_ras()
+        self._layer.show(self.node, memory or LabelMemory.of(labels), grid, classes.ids, locked)
+        self._surfacesAreOld(self.node.GetSegmentation().GetSegmentIDs(), 0.0)
 
-    def redraw(self, volumeNode, locked: Collection[str]) -> None:
-        """The same label map again, for instance after a lock was set."""
+    def showBox(self, segmentationNode, volumeNode, box: Box, values: np.ndarray, classes: ClassTable, locked: Collection[str]) -> None:
+        """A part of the label map; outside of it, the labels before stand."""
+        self._takeBase(volumeGeometry(volumeNode).shape_kji, classes)
+        before = self.labels[box]
+        changed = before != values
+        counts = np.bincount(before[changed], minlength=256) + np.bincount(values[changed], minlength=256)
+        self.labels[box] = values
+        self.box = union(self.box, box)
+        absent = self.node is None or any(self._isMissing(segmentationNode, sid) for sid in classes.ids)
+        if absent or not self._layer.write(self.node, box, values):
+            self.show(segmentationNode, volumeNode, self.labels, self.box, classes, locked)
+        self._surfacesAreOld([sid for value, sid in enumerate(classes.ids, start=1) if counts[value]], SURFACES_AFTER_S)
+
+    def redraw(self, locked: Collection[str]) -> None:
+        """After a lock was set or taken off."""
         if self.labels is not None and self.node is not None:
-            surface = bool(self._parameters.get("show3D"))
-            SceneImport.showLabels(self.node, volumeNode, self.labels, self.box, self.classes.ids, locked, surface)
-            self._surfaceIsOld = not surface
+            self._layer.claim(self.node, self.classes.ids, locked)
+            self._surfacesAreOld(self.node.GetSegmentation().GetSegmentIDs(), 0.0)
+
+    def _takeBase(self, shape_kji, classes: ClassTable) -> None:
+        """The labels that a box changes: those shown, or of a node that the user deleted; nothing where there are none of these segments."""
+        if self.labels is None and self._lost is not None:
+            self.labels, self.box, self.classes = self._lost
+        if self.labels is None or self.labels.shape != tuple(shape_kji) or self.classes.ids != classes.ids:
+            self.labels, self.box, self.classes = np.zeros(shape_kji, np.uint8), None, classes
+            self._layer = LabelLayer()
+        self._lost = None
+
+    # -- surfaces ------------------------------------------------------------------------------------------------------
+
+    def tick(self, volumeNode, locked: Collection[str]) -> None:
+        """Makes one segment's surface, where one is old and it is time; called by the host's timer."""
+        if not self._old or self.labels is None or self.node is None or volumeNode is None or time.monotonic() < self._surfacesAt:
+            return
+        if self._coarse is None:
+            self._coarse = CoarseLabels(self.labels, self.box)
+            return
+        self._makeSurface(self._old.pop(0), volumeNode, locked)
+        if not self._old:
+            self._coarse = None
+            showSurfaces(self.node)
+
+    def setSurface(self, shown: bool, volumeNode, locked: Collection[str]) -> None:
+        self._parameters.set("show3D", bool(shown))
+        if self.node is None:
+            return
+        if not shown:
+            self._old, self._coarse = [], None
+            removeSurfaces(self.node)
+        elif self.labels is not None and not self.node.GetSegmentation().ContainsRepresentation(CLOSED_SURFACE):
+            self._surfacesAreOld(self.node.GetSegmentation().GetSegmentIDs(), 0.0)
+            while self._old:
+                self.tick(volumeNode, locked)
+
+    def _surfacesAreOld(self, segmentIDs: Collection[str], after_s: float) -> None:
+        """They stand until they are made again; where there is none, an empty one holds Slicer back from making its own, slowly."""
+        segmentation = self.node.GetSegmentation()
+        if not self._parameters.get("show3D"):
+            if segmentation.ContainsRepresentation(CLOSED_SURFACE):
+                removeSurfaces(self.node)
+            return
+        for sid in segmentation.GetSegmentIDs():
+            if segmentation.GetSegment(sid).GetRepresentation(CLOSED_SURFACE) is None:
+                setSurface(self.node, sid, vtk.vtkPolyData())
+        self._old += [sid for sid in segmentIDs if sid not in self._old]
+        self._coarse, self._surfacesAt = None, time.monotonic() + after_s
+
+    def _makeSurface(self, segmentID: str, volumeNode, locked: Collection[str]) -> None:
+        if self.node.GetSegmentation().GetSegment(segmentID) is None:
+            return
+        ids = self.classes.ids
+        visible = segmentID in ids and segmentID not in locked
+        surface = self._coarse.surface(ids.index(segmentID) + 1, volumeGeometry(volumeNode)) if visible else vtk.vtkPolyData()
+        setSurface(self.node, segmentID, surface)
+
+    # -- segments and node ---------------------------------------------------------------------------------------------
 
     def follow(self, segmentationNode) -> None:
         """Names, colours and deletions in the user's segmentation hold for the preview too."""
@@ -49,6 +136,7 @@ class Preview:
         for sid in list(shown.GetSegmentIDs()):
             original, copy = segmentation.GetSegment(sid), shown.GetSegment(sid)
             if original is None:
+                clear(copy)
                 shown.RemoveSegment(sid)
             elif (original.GetName(), original.GetColor()) != (copy.GetName(), copy.GetColor()):
                 copy.SetName(original.GetName())
@@ -59,30 +147,39 @@ class Preview:
         if self.node is not None:
             SceneImport.setPreviewOpacity(self.node, opacity)
 
-    def setSurface(self, shown: bool, volumeNode, locked: Collection[str]) -> None:
-        self._parameters.set("show3D", bool(shown))
-        if self.node is None:
-            return
-        if not shown:
-            SceneImport.removeSurfaces(self.node)
-            self._surfaceIsOld = True
-        elif self._surfaceIsOld:
-            self.redraw(volumeNode, locked)
-
     def setVisible(self, visible: bool) -> None:
         if self.node is not None:
             self.node.SetDisplayVisibility(visible)
 
+    def nodeIsGone(self) -> None:
+        """The user deleted the node: nothing is shown, but the next box has something to lie on."""
+        lost = (self.labels, self.box, self.classes) if self.labels is not None else None
+        self._forget()
+        self._lost = lost
+
     def remove(self) -> None:
         node = self.node
-        self.labels = self.box = self.classes = None
-        self._surfaceIsOld = True
+        self._forget()
+        self._lost = None
         if node is not None and node.GetScene() is not None:
             node.GetScene().RemoveNode(node)
 
-    def _addMissing(self, segmentationNode, classes: ClassTable) -> None:
+    def _forget(self) -> None:
+        self.labels: np.ndarray | None = None
+        self.box: Box | None = None
+        self.classes: ClassTable | None = None
+        self.revision = 0
+        self._layer = LabelLayer()
+        self._old: list[str] = []  # segments whose surface is
+        self._coarse: CoarseLabels | None = None
+        self._surfacesAt = 0.0
+
+    def _isMissing(self, segmentationNode, segmentID: str) -> bool:
         shown, segmentation = self.node.GetSegmentation(), segmentationNode.GetSegmentation()
+        return shown.GetSegment(segmentID) is None and segmentation.GetSegment(segmentID) is not None
+
+    def _addMissing(self, segmentationNode, classes: ClassTable) -> None:
         for segment in classes.segments:
-            original = segmentation.GetSegment(segment.id)
-            if shown.GetSegment(segment.id) is None and original is not None:
-                SceneImport.addSegment(shown, describeSegment(segment.id, original))
+            if self._isMissing(segmentationNode, segment.id):
+                original = segmentationNode.GetSegmentation().GetSegment(segment.id)
+                SceneImport.addSegment(self.node.GetSegmentation(), describeSegment(segment.id, original))

@@ -7,7 +7,7 @@ import slicer
 
 from sparseseg.contract.classes import BACKGROUND_TAG
 
-from .SceneExport import matrixFromArray
+from .Grids import matrixFromArray
 from .SceneImport import boundingBox, importLabels, orientedImage
 
 NAME = "SparseSegPhantom"

@@ -15,24 +15,20 @@ from vtk.util import numpy_support
 
 from sparseseg import __version__
 from sparseseg.contract.classes import ClassTable, Segment
-from sparseseg.contract.geometry import Geometry
 
-from .SceneExport import APPLIED_TAG, BINARY_LABELMAP, gridInSegmentation, hasTag, makeLabelmaps, matrixFromArray, volumeGeometry
+from .Grids import BINARY_LABELMAP, gridInSegmentation, makeLabelmaps, matrixFromArray, volumeGeometry
+from .LabelLayer import LabelLayer, LabelMemory
+from .Merging import boxWhere
+from .Segments import APPLIED_TAG, hasTag
+from .Surfaces import CLOSED_SURFACE, makeSurfaces, removeSurfaces
 
 STROKES_ROLE = "SparseSegSlicer.Strokes"  # node reference: applied segmentation -> the strokes that it was made from
 TARGET_ROLE = "SparseSegSlicer.Target"  # node reference: strokes -> the segmentation that results are applied to
-CLOSED_SURFACE = "Closed surface"
-_SURFACE_VOXELS = 3_000_000  # a preview's surface is made on at most so many voxels, so that its time does not grow with the volume
-_SMOOTHING = 15
 
 
 def boundingBox(labels: np.ndarray) -> tuple[slice, slice, slice]:
     """Of the non-zero voxels; one voxel where there are none. May run in a thread."""
-    box = []
-    for axis in range(3):
-        hit = np.flatnonzero(labels.any(axis=tuple(a for a in range(3) if a != axis)))
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1) if len(hit) else slice(0, 1))
-    return tuple(box)
+    return boxWhere(labels.shape, lambda planes: labels[planes] != 0) or (slice(0, 1),) * 3
 
 
 # -- preview -----------------------------------------------------------------------------------------------------------
@@ -60,20 +56,19 @@ def addSegment(segmentation, segment: Segment) -> None:
         added.SetTag(name, value)
 
 
-def showLabels(previewNode, volumeNode, labels: np.ndarray, box, ids: Sequence[str], hidden: Collection[str], surface: bool) -> None:
-    """Puts a label map into the preview: uint8 (K, J, I), value c is ids[c - 1]; `hidden` segments are left empty.
+def showLabels(previewNode, volumeNode, labels: np.ndarray, box, ids: Sequence[str], hidden: Collection[str], surface: bool) -> LabelLayer:
+    """Puts a label map into the preview, all at once: uint8 (K, J, I), value c is ids[c - 1]; `hidden` segments are left empty.
 
     box: where its non-zero voxels lie (`boundingBox`). IDs that the preview has no longer are skipped.
     """
+    layer = LabelLayer()
+    removeSurfaces(previewNode)
     previewNode.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    present = set(previewNode.GetSegmentation().GetSegmentIDs())
-    shown = [sid if sid in present and sid not in hidden else "" for sid in ids]
-    for sid in present.intersection(hidden):
-        slicer.vtkSlicerSegmentationsModuleLogic.ClearSegment(previewNode, sid)
     geometry = volumeGeometry(volumeNode)
-    importLabels(previewNode, orientedImage(labels, box, geometry.ijk_to_ras(), shown), shown)
+    layer.show(previewNode, LabelMemory.of(labels), geometry.ijk_to_ras(), ids, hidden)
     if surface:
-        makeSurfaces(previewNode, labels, box, geometry, shown)
+        makeSurfaces(previewNode, labels, box, geometry, [sid if sid not in hidden else "" for sid in ids])
+    return layer
 
 
 def setPreviewOpacity(previewNode, opacity: float) -> None:
@@ -82,65 +77,6 @@ def setPreviewOpacity(previewNode, opacity: float) -> None:
     display.SetOpacity2DFill(0.6 * opacity)
     display.SetOpacity2DOutline(opacity)
     display.SetOpacity3D(opacity)
-
-
-def makeSurfaces(previewNode, labels: np.ndarray, box, geometry: Geometry, ids: Sequence[str]) -> None:
-    """A smoothed surface for each segment, on a grid coarse enough to take the same short time for any volume."""
-    cropped = labels[box]
-    step = max(1, int(np.ceil((cropped.size / _SURFACE_VOXELS) ** (1 / 3))))
-    coarse = np.pad(cropped[::step, ::step, ::step], 1)  # a border of zeros closes the surface
-    matrix = geometry.ijk_to_ras()
-    toRAS = vtk.vtkTransform()
-    toRAS.SetMatrix(matrixFromArray(matrix @ _scaling(step, [part.start - step for part in box])))
-    image = vtk.vtkImageData()
-    image.SetDimensions(*reversed(coarse.shape))
-    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(coarse.ravel(), deep=True))
-    segmentation = previewNode.GetSegmentation()
-    values = np.bincount(coarse.reshape(-1), minlength=256)
-    shown = {sid: value for value, sid in enumerate(ids, start=1) if sid and values[value]}
-    for sid in segmentation.GetSegmentIDs():
-        # an empty surface where there is none: Slicer asks only the first segment whether there are surfaces to show
-        surface = _surface(image, shown[sid], toRAS) if sid in shown else vtk.vtkPolyData()
-        segmentation.GetSegment(sid).AddRepresentation(CLOSED_SURFACE, surface)
-    previewNode.GetDisplayNode().SetPreferredDisplayRepresentationName3D(CLOSED_SURFACE)
-    segmentation.InvokeEvent(slicer.vtkSegmentation.RepresentationModified)
-    previewNode.Modified()
-
-
-def removeSurfaces(previewNode) -> None:
-    previewNode.GetSegmentation().RemoveRepresentation(CLOSED_SURFACE)
-
-
-def _scaling(step: int, start_kji: Sequence[int]) -> np.ndarray:
-    matrix = np.diag([step, step, step, 1.0])
-    matrix[:3, 3] = list(reversed(start_kji))
-    return matrix
-
-
-def _surface(image, value: int, toRAS):
-    contour = vtk.vtkDiscreteFlyingEdges3D()
-    contour.SetInputData(image)
-    contour.ComputeNormalsOff()
-    contour.ComputeGradientsOff()
-    contour.SetValue(0, value)
-    smooth = vtk.vtkWindowedSincPolyDataFilter()
-    smooth.SetInputConnection(contour.GetOutputPort())
-    smooth.SetNumberOfIterations(_SMOOTHING)
-    smooth.SetPassBand(0.05)
-    smooth.BoundarySmoothingOff()
-    smooth.FeatureEdgeSmoothingOff()
-    smooth.NormalizeCoordinatesOn()
-    place = vtk.vtkTransformPolyDataFilter()
-    place.SetInputConnection(smooth.GetOutputPort())
-    place.SetTransform(toRAS)
-    normals = vtk.vtkPolyDataNormals()
-    normals.SetInputConnection(place.GetOutputPort())
-    normals.SplittingOff()
-    normals.SetFlipNormals(toRAS.GetMatrix().Determinant() < 0)  # left-handed axes turn the surface inside out
-    normals.Update()
-    surface = vtk.vtkPolyData()
-    surface.ShallowCopy(normals.GetOutput())
-    return surface
 
 
 # -- apply -------------------------------------------------------------------------------------------------------------

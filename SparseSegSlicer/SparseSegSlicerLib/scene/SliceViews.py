@@ -8,7 +8,7 @@ import slicer
 from sparseseg.contract.errors import InputError
 from sparseseg.contract.geometry import Geometry
 
-from .SceneExport import arrayFromMatrix, matrixBetween, matrixFromArray, sliceCentre, volumeGeometry
+from .Grids import arrayFromMatrix, matrixBetween, matrixFromArray, sliceCentre, volumeGeometry
 
 _PARALLEL = 0.999  # cosine: a view turned by less than 2.6 degrees shows the slice itself, not a cut through several
 _DEFAULT_ORIENTATION = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}

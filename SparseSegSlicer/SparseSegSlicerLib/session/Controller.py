@@ -16,23 +16,30 @@ import slicer
 import vtk
 
 from sparseseg.annotation.labels import SegmentSummary, build_annotation
+from sparseseg.contract.belief import Box, box_from_json, shape_of, union
 from sparseseg.contract.classes import BACKGROUND_TAG
 from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.job import WEIGHTS, JobRecord
-from sparseseg.contract.protocol import Error, Progress, Ready, Result, Warning
+from sparseseg.contract.protocol import Device, Error, Progress, Ready, Result, Warning
 from sparseseg.contract.protocol import Preview as PreviewEvent
 
 from ..scene import SceneImport, SliceViews
 from ..scene.DicomFiles import instanceUIDs
+from ..scene.Grids import volumeArray, volumeGeometry
+from ..scene.LabelLayer import LabelMemory
+from ..scene.Layers import LayerCopies
 from ..scene.Preview import Preview
-from ..scene.SceneExport import Choices, Strokes, backgroundSegmentID, readStrokes, takeSnapshot, volumeArray, volumeGeometry
+from ..scene.SceneExport import missingMemory, takeSnapshot
+from ..scene.Segments import backgroundSegmentID
+from ..scene.StrokeReader import Choices, Reading, StrokeReader, Strokes
 from .Background import Background
 from .EngineRun import EngineRun
 from .Observers import Observers
 from .Parameters import Parameters
 from .States import RUNNING, Launch, Message, Report, State
 
-UPDATE_AFTER_S = 1.0  # of quiet after the last stroke
+UPDATE_AFTER_S = 0.1  # of quiet after the last stroke
+DETAILS_AFTER_S = 1.0  # what the tables say of a stroke that was sent already
 _LOG_LINES = 500
 _BACKGROUND_COLOR = (0.45, 0.45, 0.45)
 
@@ -51,14 +58,17 @@ class Controller:
         self.summary: tuple[SegmentSummary, ...] = ()
         self.parameters = Parameters(scene)
         self.preview = Preview(self.parameters)
-        self._background = Background("sparseseg strokes")
+        self._background, self._loading = Background("sparseseg strokes"), Background("sparseseg previews")
+        self._forgetStrokes()
         self._run: EngineRun | None = None
         self._ended: list = []  # clean-up threads
         self._observers, self._sceneObservers = Observers(), Observers()
         self._views = SliceViews.ViewTracker(scene)
         self._dirtySince: float | None = None
         self._reading = self._trainWanted = self._updateWanted = self._hiddenByApply = False
+        self._detailsAt: float | None = None
         self._sent: Strokes | None = None
+        self._unsent: Box | None = None  # where the strokes differ from those sent
         self._nextSlice = 0
         self._observeScene()
         self._adoptInputs()
@@ -91,6 +101,13 @@ class Controller:
     def strokesAreNew(self) -> bool:
         """Whether strokes differ from what the engine has."""
         return self._dirtySince is not None or not _sameStrokes(self.strokes, self._sent)
+
+    @property
+    def previewIsCurrent(self) -> bool:
+        """Whether the preview was made from the strokes as they are."""
+        if self._run is None or self._reading or self.strokesAreNew or self.preview.labels is None:
+            return False
+        return self.preview.revision >= self._run.revision
 
     @property
     def engineLog(self) -> str:
@@ -135,6 +152,7 @@ class Controller:
         volume, segmentation = self.volumeNode, self.segmentationNode
         self._adopted = self._inputIDs()
         if volume is None or segmentation is None:
+            self._forgetStrokes()
             self._become(State.EMPTY, Message("info", "Choose a volume and a segmentation."))
             return
         if self.parameters.get("slicesOf") != volume.GetID():
@@ -204,32 +222,56 @@ class Controller:
             if wanted is not None:
                 self.parameters.setMember(name, segmentID, wanted)
         if locked is not None and self.preview.labels is not None:
-            with self.waiting():
-                self.preview.redraw(self.volumeNode, self.parameters.get("locked"))
+            self.preview.redraw(self.parameters.get("locked"))
         if unused is not None:
             self.refresh()
         self.changed()
+
+    def _forgetStrokes(self) -> None:
+        """The next reading is a whole one, and no memory is kept for it."""
+        self._copies = LayerCopies()
+        self._reader = StrokeReader(self._copies)
 
     def _choices(self) -> Choices:
         return Choices(self.parameters.pairs("complete"), self.parameters.pairs("ignored"), tuple(self.parameters.get("unused")))
 
     def _read(self) -> None:
-        """The snapshot now, its evaluation in a thread."""
-        self._dirtySince = None
-        choices = self._choices()
+        """Memory first where some is missing, in a thread; then the snapshot here, and its evaluation in a thread."""
+        self._dirtySince, self._reading = None, True
+        copies = self._copies
+        sizes = missingMemory(self.segmentationNode, copies, self.parameters.get("unused"))
+        if sizes:
+            self._background.submit(lambda: copies.reserve(sizes), lambda _: self._takeSnapshot(), self._onReadFailed)
+        else:
+            self._takeSnapshot()
+
+    def _takeSnapshot(self) -> None:
+        choices, reader = self._choices(), self._reader
         try:
             settings = self.parameters.settings()
             with self.waiting():
-                snapshot = takeSnapshot(self.segmentationNode, self.volumeNode, choices.unused)
+                snapshot = takeSnapshot(self.segmentationNode, self.volumeNode, choices.unused, copies=self._copies)
         except SparseSegError as error:
             self._onReadFailed(error)
             return
-        self._reading = True
-        self._background.submit(lambda: _evaluate(snapshot, choices, settings), self._onRead, self._onReadFailed)
+        quick = self._run is not None and not self._trainWanted
+        self._background.submit(lambda: reader.read(snapshot, choices, settings, quick), self._onRead, self._onReadFailed)
 
-    def _onRead(self, outcome: tuple[Strokes, tuple[SegmentSummary, ...], SparseSegError | None]) -> None:
+    def _readDetails(self) -> None:
+        self._detailsAt = None
+        reader, settings = self._reader, self.parameters.settings()
+        self._background.submit(lambda: reader.details(settings), self._onDetails, self.complain)
+
+    def _onDetails(self, reading: Reading | None) -> None:
+        if reading is not None and self.strokes is not None:
+            self.strokes, self.summary = reading.strokes, reading.summary
+            self.changed()
+
+    def _onRead(self, reading: Reading) -> None:
         self._reading = False
-        self.strokes, self.summary, problem = outcome
+        self.strokes, self.summary, problem = reading.strokes, reading.summary, reading.problem
+        self._unsent = union(self._unsent, reading.changed)
+        self._detailsAt = None if reading.current else time.monotonic() + DETAILS_AFTER_S
         self.preview.follow(self.segmentationNode)
         if self._hiddenByApply:  # Apply was undone: strokes and preview again
             self._hiddenByApply = False
@@ -321,7 +363,7 @@ class Controller:
             launch.temporaryFolder,
         )
         run.train(settings, self.parameters.get("startFrom"))
-        self.report, self._sent, self._nextSlice = Report(), strokes, 0
+        self.report, self._sent, self._unsent, self._nextSlice = Report(), strokes, None, 0
         return run
 
     def _update(self) -> None:
@@ -334,8 +376,8 @@ class Controller:
             self.say(Message("warning", "The segments have changed.", "Press Train to start again with the new ones."))
 
     def _send(self) -> None:
-        self._run.update(self.strokes.annotation, self.strokes.complete)
-        self._sent = self.strokes
+        self._run.update(self.strokes.annotation, self.strokes.complete, self._unsent)
+        self._sent, self._unsent = self.strokes, None
 
     @staticmethod
     def _fits(run: EngineRun, strokes: Strokes) -> bool:
@@ -344,13 +386,17 @@ class Controller:
     # -- polling -------------------------------------------------------------------------------------------------------
 
     def poll(self) -> None:
-        """Called by the host's timer, about ten times a second."""
+        """Called by the host's timer, twenty times a second or so: a stroke passes through several polls."""
         self._background.poll()
+        self._loading.poll()
         quiet = self._dirtySince is not None and time.monotonic() - self._dirtySince >= UPDATE_AFTER_S
         if quiet and not self._reading and self.state is not State.EMPTY:
             self._read()
+        elif self._detailsAt is not None and self._dirtySince is None and not self._reading and time.monotonic() >= self._detailsAt:
+            self._readDetails()
         if self._run is not None:
             self._take(self._run)
+        self.preview.tick(self.volumeNode, self.parameters.get("locked"))
         self._ended = [thread for thread in self._ended if thread.is_alive()]
 
     def _take(self, run: EngineRun) -> None:
@@ -369,11 +415,12 @@ class Controller:
         if isinstance(event, Progress):
             self._onProgress(event)
         elif isinstance(event, Ready) and event.id == "open":
-            self.report.why = event.why
-            self.report.onCpu = event.device.upper().startswith("CPU")
-            self._log(f"{event.why}. {event.summary}")
+            self._log(event.summary)
+            self._onDevice(event)
+        elif isinstance(event, Device):
+            self._onDevice(event)
         elif isinstance(event, PreviewEvent):
-            self._load(event.file, self._showPreview)
+            self._loadPreview(event)
         elif isinstance(event, Result):
             self._onResult(event)
         elif isinstance(event, Warning):
@@ -381,6 +428,13 @@ class Controller:
             self.say(Message("warning", event.sentence, event.advice))
         elif isinstance(event, Error):
             self._onError(event)
+
+    def _onDevice(self, event: Ready | Device) -> None:
+        """What the engine works on: told once it is chosen, and again where it moves."""
+        if event.device:
+            self.report.why = event.why
+            self.report.onCpu = event.device.upper().startswith("CPU")
+            self._log(f"{event.why}.")
 
     def _onProgress(self, event: Progress) -> None:
         if self.state is State.STARTING and event.stage == "training":
@@ -397,7 +451,7 @@ class Controller:
     def _onResult(self, event: Result) -> None:
         self.report.estimate = event.estimate or self.report.estimate
         self.report.nextSlices, self._nextSlice = event.next_slices, 0
-        self._load(event.file, self._showResult)
+        self._loadWhole(event.file, event.revision, self._onResultShown)
 
     def _onError(self, event: Error) -> None:
         message = Message("error", event.sentence, event.advice)
@@ -416,28 +470,59 @@ class Controller:
             self._log(log)
         self._become(State.RESULT if self.preview.labels is not None else State.IDLE, message)
 
-    def _load(self, file: str, show: Callable) -> None:
+    def _loadPreview(self, event: PreviewEvent) -> None:
+        if not event.box:
+            self._loadWhole(event.file, event.revision, self.changed)
+            return
+
+        def load() -> tuple[Box, np.ndarray]:
+            box, values = box_from_json(event.box, shape), np.load(event.file)
+            if values.shape != shape_of(box):
+                raise SparseSegError(f"The engine sent a part of {values.shape} voxels for a box of {shape_of(box)}.", "Repair the installation.")
+            return box, values
+
+        def show(outcome: tuple[Box, np.ndarray]) -> None:
+            self.preview.showBox(self.segmentationNode, self.volumeNode, *outcome, run.classes, self.parameters.get("locked"))
+            self._shown(event.revision)
+            self.changed()
+
         run = self._run
+        shape = run.geometry.shape_kji
+        self._load(load, show)
+
+    def _loadWhole(self, file: str, revision: int, then: Callable[[], None]) -> None:
+        run = self._run
+        memory = LabelMemory(run.geometry.shape_kji)
 
         def load() -> tuple:
             labels = np.load(file)
+            memory.array[...] = labels
             return labels, SceneImport.boundingBox(labels)
 
-        def done(outcome: tuple) -> None:
+        def show(outcome: tuple) -> None:
+            with self.waiting():
+                self.preview.show(self.segmentationNode, self.volumeNode, *outcome, run.classes, self.parameters.get("locked"), memory)
+            self._shown(revision)
+            then()
+
+        self._load(load, show)
+
+    def _load(self, load: Callable, show: Callable) -> None:
+        """One after the other, none left out: a box lies on what the previews before it show."""
+        run = self._run
+
+        def done(outcome) -> None:
             if self._run is run and run is not None:
-                show(*outcome)
+                show(outcome)
 
-        # a preview that was replaced before it was read is no loss: the next one is on its way
-        self._background.submit(load, done, lambda error: None if isinstance(error, FileNotFoundError) else self.complain(error))
+        # a preview that was removed before it was read is no loss: a whole one that came later is on its way
+        self._loading.submit(load, done, lambda error: None if isinstance(error, FileNotFoundError) else self.complain(error))
 
-    def _showPreview(self, labels: np.ndarray, box) -> None:
-        with self.waiting():
-            self.preview.show(self.segmentationNode, self.volumeNode, labels, box, self._run.classes, self.parameters.get("locked"))
-            self.preview.setVisible(True)
-        self.changed()
+    def _shown(self, revision: int) -> None:
+        self.preview.revision = revision
+        self.preview.setVisible(True)
 
-    def _showResult(self, labels: np.ndarray, box) -> None:
-        self._showPreview(labels, box)
+    def _onResultShown(self) -> None:
         self._become(State.RESULT, Message("info", "The result is there.", "Paint corrections, go on training, or press Apply."))
 
     # -- apply and discard -----------------------------------------------------------------------------------------------
@@ -535,6 +620,7 @@ class Controller:
         self._sceneObservers.clear()
         self._views.stop()
         self._background.close()
+        self._loading.close()
         return self._ended
 
     def _observeScene(self) -> None:
@@ -551,7 +637,8 @@ class Controller:
     def _onSceneClose(self, *_) -> None:
         self._endRun("the scene was closed")
         self._observers.clear()
-        self.preview.labels = None
+        self._forgetStrokes()
+        self.preview.nodeIsGone()
         self.strokes, self._sent, self.report = None, None, Report()
         self.state = State.EMPTY
 
@@ -575,7 +662,7 @@ class Controller:
             self.parameters.setNode(name, None)
             self._adoptInputs()
         elif node is self.preview.node and self.preview.labels is not None:
-            self.preview.labels = None
+            self.preview.nodeIsGone()
             if self.state is State.RESULT:
                 self._become(State.IDLE, Message("info", "The preview was deleted.", "Press Train for a new one."))
 
@@ -612,6 +699,7 @@ class Controller:
         wasRunning = self.running
         self._dropRun()
         self._background.forget()
+        self._loading.forget()
         self._reading = self._trainWanted = self._updateWanted = False
         if self.state is not State.EMPTY:
             self.state = State.RESULT if wasRunning and self.preview.labels is not None else State.IDLE
@@ -668,15 +756,6 @@ def ensureBackground(segmentationNode) -> str:
         segmentation.GetSegment(segmentID).SetColor(*_BACKGROUND_COLOR)
     segmentation.GetSegment(segmentID).SetTag(BACKGROUND_TAG, "1")
     return segmentID
-
-
-def _evaluate(snapshot, choices: Choices, settings) -> tuple[Strokes, tuple[SegmentSummary, ...], SparseSegError | None]:
-    """The strokes, their weight summary, and why they cannot be trained on (None where they can)."""
-    strokes = readStrokes(snapshot, choices)
-    try:
-        return strokes, build_annotation(strokes.annotation, strokes.classes, settings, strokes.complete).rows, None
-    except SparseSegError as error:
-        return strokes, (), error
 
 
 def _sameStrokes(a: Strokes | None, b: Strokes | None) -> bool:

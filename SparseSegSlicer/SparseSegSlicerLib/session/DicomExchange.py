@@ -17,7 +17,9 @@ from sparseseg.io import files
 from sparseseg.io.segnrrd import SparseLabels
 
 from ..scene import DicomFiles, SceneImport
-from ..scene.SceneExport import readResult, takeSnapshot, volumeGeometry
+from ..scene.Grids import volumeGeometry
+from ..scene.SceneExport import takeSnapshot
+from ..scene.StrokeReader import readResult
 from .Background import Background
 from .Controller import Controller
 from .States import Message

@@ -14,23 +14,31 @@ from pathlib import Path
 
 import numpy as np
 
+from sparseseg.contract.belief import Box, box_to_json, shape_of, union
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.client import WorkerClient
 from sparseseg.contract.errors import OutputError, SparseSegError, StuckError, WorkerError
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.job import MODEL, Job, JobRecord, write_whole
-from sparseseg.contract.protocol import PROTOCOL_VERSION, Error, Event, Finish, Open, Preview, Ready, Train, Update, Warning
+from sparseseg.contract.protocol import PROTOCOL_VERSION, Error, Event, Finish, Open, Ready, Train, Update, Warning
 from sparseseg.contract.settings import Settings
 
 from .Background import Background
 
 _RESTARTS = 2
+_UPDATE = "update-"  # and the revision: the id of an update
 _RESTARTABLE = (StuckError.code, WorkerError.code)
 _KILL_GRACE_S = 2.0
+_SOME_VOXEL = (slice(0, 1),) * 3  # an update must hold a voxel, also where complete slices alone changed
 
 
 class EngineRun:
-    """`train` may be sent again after a result: it goes on from what was learned."""
+    """`train` may be sent again after a result: it goes on from what was learned.
+
+    An update goes out as the box that the worker does not have: what changed since the last one that was sent, with what it refused or lost.
+    Updates that come while one is being written, or before the worker has opened the job, leave together. Boxes are cut from the annotation
+    when they are written: they may hold strokes newer than their revision, never older ones.
+    """
 
     def __init__(
         self,
@@ -49,7 +57,10 @@ class EngineRun:
         self.classes: ClassTable = record.classes
         self.geometry: Geometry = record.geometry
         self.revision = record.revision
-        self._latest: tuple[np.ndarray, list[list[int]]] | None = None
+        self._annotation, self._slices = annotation, [list(pair) for pair in record.complete_slices]
+        self._owed: Box | None = None  # what the worker lacks and no update on its way holds
+        self._underWay: dict[int, Box] = {}  # revision -> box, sent or being written, and not yet seen in an event
+        self._writing = False
         self._numbers = itertools.count(1)
         self._train: Train | None = None
         self._restartsLeft = _RESTARTS
@@ -80,11 +91,13 @@ class EngineRun:
         self._train = Train(f"train-{next(self._numbers)}", settings.to_json(), startFrom)
         self._send(self._train)
 
-    def update(self, annotation: np.ndarray, completeSlices: Sequence[tuple[int, int]]) -> int:
-        """A new annotation with the same segments; returns its revision."""
+    def update(self, annotation: np.ndarray, completeSlices: Sequence[tuple[int, int]], box: Box | None) -> int:
+        """A new annotation with the same segments; returns its revision. box: where it differs from the last one given; None: nowhere. The array
+        may be the same one, written in place."""
         self.revision += 1
-        self._latest = (annotation, [list(pair) for pair in completeSlices])
-        self._writeUpdate(self.revision)
+        self._annotation, self._slices = annotation, [list(pair) for pair in completeSlices]
+        self._owed = union(self._owed, box or _SOME_VOXEL)
+        self._sendOwed()
         return self.revision
 
     def finish(self) -> None:
@@ -107,7 +120,7 @@ class EngineRun:
         self._background.submit(copy, done, failed)
 
     def poll(self) -> list[Event]:
-        """What the worker said since the last call. Previews of an older annotation than the last one sent are left out."""
+        """What the worker said since the last call; every preview, since each may be a part of what is to be shown."""
         self._background.poll()
         events, self._failures = self._failures, []
         for event in self._client.poll():
@@ -143,22 +156,35 @@ class EngineRun:
 
     def _take(self, event: Event) -> list[Event]:
         if isinstance(event, Ready) and event.id == "" and event.protocol != PROTOCOL_VERSION:
-            return [Error("", 0, WorkerError.code, "The engine speaks another protocol version.", "Repair the installation.", fatal=True)]
-        if isinstance(event, Ready) and event.id == "open":
-            self._onOpened(event)
+            sentence = f"The engine speaks version {event.protocol} of the protocol, this module version {PROTOCOL_VERSION}."
+            return [Error("", 0, WorkerError.code, sentence, "Repair the installation.", fatal=True)]
         if isinstance(event, Error) and event.fatal and event.code in _RESTARTABLE and self._restartsLeft and self._train is not None:
             return [self._restart(event)]
-        if isinstance(event, Preview) and event.revision < self.revision:
-            return []
+        if isinstance(event, Ready) and event.id == "open":
+            self._onOpened(event)
+        elif isinstance(event, Error) and event.id.startswith(_UPDATE):
+            self._onRefused(int(event.id.removeprefix(_UPDATE)))
+        self._underWay = {revision: box for revision, box in self._underWay.items() if revision > event.revision}
         return [event]
 
     def _onOpened(self, ready: Ready) -> None:
+        """The worker has what its record holds; all later updates were on their way to one that died."""
         self._opened = True
+        for revision, box in self._underWay.items():
+            if revision > ready.revision:
+                self._owed = union(self._owed, box)
+        self._underWay.clear()
         waiting, self._waiting = self._waiting, []
-        if ready.revision < self.revision and not any(isinstance(command, Update) for command in waiting):
-            self._writeUpdate(self.revision)  # it was on its way to a worker that died
         for command in waiting:
             self._client.send(command)
+        self._sendOwed()
+
+    def _onRefused(self, revision: int) -> None:
+        """The worker keeps its old annotation, so what a refused update held goes with the next one: with one more, if that has left already."""
+        self._owed = union(self._owed, self._underWay.pop(revision, None))
+        if any(later > revision for later in self._underWay):
+            self.revision += 1
+            self._sendOwed()
 
     def _restart(self, event: Error) -> Event:
         self._restartsLeft -= 1
@@ -171,21 +197,36 @@ class EngineRun:
         self._open()
         return Warning(event.id, event.revision, "restarted", event.sentence, "It was started again.")
 
-    def _writeUpdate(self, revision: int) -> None:
-        annotation, completeSlices = self._latest  # type: ignore[misc]
+    def _sendOwed(self) -> None:
+        """Writes what the worker lacks, in a thread, and names it to the worker at a later poll."""
+        if self._owed is None or self._writing or not self._opened:
+            return
+        annotation, revision, client = self._annotation, self.revision, self._client
+        box = self._owed
         name = f"annotation-{revision:04d}.npy"
+        command = Update(f"{_UPDATE}{revision}", name, revision, self._slices, [] if shape_of(box) == annotation.shape else box_to_json(box))
+        self._owed, self._writing = None, True
+        self._underWay[revision] = box
 
         def write() -> None:
+            values = np.ascontiguousarray(annotation[box])
             try:
-                write_whole(self.folder / name, lambda file: np.lib.format.write_array(file, annotation, allow_pickle=False))
+                write_whole(self.folder / name, lambda file: np.lib.format.write_array(file, values, allow_pickle=False), lasting=False)
             except OSError as error:
                 raise OutputError(f"The new strokes could not be written: {error.strerror or error}.", "Free disk space and try again.") from error
 
-        def send(_: None) -> None:
-            if revision == self.revision:
-                self._send(Update(f"update-{revision}", name, revision, completeSlices))
+        def written(_: None) -> None:
+            self._writing = False
+            if client is self._client and self._opened:
+                client.send(command)
+            self._sendOwed()
 
-        self._background.submit(write, send, self._failed)
+        def failed(error: BaseException) -> None:
+            self._writing = False
+            self._owed = union(self._owed, self._underWay.pop(revision, None))
+            self._failed(error)
+
+        self._background.submit(write, written, failed)
 
     def _failed(self, error: BaseException) -> None:
         if not isinstance(error, SparseSegError):

@@ -1,0 +1,87 @@
+"""The preview's label map as one layer that all its segments share: taken over whole, or written box by box. No qt.
+
+A segment's label value is its value in the label map, so nothing is renumbered; a hidden segment is taken off the layer and has an empty one of
+its own. Slicer shows of a layer only the values that a segment claims.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+import numpy as np
+import slicer
+import vtk
+from vtk.util import numpy_support
+
+from sparseseg.contract.belief import Box
+
+from .Grids import BINARY_LABELMAP, matrixFromArray
+
+
+class LabelMemory:
+    """A label map's voxels in memory that VTK can show: made at once, and filled by any thread."""
+
+    def __init__(self, shape_kji: Sequence[int]) -> None:
+        self.scalars = vtk.vtkUnsignedCharArray()
+        self.scalars.SetNumberOfValues(int(np.prod(shape_kji)))
+        self.array = numpy_support.vtk_to_numpy(self.scalars).reshape(tuple(shape_kji))
+
+    @classmethod
+    def of(cls, labels: np.ndarray) -> LabelMemory:
+        memory = cls(labels.shape)
+        memory.array[...] = labels
+        return memory
+
+
+class LabelLayer:
+    def __init__(self) -> None:
+        self._image = slicer.vtkOrientedImageData()
+        self._memory: LabelMemory | None = None
+
+    def show(self, previewNode, memory: LabelMemory, ijkToFrame: np.ndarray, ids: Sequence[str], hidden: Collection[str]) -> None:
+        """All of it; value c is ids[c - 1]. Takes the memory over, so that nothing of the volume's size is copied here."""
+        self._memory = memory
+        image = self._image
+        image.SetExtent([v for n in reversed(memory.array.shape) for v in (0, n - 1)])
+        image.SetImageToWorldMatrix(matrixFromArray(ijkToFrame))
+        image.GetPointData().SetScalars(memory.scalars)
+        self.claim(previewNode, ids, hidden)
+        self._tell(previewNode)
+
+    def claim(self, previewNode, ids: Sequence[str], hidden: Collection[str]) -> None:
+        """Puts each segment on the layer with its value, or on an empty one where it is hidden or not of these IDs."""
+        segmentation = previewNode.GetSegmentation()
+        for sid in segmentation.GetSegmentIDs():
+            segment = segmentation.GetSegment(sid)
+            value = ids.index(sid) + 1 if sid in ids and sid not in hidden else 0
+            shown = segment.GetRepresentation(BINARY_LABELMAP)
+            if value and (shown is not self._image or segment.GetLabelValue() != value):
+                segment.SetLabelValue(value)
+                segment.AddRepresentation(BINARY_LABELMAP, self._image)
+            elif not value and (shown is None or shown.GetNumberOfPoints()):
+                clear(segment)
+
+    def write(self, previewNode, box: Box, labels: np.ndarray) -> bool:
+        """A box of it, in place; false where somebody else has changed the layer, so that it must be shown anew."""
+        if not self._holds(previewNode):
+            return False
+        self._memory.array[box] = labels
+        self._tell(previewNode)
+        return True
+
+    def _holds(self, previewNode) -> bool:
+        if self._memory is None or self._image.GetPointData().GetScalars() is not self._memory.scalars:
+            return False
+        return tuple(reversed(self._image.GetDimensions())) == self._memory.array.shape
+
+    def _tell(self, previewNode) -> None:
+        """Views draw it again. Not by the image's own event, on which Slicer would throw away the surfaces: they are made again later."""
+        self._memory.scalars.Modified()
+        segmentation = previewNode.GetSegmentation()
+        segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
+        segmentation.InvokeEvent(slicer.vtkSegmentation.RepresentationModified)
+
+
+def clear(segment) -> None:
+    """Takes a segment off the layer that it shares, which keeps its voxels: so a removal does not go through all of them."""
+    segment.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())

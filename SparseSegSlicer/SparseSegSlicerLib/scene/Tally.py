@@ -1,0 +1,84 @@
+"""How many voxels of each value lie on each slice of an annotation, kept up box by box. Plain numpy; may run in a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sparseseg.annotation.labels import Counts, SegmentSummary, check_counts, summary, weight_table
+from sparseseg.contract.belief import Box, whole
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.settings import Settings
+
+
+@dataclass(frozen=True)
+class Tally:
+    """tables[axis][index, value]: voxels; column 0, the unlabelled, is not counted. digest: the same for the same annotation."""
+
+    tables: tuple[np.ndarray, np.ndarray, np.ndarray]
+    digest: int
+
+    @classmethod
+    def of(cls, annotation: np.ndarray, values: int) -> Tally:
+        return _counted(annotation, whole(annotation.shape), annotation.shape, values)
+
+    @property
+    def voxels(self) -> np.ndarray:
+        """By value."""
+        return self.tables[0].sum(0)
+
+    def replaced(self, box: Box, before: np.ndarray, after: np.ndarray) -> Tally:
+        """After the voxels of a box became others."""
+        shape, values = [len(table) for table in self.tables], self.tables[0].shape[1]
+        gone, come = (_counted(part, box, shape, values) for part in (before, after))
+        tables = tuple(t + c - g for t, c, g in zip(self.tables, come.tables, gone.tables, strict=True))
+        return replace(self, tables=tables, digest=(self.digest + come.digest - gone.digest) % 2**64)
+
+    def bounds(self) -> Box | None:
+        """The least box that holds all labelled voxels; None where there are none."""
+        if not self.voxels.any():
+            return None
+        ends = [np.flatnonzero(table.any(axis=1))[[0, -1]] for table in self.tables]
+        return tuple(slice(int(first), int(last) + 1) for first, last in ends)
+
+    def withComplete(self, annotation: np.ndarray, complete: Sequence[tuple[int, int]]) -> Tally:
+        """With what is unlabelled on complete slices as background, for counting alone."""
+        tables = [table.copy() for table in self.tables]
+        for n, (axis, index) in enumerate(complete):
+            others = [a for a in range(3) if a != axis]
+            free = annotation[(slice(None),) * axis + (index,)] == 0
+            for a, i in complete[:n]:
+                if a != axis:  # those voxels are counted already
+                    free[(slice(None),) * others.index(a) + (i,)] = False
+                elif i == index:
+                    free[...] = False
+            tables[axis][index, 1] += np.count_nonzero(free)
+            for place, other in enumerate(others):
+                tables[other][:, 1] += np.count_nonzero(free, axis=1 - place)
+        return replace(self, tables=tuple(tables))
+
+    def summary(self, classes: ClassTable, settings: Settings) -> tuple[SegmentSummary, ...]:
+        """Raises AnnotationError where this cannot be trained on."""
+        counts = Counts([len(table) for table in self.tables], len(classes) + 1)
+        counts.slices = [table[:, 1:].T for table in self.tables]
+        check_counts(counts.voxels, classes)
+        return summary(counts, weight_table(counts.voxels, settings), classes)
+
+
+def _counted(part: np.ndarray, box: Box, shape_kji: Sequence[int], values: int) -> Tally:
+    places = np.flatnonzero(part)
+    painted = part.reshape(-1)[places].astype(np.int64)
+    inside = [index + piece.start for index, piece in zip(np.unravel_index(places, part.shape), box, strict=True)]
+    tables = tuple(np.bincount(index * values + painted, minlength=n * values).reshape(n, values) for index, n in zip(inside, shape_kji, strict=True))
+    flat = (inside[0] * shape_kji[1] + inside[1]) * shape_kji[2] + inside[2]
+    return Tally(tables, int(_mixed(flat.astype(np.uint64) * np.uint64(256) + painted.astype(np.uint64)).sum(dtype=np.uint64)))
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """splitmix64: numbers that are alike become numbers that are not, so that their sum tells sets apart."""
+    numbers = numbers + np.uint64(0x9E3779B97F4A7C15)
+    numbers = (numbers ^ (numbers >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    numbers = (numbers ^ (numbers >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return numbers ^ (numbers >> np.uint64(31))
