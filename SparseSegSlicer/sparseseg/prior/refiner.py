@@ -139,7 +139,7 @@ class Refined:
         return (added * view.agreement).half()
 
     def _corrects(self, view: View) -> bool:
-        return view.held_by_grid and (self.use is None or view.value > len(self.use) or self.use[view.value - 1])
+        return view.held_by_grid and view.is_within_its_training and (self.use is None or view.value > len(self.use) or self.use[view.value - 1])
 
     def _correct(self, view: View, tick: Tick) -> None:
         """Ask the network anew around the part of a working grid that changed."""
