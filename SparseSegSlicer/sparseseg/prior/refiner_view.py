@@ -70,13 +70,6 @@ class View:
     def is_coarse(self) -> bool:
         return math.prod(self.factors) >= _COARSE
 
-    @property
-    def is_within_its_training(self) -> bool:
-        """Whether the network has seen gaps such as this segment's. Of a volume of full size it knows those between complete slices; between strokes
-        alone it gives up whole segments: ct-abdomen enlarged five times, strokes-2, 0.81 grown and 0.62 refined, lm-plant-cells enlarged three
-        times 0.79 and 0.74; the other four of six such pairs -0.056 to +0.010."""
-        return not self.is_coarse or bool(self.between.any())
-
     def features(self, crop: Box) -> Tensor:
         """What the network sees in a part of the grid, (CHANNELS, k, j, i) float32."""
         gray, belief, known = self.gray[crop].float(), self.belief[crop].float(), self.known[crop]
