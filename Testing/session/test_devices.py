@@ -8,13 +8,13 @@ import pytest
 
 from sparseseg.contract.errors import Cancelled, DeviceError
 from sparseseg.network import device
-from sparseseg.prior import compiled
+from sparseseg.prior import compiled, rehearsal
 from sparseseg.session.devices import DeviceChoice
 
 
 @pytest.fixture
 def slow(monkeypatch):
-    """device.choose that waits for an event, and counts; the kernels are warm already."""
+    """device.choose that waits for an event, and counts; the kernels are warm already, and nothing is rehearsed."""
     go, asked = threading.Event(), []
 
     def choose(requested):
@@ -23,6 +23,7 @@ def slow(monkeypatch):
         return device.on_cpu(f"asked for {requested}")
 
     monkeypatch.setattr(compiled, "warm_up", lambda: True)
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *_: None)
     monkeypatch.setattr(device, "choose", choose)
     yield go, asked
     go.set()
