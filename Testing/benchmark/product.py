@@ -122,9 +122,9 @@ class Product:
         self.dense = np.load(result.file)
         return Trained(seconds, result, shown, self._given())
 
-    def update(self, annotation: np.ndarray, box: Box | None = None) -> Answer:
+    def update(self, annotation: np.ndarray, box: Box | None = None, see: Callable[[], None] = lambda: None) -> Answer:
         """Give the worker a new annotation, (K, J, I) uint8, or only a box of it, the same as before elsewhere; both answers to it. Their seconds
-        begin with writing the file."""
+        begin with writing the file. see: called after each answer."""
         self.revision += 1
         name, command = f"annotation-{self.revision:04d}.npy", f"update {self.revision}"
         shown: list[Shown] = []
@@ -134,6 +134,7 @@ class Product:
         self.client.send(Update(command, name, self.revision, [], box_to_json(box)))
         while not shown or shown[-1].source == "growing":
             self.until(command, Preview, keep)
+            see()
         return Answer(shown[0], shown[-1])
 
     def keep(self, shown: list[Shown], start: float, command: str = "") -> Callable[[Event], None]:
