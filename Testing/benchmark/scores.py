@@ -38,7 +38,7 @@ def painted_dice(result: np.ndarray, truth: np.ndarray, annotation: np.ndarray) 
     """Dice of each segment that the annotation has, on the voxels that it leaves unlabelled; plane by plane, so that a large volume is no more work
     than it must be. Segments that neither map has there are left out."""
     classes = int(max(truth.max(), result.max())) + 1
-    counts, painted = np.zeros((classes, classes), np.int64), np.zeros(classes + 1, bool)
+    counts, painted = np.zeros((classes, classes), np.int64), np.zeros(257, bool)
     for ours, theirs, drawn in zip(result, truth, annotation, strict=True):
         unseen = drawn == 0
         code = ours[unseen].astype(np.int32) * classes + theirs[unseen]

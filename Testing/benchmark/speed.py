@@ -138,7 +138,7 @@ def measure(shape: tuple[int, int, int], options: argparse.Namespace) -> Numbers
                 with training(product):
                     numbers.corrections["training"] = corrections(product, strokes, options.corrections)
             if "cancel" in options.parts:
-                numbers.cancel = cancels(product, numbers)
+                numbers.cancel |= cancels(product, numbers)
             numbers.memory_gb |= memory.so_far("all of it")
         if "grow" in options.parts and (np.prod(shape) < LARGE or options.grow_large):
             numbers.grow = beside(Path(folder), image, begin, strokes)
