@@ -38,8 +38,9 @@ from sparseseg.network.device import Compute  # noqa: E402
 from sparseseg.prior import compiled, refiner_view  # noqa: E402
 from sparseseg.prior.refiner import find_extents  # noqa: E402
 from sparseseg.prior.refiner_network import BELIEF, Refiner, Triple, plan_pools  # noqa: E402
-from sparseseg.prior.refiner_view import View, Volumes  # noqa: E402
+from sparseseg.prior.refiner_view import View  # noqa: E402
 from sparseseg.prior.refiner_vote import CERTAIN  # noqa: E402
+from sparseseg.prior.volumes import Volumes  # noqa: E402
 
 STEPS = 2800
 USES = 4  # of each volume

@@ -138,7 +138,7 @@ def measure(shape: tuple[int, int, int], options: argparse.Namespace) -> Numbers
                 with training(product):
                     numbers.corrections["training"] = corrections(product, strokes, options.corrections)
             if "cancel" in options.parts:
-                numbers.cancel |= cancels(product, numbers)
+                numbers.cancel |= cancels(product)
             numbers.memory_gb |= memory.so_far("all of it")
         if "grow" in options.parts and (np.prod(shape) < LARGE or options.grow_large):
             numbers.grow = beside(Path(folder), image, begin, strokes)
@@ -159,7 +159,7 @@ def previews(product: Product, strokes: Strokes, numbers: Numbers) -> None:
         numbers.seconds[name] = shown[-1].seconds
         if len(shown) == 1:
             first = product.dense.copy()  # scored later: that would take the cores from the refiner
-    numbers.cancel["beginning to learn, the first time"] = [cancel(product, "train")]
+    numbers.cancel["beginning to learn, the first time"] = [cancel(product)]
     numbers.dice["first preview"] = mean(painted_dice(first, strokes.truth, strokes.annotation))
     numbers.dice["refined preview"] = dice(product, strokes)
 
@@ -191,18 +191,13 @@ def mean(by_segment: dict[int, float]) -> float | None:
 _numbers = count(1)
 
 
-def cancel(product: Product, command: str) -> float | None:
-    """Seconds from `cancel` to `ready`; None where the command at work was done before it was stopped."""
-    mine, stopped = f"cancel {next(_numbers)}", []
+def cancel(product: Product) -> float:
+    """Seconds from `cancel` to `ready`, whether the command at work was stopped or came to its end."""
+    mine = f"cancel {next(_numbers)}"
     start = time.perf_counter()
-
-    def look(event: Event) -> bool:
-        stopped.extend([event] if isinstance(event, Error) and event.id == command else [])
-        return isinstance(event, Ready) and event.id == mine
-
     product.client.send(Cancel(mine))
-    wait_for(product, look)
-    return time.perf_counter() - start if stopped else None
+    wait_for(product, lambda event: isinstance(event, Ready) and event.id == mine)
+    return time.perf_counter() - start
 
 
 @contextmanager
@@ -211,46 +206,44 @@ def training(product: Product) -> Iterator[None]:
     product.client.send(Train("train", {"estimate": False}))
     wait_for(product, learning)
     yield
-    cancel(product, "train")
+    cancel(product)
 
 
 def learning(event: Event) -> bool:
     return isinstance(event, Progress) and event.stage == "training" and event.step >= STEADY_STEPS
 
 
-def cancels(product: Product, numbers: Numbers) -> dict[str, list[float | None]]:
+def cancels(product: Product) -> dict[str, list[float | None]]:
     """For each phase, the seconds to stop in it."""
-    seconds, found = numbers.seconds, {}
     train, learn, few = Train("train"), Train("train", {"estimate": False}), Train("train", {"estimate": False, "steps": STEADY_STEPS})
-    opening = Open("open", str(product.folder), product.on)
-    held = holding_out(product)
-    for phase, command, begun, takes, anew in (
-        ("opening", opening, None, seconds["open to ready"], False),
-        ("growing", train, None, seconds["first preview"], True),
-        ("refining", train, is_preview("growing"), seconds["refined preview"] - seconds["first preview"], True),
-        ("holding out", train, is_preview("prior"), held, True),
-        ("training", learn, learning, 1.0, False),
+    opening, predict = Open("open", str(product.folder), product.on), Predict("predict")
+    takes, found = phases(product), {}
+    for phase, command, begun, anew in (
+        ("opening", opening, None, False),
+        ("growing", train, None, True),
+        ("refining", train, is_preview("growing"), True),
+        ("holding out", train, is_preview("prior"), True),
+        ("training", learn, learning, False),
     ):
-        found[phase] = [cancelled(product, command, begun, share * takes, anew) for share in CANCEL_AT]
+        found[phase] = [cancelled(product, command, begun, share * takes.get(phase, 1.0), anew) for share in CANCEL_AT]
     product.open()
     product.ask(few, Result, product.keep([], 0.0))
-    predict = Predict("predict")
     found["beginning to predict"] = [cancelled(product, predict, None, share * 0.2) for share in CANCEL_AT]
     found["predicting"] = [cancelled(product, predict, stage("predicting"), share) for share in CANCEL_AT]
-    found["saving"] = [cancelled(product, few, stage("saving"), share * 0.2) for share in CANCEL_AT]
+    found["saving"] = [cancelled(product, few, stage("saving"), share * 0.1) for share in CANCEL_AT]
     return found
 
 
-def holding_out(product: Product) -> float:
-    """Seconds from the refined preview to the first step, annotation being held out; the job is opened anew."""
-    product.open()
+def phases(product: Product) -> dict[str, float]:
+    """Seconds that each phase takes before the first step, in a worker that has loaded everything, some annotation being held out."""
+    takes = {"opening": product.open()}
     product.client.send(Train("train"))
-    wait_for(product, is_preview("prior"))
-    start = time.perf_counter()
-    wait_for(product, stage("training"))
-    seconds = time.perf_counter() - start
-    cancel(product, "train")
-    return seconds
+    for phase, end in (("growing", is_preview("growing")), ("refining", is_preview("prior")), ("holding out", stage("training"))):
+        start = time.perf_counter()
+        wait_for(product, end)
+        takes[phase] = time.perf_counter() - start
+    cancel(product)
+    return takes
 
 
 def cancelled(product: Product, command: Command, begun: Callable[[Event], bool] | None, delay_s: float, anew: bool = False) -> float | None:
@@ -264,7 +257,7 @@ def cancelled(product: Product, command: Command, begun: Callable[[Event], bool]
     while not done and (left := until - time.perf_counter()) > 0:
         event = product.client.wait(left)
         done = event is not None and is_end(event, command.id)
-    seconds = cancel(product, command.id)
+    seconds = cancel(product)
     if isinstance(command, Open):
         product.open()  # whether or not it was stopped
     return None if done else seconds
