@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 WORKERS ?= logical
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
-.PHONY: demo test quick lint bench bench-engine bench-scene pretrain screenshots clean
+.PHONY: demo test quick lint bench bench-speed bench-engine bench-scene pretrain screenshots clean
 
 demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case
 	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") --output demo-output
@@ -25,6 +25,9 @@ lint: $(VENV)/test.stamp
 bench: $(VENV)/bench.stamp  ## accuracy against Grow from seeds and other peers; CASES, PROTOCOLS, METHODS, BUDGET, OUT, ARGS: see docs/accuracy.md
 	$(BIN)/python Testing/benchmark/accuracy.py $(if $(CASES),--cases $(CASES)) $(if $(PROTOCOLS),--protocols $(PROTOCOLS)) \
 	  $(if $(METHODS),--methods $(METHODS)) $(if $(BUDGET),--budget $(BUDGET)) $(if $(OUT),--out "$(OUT)") $(ARGS)
+
+bench-speed: $(VENV)/bench.stamp  ## answers to corrections, stopping and memory at 7 and 79 M voxels beside Grow from seeds; ARGS: see docs/benchmark.md
+	$(BIN)/python Testing/benchmark/speed.py --json "$(or $(OUT),.)/bench-speed.json" $(ARGS)
 
 bench-engine: $(VENV)/bench.stamp $(VENV)/test.stamp  ## training speed against MONAI, prediction memory, weight map and prior times
 	$(BIN)/python Testing/benchmark/engine.py

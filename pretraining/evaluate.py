@@ -19,8 +19,10 @@ sys.path[:0] = [str(ROOT / "SparseSegSlicer"), str(ROOT / "Testing")]
 from cases import SHARED, load_case, score  # noqa: E402
 from sparseseg.contract.belief import Belief  # noqa: E402
 from sparseseg.io import files  # noqa: E402
-from sparseseg.prior.growing import compute_prior  # noqa: E402
-from sparseseg.prior.refiner import Refiner, refine  # noqa: E402
+from sparseseg.prior import compiled  # noqa: E402
+from sparseseg.prior.grown import compute_prior  # noqa: E402
+from sparseseg.prior.refiner import Refined  # noqa: E402
+from sparseseg.prior.refiner_network import WEIGHTS, Refiner  # noqa: E402
 
 PRIORS: dict[tuple[str, str], Belief] = {}
 
@@ -50,9 +52,10 @@ def evaluate(network: torch.nn.Module | None, data: Path, say=print) -> tuple[fl
             if key not in PRIORS:
                 PRIORS[key] = compute_prior(case.image, labels, labelled, spacing)
             start = time.perf_counter()
-            refined = refine(PRIORS[key], case.image, labels, labelled, spacing, dtype=half_precision(), network=network)
+            grown = PRIORS[key]
+            refined = Refined.start(grown.label, grown.confidence, case.image, labels, labelled, spacing, dtype=half_precision(), network=network)
             seconds = time.perf_counter() - start
-            before, after = (score(r.label, case.truth, annotation) for r in (PRIORS[key], refined))
+            before, after = (score(r.label, case.truth, annotation) for r in (grown, refined))
             means.append((np.mean(before), np.mean(after)))
             each = " ".join(f"{a:.3f}>{b:.3f}" for a, b in zip(before, after, strict=True))
             say(f"{key[0]:17s} {key[1]:9s} {means[-1][0]:.3f} -> {means[-1][1]:.3f} ({means[-1][1] - means[-1][0]:+.3f}) {seconds:5.1f} s  {each}")
@@ -64,8 +67,9 @@ def evaluate(network: torch.nn.Module | None, data: Path, say=print) -> tuple[fl
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, default=SHARED)
-    parser.add_argument("--weights", type=Path, default=ROOT / "SparseSegSlicer" / "sparseseg" / "refiner.pt")
+    parser.add_argument("--weights", type=Path, default=WEIGHTS)
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
+    compiled.warm_up()
     evaluate(load_network(options.weights), options.data)

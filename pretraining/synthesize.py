@@ -19,7 +19,8 @@ import torch.nn.functional as F
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "SparseSegSlicer"))
 
 from sparseseg.contract.belief import Belief
-from sparseseg.prior.growing import blur, compute_prior
+from sparseseg.prior.grown import compute_prior
+from sparseseg.prior.levels import blur
 
 Rng = np.random.Generator
 

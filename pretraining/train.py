@@ -32,10 +32,15 @@ import torch.nn.functional as F  # noqa: E402
 from synthesize import Rng, Sample, synthesize  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from sparseseg.contract.belief import Belief  # noqa: E402
+from sparseseg.contract.belief import Belief, whole  # noqa: E402
 from sparseseg.network import device as devices  # noqa: E402
 from sparseseg.network.device import Compute  # noqa: E402
-from sparseseg.prior.refiner import BELIEF, Refiner, View, look, on_own_grid, plan_pools  # noqa: E402
+from sparseseg.prior import compiled, refiner_view  # noqa: E402
+from sparseseg.prior.refiner import find_extents  # noqa: E402
+from sparseseg.prior.refiner_network import BELIEF, Refiner, Triple, plan_pools  # noqa: E402
+from sparseseg.prior.refiner_view import View  # noqa: E402
+from sparseseg.prior.refiner_vote import CERTAIN  # noqa: E402
+from sparseseg.prior.volumes import Volumes  # noqa: E402
 
 STEPS = 2800
 USES = 4  # of each volume
@@ -51,6 +56,7 @@ _MOST, _MOST_COARSE = 450_000, 60_000  # working voxels of a view
 def produce(seed: int, queue: mp.Queue) -> None:
     torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    compiled.warm_up()
     rng = np.random.default_rng(seed)
     while True:
         queue.put(synthesize(rng))
@@ -70,17 +76,23 @@ def turned(rng: Rng, sample: Sample) -> Sample:
     if rng.random() < 0.3:
         image = np.arcsinh((image - np.median(image)) / (rng.uniform(0.5, 2) * image.std() + 1e-6))
     k, j, i = (sample.spacing_kji[a] for a in order)
-    prior = Belief(turn(sample.prior.label), turn(sample.prior.confidence))
+    grown = Belief(turn(sample.prior.label), turn(sample.prior.confidence))
     return replace(
-        sample, image=image, truth=turn(sample.truth), labels=turn(sample.labels), labelled=turn(sample.labelled), prior=prior, spacing_kji=(k, j, i)
+        sample, image=image, truth=turn(sample.truth), labels=turn(sample.labels), labelled=turn(sample.labelled), prior=grown, spacing_kji=(k, j, i)
     )
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """A view of one segment; on the volume's own grid, both (k, j, i) bool: the truth, and where it counts."""
+    """One segment. On its working grid, whose voxels are `factors` of the volume's own (k, j, i): features (CHANNELS, k, j, i) float32,
+    agreement (k, j, i) float32, and how they are pooled; on the volume's own, (k, j, i): the logit of growing, float32, the truth, and where it
+    counts, bool."""
 
-    view: View
+    factors: Triple
+    pools: list[Triple]
+    features: Tensor
+    agreement: Tensor
+    logit: Tensor
     truth: Tensor
     counts: Tensor
 
@@ -89,35 +101,57 @@ def draw(rng: Rng, samples: deque[Sample]) -> Lesson:
     while True:
         sample = turned(rng, samples[int(rng.integers(len(samples)))])
         value = int(rng.choice(np.unique(sample.truth[sample.truth > 0])))
-        most = _MOST_COARSE if rng.random() < COARSE else _MOST
-        view = look(sample.prior, sample.image, sample.labels, sample.labelled, sample.spacing_kji, value, most)
-        if view is None:
+        lesson = lesson_of(sample, value, _MOST_COARSE if rng.random() < COARSE else _MOST)
+        if lesson is None:
             continue
-        truth, counts = torch.from_numpy(sample.truth[view.box] == value), torch.from_numpy(~sample.labelled[view.box])
-        lesson = Lesson(view, truth, counts)
-        lesson = trimmed(rng, lesson, sample.spacing_kji) if view.factors == (1, 1, 1) else lesson
+        lesson = trimmed(rng, lesson, sample.spacing_kji) if lesson.factors == (1, 1, 1) else lesson
         if lesson.counts.any():
             return lesson
+
+
+def lesson_of(sample: Sample, value: int, most: int) -> Lesson | None:
+    """What the network is told of a segment on a grid of at most so many working voxels; None where neither growing nor annotation have it."""
+    volumes = Volumes(sample.prior.label, sample.prior.confidence, sample.image, sample.labels, sample.labelled, sample.spacing_kji)
+    extent = find_extents(volumes, whole(sample.truth.shape), lambda: None).get(value)
+    if extent is None:
+        return None
+    usual, refiner_view.WORKING_VOXELS = refiner_view.WORKING_VOXELS, most
+    try:
+        view: View = refiner_view.look(volumes, value, extent)
+    finally:
+        refiner_view.WORKING_VOXELS = usual
+    label, certain = sample.prior.label[view.box], CERTAIN[sample.prior.confidence[view.box]]
+    logit = torch.from_numpy(np.where(label == value, certain, -certain))
+    truth, counts = torch.from_numpy(sample.truth[view.box] == value), torch.from_numpy(~sample.labelled[view.box])
+    return Lesson(view.factors, view.pools, view.features(whole(view.shape)), view.agreement.float(), logit, truth, counts)
 
 
 def trimmed(rng: Rng, lesson: Lesson, spacing: Sequence[float]) -> Lesson:
     """Cut to multiples of 8 or 16 voxels: convolutions are prepared anew for each new shape, which takes as long as using them."""
     box = []
-    view = lesson.view
-    for n in view.logit.shape:
+    for n in lesson.logit.shape:
         keep = n if n < 16 else n - n % (16 if n >= 64 else 8)
         first = int(rng.integers(n - keep + 1))
         box.append(slice(first, first + keep))
     part = (box[0], box[1], box[2])
-    logit = view.logit[part]
-    view = replace(view, features=view.features[(slice(None), *part)], logit=logit, pools=plan_pools(spacing, logit.shape))
-    return Lesson(view, lesson.truth[part], lesson.counts[part])
+    agreement, logit, truth, counts = (v[part] for v in (lesson.agreement, lesson.logit, lesson.truth, lesson.counts))
+    return Lesson(lesson.factors, plan_pools(spacing, logit.shape), lesson.features[(slice(None), *part)], agreement, logit, truth, counts)
+
+
+def on_own_grid(added: Tensor, lesson: Lesson) -> Tensor:
+    """What the network adds, as far as growing's labels agree in each working voxel, linear between the centres of these; (k, j, i) both. As
+    refiner_vote.py does it in the engine, but so that it can be learned through."""
+    small, (k, j, i) = added * lesson.agreement, lesson.logit.shape
+    if lesson.factors == (1, 1, 1):
+        return small
+    factors = [float(f) for f in lesson.factors]
+    return F.interpolate(small[None, None], scale_factor=factors, mode="trilinear", align_corners=False)[0, 0, :k, :j, :i]
 
 
 @torch.no_grad()
-def second_look(network: Refiner, view: View, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The logit (k, j, i) and the input (1, CHANNELS, k, j, i) as if the network's result were the prior."""
-    logit = view.logit + network(x, view.pools)[0].float().cpu()
+def second_look(network: Refiner, lesson: Lesson, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The logit (k, j, i) and the input (1, CHANNELS, k, j, i) as if the network's result were what growing says."""
+    logit = lesson.logit + network(x, lesson.pools)[0].float().cpu()
     belief = torch.where(logit > 0, 1.0, -1.0) * (0.2 + 1.3 * torch.sigmoid(logit.abs()))
     x = x.clone()
     x[0, BELIEF] = belief.to(x.device)
@@ -163,14 +197,14 @@ class Average:
 
 def learn(network: Refiner, rng: Rng, lesson: Lesson, compute: Compute) -> tuple[Tensor, float, float]:
     """The loss of one lesson, and Dice before and after the network's correction."""
-    view, truth, counts = lesson.view, lesson.truth, lesson.counts
-    x = view.features[None].to(compute.device).contiguous(memory_format=torch.channels_last_3d)
-    before = view.logit
+    truth, counts = lesson.truth, lesson.counts
+    x = lesson.features[None].to(compute.device).contiguous(memory_format=torch.channels_last_3d)
+    before = lesson.logit
     with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
-        if rng.random() < SECOND_LOOKS and view.factors == (1, 1, 1):
-            before, x = second_look(network, view, x)
-        added = network(x, view.pools)[0].float().cpu()
-    logit = before + on_own_grid(added, view)
+        if rng.random() < SECOND_LOOKS and lesson.factors == (1, 1, 1):
+            before, x = second_look(network, lesson, x)
+        added = network(x, lesson.pools)[0].float().cpu()
+    logit = before + on_own_grid(added, lesson)
     return loss_of(logit, truth, counts), dice(before, truth, counts), dice(logit.detach(), truth, counts)
 
 

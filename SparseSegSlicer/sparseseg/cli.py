@@ -29,6 +29,7 @@ from .contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, JobRe
 from .contract.protocol import (
     Cancel,
     Command,
+    Device,
     Error,
     Event,
     Finish,
@@ -50,6 +51,7 @@ from .io.dicomseries import Series, find_series
 _INTERRUPTED = 130
 _RESTARTS = 2
 _REWRITE = "\r\x1b[K"  # back to the line's start, and clear it
+_VOICES = {"growing": "growing alone", "prior": "the prior", "network": "the network, step {step}"}  # by a preview's source
 _ERRORS = (*vars(errors).values(), ProtocolError)
 _EXIT_BY_CODE = {cls.code: cls.exit_code for cls in _ERRORS if isinstance(cls, type) and issubclass(cls, SparseSegError)}
 
@@ -425,9 +427,11 @@ class Screen:
         elif isinstance(event, Progress):
             self._progress(event)
         elif isinstance(event, Preview):
-            self._line(f"preview after {event.seconds:.1f} s from {'the prior' if event.source == 'prior' else f'the network, step {event.step}'}")
-        elif isinstance(event, Ready) and event.device:
-            self._line(f"{event.why}\n{event.summary}")
+            self._line(f"preview after {event.seconds:.1f} s from {_VOICES.get(event.source, event.source).format(step=event.step)}")
+        elif isinstance(event, Ready) and event.job:
+            self._line("\n".join(text for text in (event.why, event.summary) if text))
+        elif isinstance(event, Device):
+            self._line(event.why)
         elif isinstance(event, Warning):
             self._line(f"warning: {event.sentence} {event.advice}".rstrip())
 

@@ -8,6 +8,7 @@ keeps the heartbeat.
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.metadata
 import logging
 import os
@@ -206,6 +207,7 @@ class Worker:
         if self._session is not None:
             self._session.close()
             self._session = None
+            gc.collect()  # a session and its voices hold each other, and their arrays are large
         if self._events is not None:
             self._events.close()
             self._events = None

@@ -1,6 +1,7 @@
 """Accuracy side by side: this project, its prior, Grow from seeds, Fill between slices, random walker, nnU-Net; same strokes, same machine, one run.
 
-Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --next-slice, --transfer and --gpu are runs of their own, with files of their own.
+Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --next-slice, --transfer, --voices, --speed and --gpu are runs of their own, with
+files of their own.
 See README.md here and docs/accuracy.md. Numbers are read by people, never by pass/fail tests.
 """
 
@@ -10,7 +11,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -71,26 +72,37 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, metavar="N", help="for every method; all cores where not given")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--resume", action="store_true", help="keep the rows that OUT/accuracy.json has")
+    parser.add_argument("--beside-grow", action="store_true", help="with --voices: Grow from seeds, too; minutes a large case")
     parser.add_argument("--quick", action="store_true", help="a tiny phantom, a few steps: shows that it runs, measures nothing")
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--corrections", action="store_true", help="five strokes on the worst slices, against growing")
     part.add_argument("--next-slice", action="store_true", help="suggested slices against evenly spaced ones")
     part.add_argument("--transfer", action="store_true", help="the second patient, from the first one's model")
+    part.add_argument("--voices", action="store_true", help="growing alone and refined, without a worker: quick on many and on large cases")
+    part.add_argument("--speed", action="store_true", help="answers to corrections, stopping and memory at 7 and 79 M voxels (speed.py)")
     part.add_argument("--gpu", action="store_true", help="times, memory and use of a GPU on a large phantom")
     return parser.parse_args(arguments)
 
 
 def pairs_of(given: argparse.Namespace, quick: int = 2) -> list[Pair]:
     """The pairs that were asked for; `quick` tiny ones with --quick."""
+    return list(pairs_in_turn(given, quick))
+
+
+def pairs_in_turn(given: argparse.Namespace, quick: int = 2) -> Iterator[Pair]:
+    """The same, one case in memory at a time. Ends the program where there is none."""
     if given.quick:
-        return methods.phantom_pairs()[:quick]
-    pairs = []
+        yield from methods.phantom_pairs()[:quick]
+        return
+    found = False
     for folder in methods.case_folders(given.cases):
         case = load_case(folder)
-        pairs += [pair for protocol in given.protocols if (pair := methods.load_pair(folder, protocol, case)) is not None]
-    if not pairs:
+        for protocol in given.protocols:
+            if (pair := methods.load_pair(folder, protocol, case)) is not None:
+                found = True
+                yield pair
+    if not found:
         raise SystemExit(f"None of the cases has an annotation {' or '.join(given.protocols)}.")
-    return pairs
 
 
 # -- methods side by side ----------------------------------------------------------------------------------------------
@@ -193,6 +205,36 @@ def gpu(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> No
     print("Goals on a GPU: " + ", ".join(f"{name} at most {most:g}" for name, most in GOALS.items()))
 
 
+def voices(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    from voices import GROW, NAMES, voices_of, with_mean
+
+    from sparseseg.network import device
+
+    compute, rows = device.choose(given.device), []
+    for pair in pairs_in_turn(given):
+        rows.append(voices_of(pair, compute))
+        if given.beside_grow:
+            rows[-1] |= beside_grow(pair, options)
+        print(", ".join(f"{name} {tables.shown(rows[-1][name], 4)}" for name in ("case", "annotation", *NAMES, GROW) if name in rows[-1]), flush=True)
+        write(given.out / "voices.json", head | {"rows": rows})
+    finish(given, "voices", head, rows, {"Dice of painted segments, where nobody annotated": with_mean(rows)})
+
+
+def beside_grow(pair: Pair, options: Options) -> dict[str, Any]:
+    from voices import GROW, mean_painted
+
+    label = simulate.grown(pair, options)
+    return {GROW: None if label is None else mean_painted(label, pair)}
+
+
+def speed(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    import speed as measured
+
+    file = given.out / "speed.json"
+    measured.main(["--device", given.device, "--json", str(file), *(["--quick"] if given.quick else [])])
+    print(f"\n{file}")
+
+
 def each_pair(given: argparse.Namespace, part: Callable[[Pair], list[dict[str, Any]]]) -> list[dict[str, Any]]:
     rows, pairs = [], pairs_of(given, quick=1)
     for n, pair in enumerate(pairs, 1):
@@ -233,7 +275,7 @@ def draw(picture: Callable[[], Any]) -> None:
         print(f"no picture: matplotlib is not installed ({error})")
 
 
-PARTS = {"corrections": corrections, "next_slice": next_slice, "transfer": transfer, "gpu": gpu}
+PARTS = {"corrections": corrections, "next_slice": next_slice, "transfer": transfer, "voices": voices, "speed": speed, "gpu": gpu}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -36,9 +36,9 @@ def whole_run(shape: tuple[int, int, int], options: Options) -> Row:
         product.watch = used.look
         trained = product.train()
         stroke, _ = worst_stroke(trained.dense, truth, pair.annotation, [0])
-        shown = product.update(with_stroke(pair.annotation, truth, stroke))
-        peak, on = product.peak_gb, product.ready.device
-    first, network = trained.shown[0], next((s for s in trained.shown if s.source != "prior"), None)
+        answer = product.update(with_stroke(pair.annotation, truth, stroke))
+        peak, on = product.peak_gb, product.device
+    first, network = trained.shown[0], next((s for s in trained.shown if s.source == "network"), None)
     return {
         "volume (k j i)": times(shape),
         "device": on,
@@ -49,7 +49,8 @@ def whole_run(shape: tuple[int, int, int], options: Options) -> Row:
         "result s": trained.seconds,
         "steps": trained.result.step,
         "result Dice": pair.dice(trained.dense),
-        "correction preview s": shown.seconds,
+        "correction, first answer s": answer.first.seconds,
+        "correction preview s": answer.refined.seconds,
         "device memory GB": used.peak_gb,
         "worker memory GB": peak,
     }
@@ -81,8 +82,8 @@ def training_step(shape: tuple[int, int, int], options: Options) -> Row:
     compute, settings = device.choose(options.device), options.settings(steps=0)
     plan = device.plan_run(compute, SPACING_KJI_MM, shape, SEGMENTS + 1, settings)
     image, truth = organs(shape)
-    data = (training.training_volume(compute, plan, image, truth), truth, annotate(truth)[0] > 0)
-    dtype, step, network = training.ours(compute, plan, settings, data)
+    volume = training.training_volume(compute, plan, settings, image, truth)
+    dtype, step, network = training.ours(compute, plan, settings, volume)
     seconds = steps_timed(step, compute.device, 2 if options.quick else 30)
     flops = 3 * training.counted_flops(network, plan) * plan.voxels_per_step
     peak = training.convolution_peak(compute.device, dtype, options.quick)

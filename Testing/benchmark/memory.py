@@ -24,7 +24,7 @@ from sparseseg.network.intensity import Intensity
 from sparseseg.network.predict import Input, predict
 from sparseseg.network.sampling import WorkingGrid
 from sparseseg.network.unet import UNet3d
-from sparseseg.quality.fusion import Fusion
+from sparseseg.quality.fusion import fuse
 
 
 def memory(options: argparse.Namespace) -> Rows:
@@ -58,7 +58,7 @@ def measure_memory(file: str, quick: bool) -> dict[str, Any]:
         "segments": SEGMENTS,
         "own bytes, GB": image.nbytes / 1e9,
         "peak over own bytes, GB": over / 1e9,
-        "of it prior and results, GB": outputs / 1e9,
+        "of it beliefs and results, GB": outputs / 1e9,
         "torch's own, GB": torch_own / 1e9,
         "seconds": seconds,
         "grid": times(plan.grid_kji),
@@ -69,12 +69,17 @@ def measure_memory(file: str, quick: bool) -> dict[str, Any]:
 
 
 def predict_whole(compute: Compute, image: np.ndarray, settings: Settings) -> tuple[RunPlan, int]:
-    """As Session predicts: the working grid, an untrained network of the planned size, and fusion with a prior. The bytes of prior and results."""
+    """As Session predicts: the working grid, an untrained network of the planned size, and fusion with a prior, slice by slice. The bytes of both
+    beliefs and of the results."""
     plan = device.plan_run(compute, SPACING_KJI_MM, image.shape, SEGMENTS + 1, settings)
     rng = np.random.default_rng(0)
     prior = Belief(rng.integers(0, SEGMENTS + 1, image.shape, np.uint8), rng.integers(0, 256, image.shape, np.uint8))
     network = UNet3d(plan.network).to(compute.device, memory_format=torch.channels_last_3d).requires_grad_(False)
     working = Intensity.fit(image, np.empty(0)).apply(image, plan.grid_kji, compute.device)
-    fusion = Fusion(prior, np.full(SEGMENTS + 1, 0.5, np.float32))
-    results = predict(network, Input(working, WorkingGrid(image.shape, plan.grid_kji)), plan.patch_kji, compute, fusion)
-    return plan, sum(a.nbytes for a in (prior.label, prior.confidence, *results))
+    label, uncertainty = predict(network, Input(working, WorkingGrid(image.shape, plan.grid_kji)), plan.patch_kji, compute)
+    said = Belief(label, 255 - uncertainty)
+    dense, unsure = np.empty_like(label), np.empty_like(label)
+    for k in range(len(dense)):
+        voices = (Belief(b.label[k], b.confidence[k]) for b in (prior, said))
+        dense[k], unsure[k] = fuse(*voices, np.full(SEGMENTS + 1, 0.5, np.float32))
+    return plan, sum(a.nbytes for a in (prior.label, prior.confidence, said.label, said.confidence, dense, unsure))

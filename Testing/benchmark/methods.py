@@ -139,7 +139,7 @@ def run_product(pair: Pair, options: Options, folder: Path) -> tuple[dict[str, A
         with Product(folder / "job", pair.case, pair.annotation, options.settings(), options.device) as product:
             trained = product.train()
             with_start = time.perf_counter() - start
-            peak, on = product.peak_gb, product.ready.device
+            peak, on = product.peak_gb, product.device
         prior_file = folder / "job" / "prior.npy"
         alone = pair.dice(np.load(prior_file)) if prior_file.exists() else None
     except (Refused, SparseSegError) as error:

@@ -62,8 +62,11 @@ class Task:
 
 
 def prior(task: Task) -> Call:
-    """This project's prior alone: growing and interpolation, no network."""
-    from sparseseg.prior.growing import compute_prior
+    """This project's growing alone: no refiner, no network."""
+    from sparseseg.prior import compiled
+    from sparseseg.prior.grown import compute_prior
+
+    compiled.warm_up()
 
     labels = np.maximum(task.annotation, 1) - 1
     return lambda: compute_prior(task.image, labels, task.annotation > 0, task.spacing_kji_mm).label

@@ -13,9 +13,10 @@ import numpy as np
 from machine import peak_bytes
 
 from cases import Case
+from sparseseg.contract.belief import Box, box_from_json, box_to_json
 from sparseseg.contract.client import WorkerClient
 from sparseseg.contract.job import Job, JobRecord
-from sparseseg.contract.protocol import Command, Error, Event, Open, Preview, Ready, Result, Train, Update
+from sparseseg.contract.protocol import Command, Device, Error, Event, Open, Preview, Ready, Result, Train, Update
 from sparseseg.contract.settings import Settings
 
 PATIENCE_S = 600  # beyond the budget
@@ -27,13 +28,15 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Shown:
-    """One preview. seconds: since the command that asked for it (train or update); dense: (K, J, I) uint8."""
+    """One preview, read. seconds: since the command that asked for it (train or update); dense: (K, J, I) uint8, all that the user sees then; box:
+    the part of it that this preview brought, None for all."""
 
     seconds: float
     source: str
     step: int
     revision: int
     dense: np.ndarray = field(repr=False)
+    box: Box | None = None
 
 
 @dataclass(frozen=True)
@@ -51,23 +54,47 @@ class Trained:
         return float(np.mean(values)) if values else None
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What came of one `update`: growing's answer (the same as the other where only one came), and the refined and fused one."""
+
+    first: Shown
+    refined: Shown
+
+
 class Product:
-    """One worker with one job open. Use as a context; the worker ends with it."""
+    """One worker with one job open. Use as a context; the worker ends with it.
+
+    dense: what the user sees, (K, J, I) uint8: all previews and results so far, boxes put in. It is changed in place; what is given out is a copy,
+    but with copies=False, for large volumes, where it is `dense` itself.
+    """
 
     def __init__(
-        self, folder: Path, case: Case, annotation: np.ndarray, settings: Settings, on: str = "auto", watch: Callable[[], None] | None = None
+        self,
+        folder: Path,
+        case: Case,
+        annotation: np.ndarray,
+        settings: Settings,
+        on: str = "auto",
+        watch: Callable[[], None] | None = None,
+        copies: bool = True,
     ):
         """watch: called several times a second while waiting. Raises Refused where the worker does not take the job."""
-        self.folder, self.revision, self.watch = folder, 1, watch or (lambda: None)
+        self.folder, self.revision, self.watch, self.on = folder, 1, watch or (lambda: None), on
+        self.dense: np.ndarray | None = None
+        self.device = ""  # its name, where it is chosen already
+        self._copies = copies
         Job.create(folder, case.image, annotation, JobRecord(case.geometry, case.classes, settings)).close()
         self._budget, start = settings.time_budget_s, time.perf_counter()
         self.client = WorkerClient()
         try:
-            self.ready = self._until(Open("open", str(folder), on), Ready)
+            self.until("", Ready)
+            self.started_s = time.perf_counter() - start  # starting Python
+            self.open_s = self.open()
         except BaseException:
             self.client.close().join()
             raise
-        self.opened_s = time.perf_counter() - start  # starting Python and torch, choosing the device, opening the job
+        self.opened_s = time.perf_counter() - start  # both
 
     def __enter__(self) -> Product:
         return self
@@ -79,42 +106,82 @@ class Product:
     def peak_gb(self) -> float | None:
         return peak_bytes(self.client.pid) / 1e9 or None
 
+    def open(self) -> float:
+        """Open the job, or open it anew, with nothing left of what the session knew; seconds that it took."""
+        start = time.perf_counter()
+        self.ready: Ready = self.ask(Open("open", str(self.folder), self.on), Ready)
+        self.device = self.ready.device or self.device
+        return time.perf_counter() - start
+
     def train(self, start_from: str = "", **settings: Any) -> Trained:
         self._budget = settings.get("time_budget_s", self._budget)
-        start, shown = time.perf_counter(), []
-        result = self._until(Train("train", settings, start_from), Result, self._keep(shown, start))
-        return Trained(time.perf_counter() - start, result, shown, np.load(result.file))
+        shown: list[Shown] = []
+        start = time.perf_counter()
+        result = self.ask(Train("train", settings, start_from), Result, self.keep(shown, start))
+        seconds = time.perf_counter() - start
+        self.dense = np.load(result.file)
+        return Trained(seconds, result, shown, self._given())
 
-    def update(self, annotation: np.ndarray) -> Shown:
-        """Give the idle worker a new annotation; the preview that answers it."""
+    def update(self, annotation: np.ndarray, box: Box | None = None, see: Callable[[], None] = lambda: None) -> Answer:
+        """Give the worker a new annotation, (K, J, I) uint8, or only a box of it, the same as before elsewhere; both answers to it. Their seconds
+        begin with writing the file. see: called after each answer."""
         self.revision += 1
-        name = f"annotation-{self.revision:04d}.npy"
-        np.save(self.folder / name, annotation)
-        start, shown = time.perf_counter(), []
-        self._until(Update("update", name, self.revision), Preview, self._keep(shown, start))
-        return shown[-1]
+        name, command = f"annotation-{self.revision:04d}.npy", f"update {self.revision}"
+        shown: list[Shown] = []
+        start = time.perf_counter()
+        np.save(self.folder / name, annotation if box is None else annotation[box])
+        keep = self.keep(shown, start, command)
+        self.client.send(Update(command, name, self.revision, [], box_to_json(box)))
+        while not shown or shown[-1].source == "growing":
+            self.until(command, Preview, keep)
+            see()
+        return Answer(shown[0], shown[-1])
 
-    def _keep(self, shown: list[Shown], start: float) -> Callable[[Event], None]:
-        def keep(event: Event) -> None:
+    def keep(self, shown: list[Shown], start: float, command: str = "") -> Callable[[Event], None]:
+        """Takes in each preview; those that answer this command (all, where none is named) are appended to `shown`."""
+
+        def look(event: Event) -> None:
             if isinstance(event, Preview):
-                shown.append(Shown(time.perf_counter() - start, event.source, event.step, event.revision, np.load(event.file)))
+                box = self._see(event)
+                if command in ("", event.id):
+                    shown.append(Shown(time.perf_counter() - start, event.source, event.step, event.revision, self._given(), box))
 
-        return keep
+        return look
 
-    def _until(self, command: Command, kind: type, look: Callable[[Event], None] = lambda _: None) -> Any:
+    def _see(self, event: Preview) -> Box | None:
+        part = np.load(event.file)
+        if not event.box:
+            self.dense = part
+            return None
+        assert self.dense is not None, "a box on top of nothing"
+        box = box_from_json(event.box, self.dense.shape)
+        self.dense[box] = part
+        return box
+
+    def _given(self) -> np.ndarray:
+        assert self.dense is not None
+        return self.dense.copy() if self._copies else self.dense
+
+    def ask(self, command: Command, kind: type, look: Callable[[Event], None] = lambda _: None) -> Any:
         self.client.send(command)
-        end = time.monotonic() + self._budget + PATIENCE_S
+        return self.until(command.id, kind, look)
+
+    def until(self, command: str, kind: type, look: Callable[[Event], None] = lambda _: None, patience_s: float = PATIENCE_S) -> Any:
+        """The next event of this kind that answers a command; `look` is given all on the way and this one. Raises Refused for an error."""
+        end = time.monotonic() + self._budget + patience_s
         while time.monotonic() < end:
             event = self.client.wait(0.2)
             self.watch()
             if event is None:
                 continue
+            if isinstance(event, Device):
+                self.device = event.device
             look(event)
+            if isinstance(event, kind) and event.id == command:
+                return event
             if isinstance(event, Error):
                 raise Refused(f"{event.sentence} {event.advice}".strip())
-            if isinstance(event, kind) and event.id == command.id:
-                return event
-        raise Refused(f"no answer to {command.kind} in time; the worker's log:\n{self.client.log}")
+        raise Refused(f"no {kind.__name__} for {command or 'the start'} in time; the worker's log:\n{self.client.log}")
 
 
 def default_budget(on: str) -> float:

@@ -9,7 +9,6 @@ from statistics import median
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 from common import CT_KJI, SEGMENTS, SPACING_KJI_MM, Rows, annotate, organs, timed, times
 
 from cases import SHARED, load_case, score
@@ -17,7 +16,8 @@ from sparseseg.annotation.labels import build_annotation
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.settings import Settings
 from sparseseg.io import files
-from sparseseg.prior.growing import compute_prior
+from sparseseg.prior import compiled
+from sparseseg.prior.grown import compute_prior
 
 PRIOR_KJI = (112, 101, 122)
 PROTOCOLS = ("slices-3", "slices-5", "strokes-3")
@@ -39,8 +39,8 @@ def weights(options: argparse.Namespace) -> Rows:
 
 
 def prior(options: argparse.Namespace) -> Rows:
-    """compute_prior on one thread: a phantom, and the real cases where they are."""
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    """Growing from nothing, compiled where numba is, in two threads: a phantom, and the real cases where they are."""
+    compiled.warm_up()
     image, truth = organs((24, 40, 40) if options.quick else PRIOR_KJI)
     annotation, complete = annotate(truth)
     for _, k in complete:

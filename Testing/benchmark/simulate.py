@@ -54,11 +54,11 @@ def corrections(pair: Pair, options: Options, correction_s: float) -> list[Row]:
             stroke, where = worst_stroke(result, truth, ours, axes)
             ours = with_stroke(ours, truth, stroke)
             own = with_stroke(own, truth, worst_stroke(alone, truth, own, axes)[0]) if alone is not None else own
-            shown = product.update(ours)
+            answer = product.update(ours)
             result = product.train(time_budget_s=correction_s).dense
             same, alone = (grown(pair.with_annotation(strokes), options) for strokes in (ours, own))
-            maps.append((shown.dense, result, same, alone))
-            facts.append(stroke_facts(stroke, where, shown.dense, truth) | {"preview s": shown.seconds})
+            maps.append((answer.refined.dense, result, same, alone))
+            facts.append(stroke_facts(stroke, where, answer.refined.dense, truth) | {"preview s": answer.refined.seconds})
     seen = np.maximum(ours, own)  # only whether it is 0 counts
     names = ("preview", "result", "grow, same strokes", "grow, own strokes")
     columns = [dict(zip(names, [None if m is None else mean_dice(m, truth, seen) for m in four], strict=True)) for four in maps]

@@ -16,12 +16,16 @@ from common import SEGMENTS, SPACING_KJI_MM, Rows, annotate, organs, times
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from sparseseg.annotation.labels import build_annotation
+from sparseseg.contract.belief import Belief
+from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device
-from sparseseg.network.augmentation import Augmenter, position
+from sparseseg.network.augmentation import Augmenter, TrainingVolume, position
 from sparseseg.network.device import Compute, RunPlan
 from sparseseg.network.intensity import Intensity
-from sparseseg.network.sampling import PatchSampler, TrainingVolume, WorkingGrid, to_device
+from sparseseg.network.sampling import WorkingGrid
+from sparseseg.network.targets import Targets
 from sparseseg.network.trainer import Trainer
 from sparseseg.network.unet import InstanceNorm
 
@@ -37,15 +41,15 @@ def training(options: argparse.Namespace) -> Rows:
     settings = Settings(width=width, depth=DEPTH, patch_voxels=patch, full_resolution=options.quick)
     plan = device.plan_run(compute, SPACING_KJI_MM, shape, SEGMENTS + 1, settings)
     image, truth = organs(shape)
-    data = (training_volume(compute, plan, image, truth), truth, annotate(truth)[0] > 0)
+    volume = training_volume(compute, plan, settings, image, truth)
     half = compute.dtype if compute.dtype != torch.float32 else torch.bfloat16
-    loops: dict[str, Loop] = {"ours, as chosen": ours(compute, plan, settings, data)}
+    loops: dict[str, Loop] = {"ours, as chosen": ours(compute, plan, settings, volume)}
     if compute.dtype != torch.float32:
         plain = Compute(compute.device, torch.float32, compute.name, compute.tflops, compute.free_bytes, compute.why)
-        loops["ours, float32"] = ours(plain, plan, settings, data)
+        loops["ours, float32"] = ours(plain, plan, settings, volume)
     try:
-        loops["MONAI BasicUNet, plain"] = monai(compute, plan, data[0], torch.float32, torch.contiguous_format)
-        loops["MONAI BasicUNet, autocast, channels last"] = monai(compute, plan, data[0], half, torch.channels_last_3d)
+        loops["MONAI BasicUNet, plain"] = monai(compute, plan, volume, torch.float32, torch.contiguous_format)
+        loops["MONAI BasicUNet, autocast, channels last"] = monai(compute, plan, volume, half, torch.channels_last_3d)
     except ImportError:
         print("MONAI is not installed (pip install -e '.[bench]'): only ours is measured.")
     rounds, steps = (2, 1) if options.quick else (7, 20 if compute.is_cuda else 2)
@@ -68,17 +72,17 @@ def training_row(
     return row | {"kFLOP/voxel forward": flops / 1e3, "GFLOP/s": 3 * flops * rate / 1e9, "of conv peak": f"{3 * flops * rate / peaks[dtype]:.0%}"}
 
 
-def training_volume(compute: Compute, plan: RunPlan, image: np.ndarray, truth: np.ndarray) -> TrainingVolume:
+def training_volume(compute: Compute, plan: RunPlan, settings: Settings, image: np.ndarray, truth: np.ndarray) -> TrainingVolume:
+    """Strokes as the user's labels, and the truth as what is believed elsewhere."""
     grid, on = WorkingGrid(image.shape, plan.grid_kji), compute.device
     working = Intensity.fit(image, image[truth > 0]).apply(image, plan.grid_kji, on)
-    return TrainingVolume(grid, working, to_device(truth, on, torch.uint8), torch.ones(truth.shape, dtype=torch.float16, device=on))
+    annotation = build_annotation(annotate(truth)[0], ClassTable.numbered(SEGMENTS), settings)
+    return TrainingVolume(grid, working, Targets(annotation, Belief(truth, np.full_like(truth, 250)), None, settings, on))
 
 
-def ours(compute: Compute, plan: RunPlan, settings: Settings, data: tuple) -> Loop:
+def ours(compute: Compute, plan: RunPlan, settings: Settings, volume: TrainingVolume) -> Loop:
     """The engine's own step: sampling, augmentation, network, both losses, clipping, AdamW, moving average."""
-    volume, truth, annotated = data
-    sampler = PatchSampler(truth, np.ones(truth.shape, np.float32), SEGMENTS + 1, annotated)
-    trainer = Trainer(compute, plan, volume, sampler, Augmenter(volume.grid.spacing(SPACING_KJI_MM)), settings)
+    trainer = Trainer(compute, plan, volume, Augmenter(volume.grid.spacing(SPACING_KJI_MM)), settings)
     return compute.dtype, lambda: trainer.step(0.5), trainer.network
 
 
@@ -90,7 +94,7 @@ def monai(compute: Compute, plan: RunPlan, volume: TrainingVolume, dtype: torch.
     on, net, shape = compute.device, plan.network, volume.grid.shape_kji
     axes = torch.meshgrid(*(torch.arange(n, dtype=torch.float32, device=on) for n in shape), indexing="ij")
     image = torch.cat([volume.image.float()[None], position(torch.stack(axes), shape)])  # the channels that ours sees
-    labels = F.interpolate(volume.labels[None, None].float(), size=shape, mode="nearest")[0]
+    labels = F.interpolate(volume.targets.labels[None, None].float(), size=shape, mode="nearest")[0]
     model = BasicUNet(spatial_dims=3, in_channels=net.in_channels, out_channels=net.classes, features=(*net.widths, net.widths[0]))
     model = model.to(on, memory_format=layout)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)

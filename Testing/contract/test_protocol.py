@@ -14,6 +14,7 @@ from sparseseg.contract.protocol import (
     Cancel,
     Close,
     Command,
+    Device,
     Error,
     Finish,
     Open,
@@ -43,6 +44,8 @@ MESSAGES = [
     Predict("6", "model.pt"),
     Close("7"),
     Ready("", 0, 1, 4711, {"torch": "2"}, "CPU", "no CUDA device was found", "/jobs/a", "12 voxels"),
+    Ready("1", 1, 2, 4711, {"torch": "2"}, "", "", "/jobs/a", "12 voxels"),
+    Device("2", 1, "CPU", "no CUDA device was found"),
     Progress("2", 1, "training", 3, 1.5, None, 0.25, {"dice": 0.5}, {"Segment_1": 0.9}),
     Progress("2", 1, "training", 3, 1, 60.5, 0, {}, {}),
     Preview("2", 1, "/jobs/a/preview-1.npy", "network", 3, 1.5),
@@ -73,7 +76,7 @@ def test_every_message_comes_back_as_it_was(message):
 def test_there_is_an_example_of_every_message():
     assert {type(m) for m in MESSAGES} == {*COMMANDS.values(), *EVENTS.values()}
     assert sorted(COMMANDS) == ["cancel", "close", "finish", "open", "predict", "train", "update"]
-    assert sorted(EVENTS) == ["error", "preview", "progress", "ready", "result", "warning"]
+    assert sorted(EVENTS) == ["device", "error", "preview", "progress", "ready", "result", "warning"]
 
 
 def test_the_line_itself_is_as_documented():
@@ -167,7 +170,7 @@ def test_a_command_that_is_none_is_refused(message, words):
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ({**PREVIEW, "event": "view"}, "Unknown event 'view'.*Known: error, preview"),
+        ({**PREVIEW, "event": "view"}, "Unknown event 'view'.*Known: device, error, preview"),
         (OPEN, "Unknown event None"),
         ({**PREVIEW, "seconds": True}, "preview: seconds must be float, got True"),
         ({**PREVIEW, "seconds": "1"}, "preview: seconds must be float, got '1'"),

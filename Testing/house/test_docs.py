@@ -15,7 +15,7 @@ from sparseseg.contract import errors, job, protocol
 from sparseseg.contract.job import JobRecord
 from sparseseg.contract.protocol import COMMANDS, EVENTS, decode_command, decode_event, encode
 from sparseseg.contract.settings import Settings
-from sparseseg.session import session
+from sparseseg.session import network_voice, session
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -72,7 +72,8 @@ def test_exit_codes_are_those_of_the_errors():
 
 
 def test_every_warning_code_of_the_engine_is_listed():
-    used = set(re.findall(r'host\.warning\(\s*"(\w+)"', inspect.getsource(session))) | {"idle", "overlap", "restarted"}
+    said = inspect.getsource(session) + inspect.getsource(network_voice)
+    used = set(re.findall(r'(?:host\.|_)warn(?:ing)?\(\s*"(\w+)"', said)) | {"idle", "overlap", "restarted"}
     assert set(rows_of("protocol.md", "warning code")) == used
 
 

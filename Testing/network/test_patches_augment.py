@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseseg.network.augmentation import Augmenter, Draw, _places, _reach, offsets, position, take_patch
-from sparseseg.network.sampling import PatchSampler, TrainingVolume, WorkingGrid, tile_cores, tile_starts, to_device
+from sparseseg.network.augmentation import Augmenter, Draw, TrainingVolume, _places, _reach, offsets, position, take_patch
+from sparseseg.network.sampling import PatchSampler, WorkingGrid, tile_cores, tile_starts, to_device
 
 CPU = torch.device("cpu")
 PLAIN = Draw((0, 0, 0), np.eye(3), None, gain=1, shift=0, noise=0, noise_seed=0, blur=0, with_position=True)
@@ -27,20 +27,31 @@ def own(shape):
     return WorkingGrid(tuple(shape), tuple(shape))
 
 
-def training_volume(image, labels, weights):
-    return TrainingVolume(own(image.shape), image, labels, weights)
+@dataclasses.dataclass
+class Given:
+    """What take_patch asks of network.targets.Targets, with a weight of its own for every voxel."""
+
+    labels: torch.Tensor
+    each: torch.Tensor
+
+    def weights(self, index):
+        return self.each.view(-1)[index].float()
+
+
+def training_volume(image, labels, weights, grid=None):
+    return TrainingVolume(grid or own(image.shape), image, Given(labels.contiguous(), weights.contiguous()))
 
 
 def scattered(shape, **voxels_of_class):
-    """Labels and weights with that many labelled voxels of each class, at random places."""
+    """Labels, and which voxels weigh, with that many labelled voxels of each class, at random places."""
     rng = np.random.default_rng(0)
-    labels, weights = np.zeros(shape, np.uint8), np.zeros(shape, np.float32)
+    labels, weighs = np.zeros(shape, np.uint8), np.zeros(shape, bool)
     places = rng.permutation(labels.size)
     for name, count in voxels_of_class.items():
         chosen, places = places[:count], places[count:]
         labels.reshape(-1)[chosen] = int(name[1:])
-        weights.reshape(-1)[chosen] = 1
-    return labels, weights
+        weighs.reshape(-1)[chosen] = True
+    return labels, weighs
 
 
 def drawn_voxels(sampler, count, shape=(6, 6, 6)):
@@ -52,37 +63,37 @@ def drawn_voxels(sampler, count, shape=(6, 6, 6)):
 
 
 def test_each_class_is_drawn_equally_often_and_nothing_unlabelled():
-    labels, weights = scattered((12, 12, 12), c0=900, c1=90, c2=9)
-    drawn = drawn_voxels(PatchSampler(labels, weights, 3), 3000, labels.shape)
-    assert all(weights[voxel] > 0 for voxel in drawn)
+    labels, weighs = scattered((12, 12, 12), c0=900, c1=90, c2=9)
+    drawn = drawn_voxels(PatchSampler(labels, weighs, 3), 3000, labels.shape)
+    assert all(weighs[voxel] for voxel in drawn)
     shares = np.bincount([labels[voxel] for voxel in drawn]) / 3000
     np.testing.assert_allclose(shares, 1 / 3, atol=0.04)  # four and a half standard deviations
     assert len({voxel for voxel in drawn if labels[voxel] == 2}) == 9  # and every voxel of a class has its turn
 
 
 def test_classes_without_labels_are_left_out():
-    labels, weights = scattered((6, 6, 6), c0=20, c3=20)
-    labels[weights == 0] = 2  # meaningless there
-    drawn = drawn_voxels(PatchSampler(labels, weights, 5), 400)
+    labels, weighs = scattered((6, 6, 6), c0=20, c3=20)
+    labels[~weighs] = 2  # meaningless there
+    drawn = drawn_voxels(PatchSampler(labels, weighs, 5), 400)
     np.testing.assert_allclose(np.bincount([labels[voxel] for voxel in drawn], minlength=5) / 400, [0.5, 0, 0, 0.5, 0], atol=0.1)
 
 
 def test_strokes_have_their_share_of_the_centres():
-    labels, weights = scattered((6, 6, 6), c0=10)
+    labels, weighs = scattered((6, 6, 6), c0=10)
     strokes = np.zeros(labels.shape, bool)
-    strokes[tuple(np.argwhere(weights > 0)[0])] = True
-    drawn = drawn_voxels(PatchSampler(labels, weights, 1, strokes, stroke_share=0.7), 3000)
+    strokes[tuple(np.argwhere(weighs)[0])] = True
+    drawn = drawn_voxels(PatchSampler(labels, weighs, 1, strokes, stroke_share=0.7), 3000)
     assert np.mean([strokes[voxel] for voxel in drawn]) == pytest.approx(0.7 + 0.3 / 10, abs=0.035)
-    assert all(weights[voxel] > 0 for voxel in drawn)
-    assert all(strokes[voxel] for voxel in drawn_voxels(PatchSampler(labels, weights, 1, strokes, stroke_share=1), 50))
+    assert all(weighs[voxel] for voxel in drawn)
+    assert all(strokes[voxel] for voxel in drawn_voxels(PatchSampler(labels, weighs, 1, strokes, stroke_share=1), 50))
 
 
 @given(st.tuples(*[st.integers(1, 12)] * 3), st.tuples(*[st.integers(1, 16)] * 3), st.integers(0, 999), st.data())
 def test_a_patch_lies_in_the_volume_and_holds_the_drawn_voxel(shape, patch, seed, data):
     voxel = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
-    weights = np.zeros(shape, np.float32)
-    weights[voxel] = 0.1
-    centre = PatchSampler(np.zeros(shape, np.uint8), weights, 1).draw(np.random.default_rng(seed), patch, own(shape))
+    weighs = np.zeros(shape, bool)
+    weighs[voxel] = True
+    centre = PatchSampler(np.zeros(shape, np.uint8), weighs, 1).draw(np.random.default_rng(seed), patch, own(shape))
     for c, p, n, v in zip(centre, patch, shape, voxel, strict=True):
         if p >= n:
             assert abs(c - (n - 1) / 2) <= 0.5
@@ -121,15 +132,15 @@ def test_places_on_another_grid_and_back(shape, working, place):
 
 
 def test_centres_on_a_coarser_grid_lie_at_the_drawn_voxel():
-    weights = np.zeros((16, 16, 16), np.float32)
-    weights[9, 4, 13] = 1
-    centre = PatchSampler(np.zeros((16, 16, 16), np.uint8), weights, 1).draw(np.random.default_rng(0), (1, 1, 1), WorkingGrid((16,) * 3, (8, 16, 4)))
+    weighs = np.zeros((16, 16, 16), bool)
+    weighs[9, 4, 13] = True
+    centre = PatchSampler(np.zeros((16, 16, 16), np.uint8), weighs, 1).draw(np.random.default_rng(0), (1, 1, 1), WorkingGrid((16,) * 3, (8, 16, 4)))
     np.testing.assert_allclose(centre, (9.5 / 2 - 0.5, 4, 13.5 / 4 - 0.5), atol=0.25)
 
 
 def test_labels_are_looked_up_on_their_own_grid():
     values = torch.arange(12).view(1, 1, 12)
-    volume = TrainingVolume(WorkingGrid((1, 1, 12), (1, 1, 4)), values[..., 1::3].half(), values.to(torch.uint8), (values + 1).half())
+    volume = training_volume(values[..., 1::3].half(), values.to(torch.uint8), (values + 1).half(), WorkingGrid((1, 1, 12), (1, 1, 4)))
     image, labels, weights = take_patch(volume, plain((0, 0, 1.5)), offsets((1, 1, 4), CPU))
     assert labels.tolist() == [[[1, 4, 7, 10]]]  # three own voxels make one; the middle one's label
     assert weights.tolist() == [[[2, 5, 8, 11]]]
@@ -196,17 +207,17 @@ def test_without_augmentation_a_patch_is_a_slice_of_the_volume(patch):
     image, labels, weights = take_patch(volume, plain(tuple(f + (p - 1) / 2 for f, p in zip(first, patch, strict=True))), offsets(patch, CPU))
     box = tuple(slice(f, f + p) for f, p in zip(first, patch, strict=True))
     torch.testing.assert_close(image[0], volume.image[box].float(), atol=1e-4, rtol=1e-4)
-    assert torch.equal(labels, volume.labels[box].long())
-    assert torch.equal(weights, volume.weights[box].float())
+    assert torch.equal(labels, volume.targets.labels[box].long())
+    assert torch.equal(weights, volume.targets.each[box].float())
     assert image.dtype == weights.dtype == torch.float32
 
 
 def test_beyond_the_volume_weights_are_zero_and_the_border_is_repeated():
     volume = volume_of((3, 4, 5))
     image, labels, weights = take_patch(volume, plain((1, 1.5, 2)), offsets((7, 8, 9), CPU))  # two voxels more on every side
-    expected = F.pad(volume.weights.float(), (2, 2, 2, 2, 2, 2))
+    expected = F.pad(volume.targets.each.float(), (2, 2, 2, 2, 2, 2))
     assert torch.equal(weights, expected)
-    assert torch.equal(labels[2:5, 2:6, 2:7], volume.labels.long())
+    assert torch.equal(labels[2:5, 2:6, 2:7], volume.targets.labels.long())
     torch.testing.assert_close(image[:1], F.pad(volume.image.float()[None], (2, 2, 2, 2, 2, 2), mode="replicate"), atol=1e-4, rtol=1e-4)
 
 
@@ -397,8 +408,8 @@ def test_a_patch_on_a_coarser_grid_sees_the_slice_that_it_was_drawn_for(index):
     w = torch.zeros(12, 12, 12).half()
     w[index] = 1
     grid = WorkingGrid((12,) * 3, (6,) * 3)
-    v = TrainingVolume(grid, torch.zeros(6, 6, 6).half(), torch.zeros(12, 12, 12, dtype=torch.uint8), w)
-    sampler, a, rng = PatchSampler(np.zeros((12,) * 3, np.uint8), w.numpy(), 1), Augmenter((1, 1, 1)), np.random.default_rng(0)
+    v = training_volume(torch.zeros(6, 6, 6).half(), torch.zeros(12, 12, 12, dtype=torch.uint8), w, grid)
+    sampler, a, rng = PatchSampler(np.zeros((12,) * 3, np.uint8), w.numpy() > 0, 1), Augmenter((1, 1, 1)), np.random.default_rng(0)
     empty = sum(
         take_patch(v, a.draw(rng, sampler.draw(rng, (6, 6, 6), grid)), offsets((6, 6, 6), torch.device("cpu")))[2].sum().item() == 0
         for _ in range(200)

@@ -22,6 +22,7 @@ from sparseseg.contract.protocol import (
     PROTOCOL_VERSION,
     Cancel,
     Close,
+    Device,
     Error,
     Finish,
     Open,
@@ -50,12 +51,17 @@ def test_the_first_line_is_ready_with_protocol_and_own_process_number(talk):
 
 
 @pytest.mark.slow
-def test_open_says_which_device_why_and_what_is_annotated(talk, job):
+def test_open_says_what_is_annotated_and_training_on_which_device_and_why(talk, job):
     ready = talk.open(job)
-    assert "CPU" in ready.device
-    assert "TFLOP/s" in ready.why
     assert "bright" in ready.summary
     assert Path(ready.job) == job
+    talk.client.send(Train("t"))
+    device = talk.until(Device)
+    assert "CPU" in device.device
+    assert "TFLOP/s" in device.why
+    assert ready.device in ("", device.device)
+    talk.until(Result, id="t")
+    assert [e for e in talk.events if isinstance(e, Device)] == [device]
 
 
 @pytest.mark.slow
@@ -65,7 +71,7 @@ def test_train_shows_the_prior_then_progress_then_a_result(talk, job, phantom):
     result = talk.until(Result, id="t")
     mine = [e for e in talk.events if e.id == "t"]
     previews = [e for e in mine if isinstance(e, Preview)]
-    assert [p.source for p in previews[:2]] == ["prior", "prior"]  # the first growing, then the whole prior
+    assert [p.source for p in previews[:2]] == ["growing", "prior"]  # growing alone, then refined
     assert mine.index(previews[0]) < min(n for n, e in enumerate(mine) if isinstance(e, Progress) and e.stage == "training")
     assert {e.revision for e in mine} == {1}
     assert (result.step, result.reason) == (12, "steps")

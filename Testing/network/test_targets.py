@@ -1,0 +1,187 @@
+"""What the network trains on: labels, codes and weights, of the whole and in boxes, with held-out voxels, corrections and pseudo-labels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from sparseseg.annotation.border import add_border_weight
+from sparseseg.annotation.labels import build_annotation
+from sparseseg.annotation.revision import revise
+from sparseseg.contract.belief import Belief, whole
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.settings import Settings
+from sparseseg.network.sampling import WorkingGrid
+from sparseseg.network.targets import Targets
+
+CPU = torch.device("cpu")
+TWO = ClassTable.numbered(2)
+SETTINGS = Settings(class_balance=0.5, correction_weight=3, pseudo_label_weight=0.2)
+SHAPE = (5, 6, 7)
+
+
+def scribbled(shape=SHAPE, seed=0, share=0.4):
+    """An annotation map with every class, and what is believed everywhere."""
+    rng = np.random.default_rng(seed)
+    values = np.where(rng.random(shape) < share, rng.integers(1, 4, shape), 0).astype(np.uint8)
+    values[0, 0, :3] = 1, 2, 3
+    return values, Belief(rng.integers(0, 3, shape, np.uint8), rng.integers(0, 256, shape, np.uint8))
+
+
+def corrected(values, seed=1):
+    """The annotation after strokes against an empty preview, some of them corrections."""
+    earlier = build_annotation(values, TWO, SETTINGS)
+    more = values.copy()
+    more[tuple(np.random.default_rng(seed).integers(0, SHAPE, (6, 3)).T)] = 3
+    return build_annotation(more, TWO, SETTINGS, earlier=earlier, preview=np.zeros(SHAPE, np.uint8))
+
+
+def all_weights(targets):
+    return targets.weights(torch.arange(targets.labels.numel()).view(targets.labels.shape)).cpu().numpy()
+
+
+def same(one, other):
+    assert torch.equal(one.labels, other.labels)
+    assert torch.equal(one.codes, other.codes)
+    assert torch.equal(one.table, other.table)
+    assert np.array_equal(all_weights(one), all_weights(other))
+
+
+def test_the_users_labels_weigh_as_the_annotation_says():
+    values, belief = scribbled()
+    annotation = corrected(values)
+    assert annotation.corrections
+    targets = Targets(annotation, belief, None, SETTINGS, CPU)
+    known = annotation.labelled
+    assert (targets.labels.numpy()[known] == annotation.labels[known]).all()
+    assert (all_weights(targets)[known] == annotation.weights[known]).all()
+
+
+def test_elsewhere_the_belief_weighs_by_its_confidence():
+    values = np.zeros((1, 2, 5), np.uint8)
+    values[0, 0] = 1, 2, 3, 1, 1
+    belief = Belief(np.array([[[0] * 5, [1, 2, 0, 1, 2]]], np.uint8), np.array([[[0] * 5, [0, 127, 128, 204, 255]]], np.uint8))
+    targets = Targets(build_annotation(values, TWO, SETTINGS), belief, None, SETTINGS, CPU)
+    assert targets.labels[0, 1].tolist() == [1, 2, 0, 1, 2]
+    by_hand = [0, 0, (1 / 255) ** 2, 0.6**2, (2 * 253 / 255 - 1) ** 2]  # 254 and 255 are codes of labels, so 253 is the most
+    np.testing.assert_allclose(all_weights(targets)[0, 1], 0.2 * np.array(by_hand), rtol=1e-5, atol=1e-9)
+
+
+def test_a_correction_weighs_more_than_a_stroke():
+    values, belief = scribbled()
+    annotation = corrected(values)
+    targets = Targets(annotation, belief, None, SETTINGS, CPU)
+    more, less = annotation.origin == 3, (annotation.origin == 1) & (annotation.labels == 2)
+    weights = all_weights(targets)
+    assert weights[more] == pytest.approx(3 * weights[less][0])
+
+
+def test_held_out_labels_are_replaced_by_what_is_believed():
+    values, belief = scribbled()
+    annotation = build_annotation(values, TWO, SETTINGS)
+    held = annotation.labelled.copy()
+    held[:2] = False
+    targets = Targets(annotation, belief, held, SETTINGS, CPU)
+    assert (targets.labels.numpy()[held] == belief.label[held]).all()
+    without = annotation.labelled & ~held
+    assert (targets.labels.numpy()[without] == annotation.labels[without]).all()
+    certain = np.maximum(np.minimum(belief.confidence, 253) / 127.5 - 1, 0) ** 2
+    np.testing.assert_allclose(all_weights(targets)[held], 0.2 * certain[held], rtol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, ignore_weights=True)])
+@pytest.mark.parametrize("hold", [False, True])
+def test_boxes_in_turn_equal_the_whole(settings, hold):
+    values, belief = scribbled()
+    annotation = build_annotation(values, TWO, settings)
+    held = annotation.labelled & (np.arange(SHAPE[0])[:, None, None] % 2 == 0) if hold else None
+    targets = Targets(annotation, belief, held, settings, CPU)
+    rng = np.random.default_rng(3)
+    label, confidence = belief.label.copy(), belief.confidence.copy()
+    for _ in range(12):
+        first = rng.integers(0, SHAPE)
+        box = tuple(slice(int(a), int(rng.integers(a + 1, n + 1))) for a, n in zip(first, SHAPE, strict=True))
+        strokes = rng.integers(0, 4, [s.stop - s.start for s in box]).astype(np.uint8)
+        values[box] = np.where(np.arange(strokes.shape[2]) % 2 == 0, strokes, values[box])
+        values[0, 0, :3] = 1, 2, 3
+        annotation = revise(annotation, values[box], box, TWO, settings, (), np.zeros(SHAPE, np.uint8)).annotation
+        label[box] = rng.integers(0, 3, strokes.shape)
+        confidence[box] = rng.integers(0, 256, strokes.shape)
+        belief = Belief(label, confidence)
+        targets.put(box, annotation, belief, held)
+        same(targets, Targets(annotation, belief, held, settings, CPU))
+
+
+def test_a_box_changes_nothing_outside_of_it_but_the_classes_weights():
+    values, belief = scribbled()
+    targets = Targets(build_annotation(values, TWO, SETTINGS), belief, None, SETTINGS, CPU)
+    labels, codes = targets.labels.clone(), targets.codes.clone()
+    other = build_annotation(np.where(values == 0, 3, values).astype(np.uint8), TWO, SETTINGS)
+    targets.put((slice(1, 2), slice(2, 4), slice(0, 7)), other, belief, None)
+    inside = np.zeros(SHAPE, bool)
+    inside[1, 2:4] = True
+    assert torch.equal(targets.labels[~torch.from_numpy(inside)], labels[~torch.from_numpy(inside)])
+    assert torch.equal(targets.codes[~torch.from_numpy(inside)], codes[~torch.from_numpy(inside)])
+    assert (targets.labels.numpy()[inside] == other.labels[inside]).all()
+
+
+def test_the_border_adds_to_the_users_labels_only():
+    values, belief = scribbled()
+    annotation = add_border_weight(build_annotation(values, TWO, SETTINGS), (1, 1, 1), 5, 2)
+    plain = Targets(build_annotation(values, TWO, SETTINGS), belief, None, SETTINGS, CPU)
+    held = annotation.labelled & (np.arange(SHAPE[0])[:, None, None] > 2)
+    for holding, known in ((None, annotation.labelled), (held, annotation.labelled & ~held)):
+        targets = Targets(annotation, belief, holding, SETTINGS, CPU)
+        weights = all_weights(targets)
+        np.testing.assert_allclose(weights[known], annotation.weights[known], rtol=2e-3)  # float16 holds three digits
+        elsewhere = ~annotation.labelled
+        assert (weights[elsewhere] == all_weights(plain)[elsewhere]).all()
+
+
+def test_ignored_weights_make_everything_background_of_weight_one():
+    values, belief = scribbled()
+    settings = replace(SETTINGS, ignore_weights=True)
+    annotation = build_annotation(values, TWO, settings)
+    targets = Targets(annotation, belief, None, settings, CPU)
+    assert (all_weights(targets) == 1).all()
+    assert (targets.labels.numpy()[~annotation.labelled] == 0).all()
+    assert (targets.labels.numpy()[annotation.labelled] == annotation.labels[annotation.labelled]).all()
+
+
+def test_moved_to_another_device():
+    values, belief = scribbled()
+    annotation = add_border_weight(corrected(values), (1, 1, 1), 5, 2)
+    targets = Targets(annotation, belief, None, SETTINGS, CPU)
+    same(targets.on(CPU), targets)
+    moved = targets.on(torch.device("meta"))
+    assert {t.device.type for t in (moved.labels, moved.codes, moved.table, moved.extra)} == {"meta"}
+    assert targets.labels.device.type == "cpu"  # the first one stays where it was
+
+
+def test_what_was_moved_is_still_kept_up_to_date():
+    values, belief = scribbled()
+    moved = Targets(build_annotation(values, TWO, SETTINGS), belief, None, SETTINGS, CPU).on(CPU)
+    values[2] = 2
+    annotation = build_annotation(values, TWO, SETTINGS)
+    moved.put(whole(SHAPE), annotation, belief, None)
+    same(moved, Targets(annotation, belief, None, SETTINGS, CPU))
+
+
+def centres(targets, count=300):
+    rng, grid = np.random.default_rng(0), WorkingGrid(SHAPE, SHAPE)
+    return {tuple(round(c) for c in targets.sampler.draw(rng, (1, 1, 1), grid)) for _ in range(count)}
+
+
+def test_patches_are_taken_where_something_weighs_and_follow_a_change():
+    values, belief = scribbled(share=0.1)
+    annotation = build_annotation(values, TWO, SETTINGS)
+    targets = Targets(annotation, Belief(belief.label, np.zeros(SHAPE, np.uint8)), None, SETTINGS, CPU)
+    drawn = centres(targets)
+    assert drawn <= {tuple(p) for p in np.argwhere(annotation.labelled).tolist()}
+    assert targets.sampler is targets.sampler
+    before = targets.sampler
+    values[4, 5, 6] = 0 if values[4, 5, 6] else 2
+    targets.put((slice(4, 5), slice(5, 6), slice(6, 7)), build_annotation(values, TWO, SETTINGS), belief, None)
+    assert targets.sampler is not before
+    assert ((4, 5, 6) in centres(targets)) == (values[4, 5, 6] > 0)
