@@ -50,6 +50,7 @@ from .contract.protocol import (
     decode_command,
     encode,
 )
+from .prior import compiled
 
 if TYPE_CHECKING:
     from .contract.belief import Box
@@ -109,6 +110,7 @@ class Worker:
     def serve(self) -> int:
         threading.Thread(target=self._read, name="stdin", daemon=True).start()
         threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+        threading.Thread(target=compiled.warm_up, name="warm up", daemon=True).start()
         self._ready("")
         try:
             while not self._closing:
@@ -192,6 +194,7 @@ class Worker:
 
         devices = DeviceChoice(command.device)
         self._session = Session.open(Path(command.job), devices, self)
+        devices.start()
         if command.device not in ("auto", "cpu"):  # one that may not be there
             try:
                 devices.compute(lambda: self.tick("opening"))

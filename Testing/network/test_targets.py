@@ -179,9 +179,8 @@ def test_patches_are_taken_where_something_weighs_and_follow_a_change():
     targets = Targets(annotation, Belief(belief.label, np.zeros(SHAPE, np.uint8)), None, SETTINGS, CPU)
     drawn = centres(targets)
     assert drawn <= {tuple(p) for p in np.argwhere(annotation.labelled).tolist()}
-    assert targets.sampler is targets.sampler
-    before = targets.sampler
-    values[4, 5, 6] = 0 if values[4, 5, 6] else 2
-    targets.put((slice(4, 5), slice(5, 6), slice(6, 7)), build_annotation(values, TWO, SETTINGS), belief, None)
-    assert targets.sampler is not before
-    assert ((4, 5, 6) in centres(targets)) == (values[4, 5, 6] > 0)
+    free = tuple(int(n) for n in np.argwhere(values == 0)[7])
+    assert free not in drawn
+    values[free] = 2
+    targets.put(tuple(slice(n, n + 1) for n in free), build_annotation(values, TWO, SETTINGS), belief, None)
+    assert free in centres(targets)

@@ -134,3 +134,12 @@ def test_the_weights_are_written_as_the_annotation_has_them(publisher, job, bord
 def test_the_report_is_a_file_of_the_job(publisher, job):
     assert publisher.report({"steps": 3, "nothing": float("nan")}) == job.path(REPORT)
     assert '"steps": 3' in job.path(REPORT).read_text()
+
+
+def test_after_very_many_boxes_the_next_preview_is_whole_and_the_old_files_go(publisher, host, job, monkeypatch):
+    monkeypatch.setattr("sparseseg.session.publisher._MOST_FILES", 5)
+    publisher.show(np.zeros(job.record.geometry.shape_kji, np.uint8), "growing", 0)
+    for n in range(20):
+        publisher.show(np.full((1, 1, 1), n % 3, np.uint8), "prior", 0, (slice(n % 4, n % 4 + 1), slice(0, 1), slice(0, 1)))
+    assert len(list(job.folder.glob("preview-*.npy"))) <= 2 * 7
+    assert publisher.shown[:4, 0, 0].tolist() == [16 % 3, 17 % 3, 18 % 3, 19 % 3]

@@ -7,13 +7,14 @@ import pytest
 import torch
 
 from phantoms import make_job, two_organs
-from sparseseg.annotation.labels import CORRECTION
+from sparseseg.annotation.labels import CORRECTION, build_annotation
 from sparseseg.contract.belief import Belief
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import Cancelled, DeviceError, OutputError, TrainingError
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device
 from sparseseg.network.trainer import Trainer
+from sparseseg.prior.grown import Grown
 from sparseseg.session import network_voice, prior_voice
 from sparseseg.session.devices import DeviceChoice
 from sparseseg.session.session import Session
@@ -369,3 +370,109 @@ def test_an_update_cancelled_while_growing_leaves_no_prior_of_the_old_annotation
     host.on_tick = lambda stage, step: None
     assert old[9].any()
     assert not running.prior.grow(running.labels)[9].any()
+
+
+def send(running, revision, annotation, box=None):
+    """A whole annotation, or a box of it, as a host sends it."""
+    name = f"annotation-{revision:04d}.npy"
+    np.save(running.job.path(name), annotation if box is None else annotation[box])
+    running.update(name, revision, [], None if box is None else [[s.start, s.stop] for s in box])
+
+
+def test_boxes_answer_a_stroke_twice_and_leave_the_rest(opened, host):
+    running = opened()
+    running.train({"estimate": False})
+    annotation, box = two_organs().annotation.copy(), (slice(20, 21), slice(18, 20), slice(2, 6))
+    annotation[box] = 3
+    seen = len(host.previews)
+    send(running, 2, annotation, box)
+    first, second = host.previews[seen:]
+    assert (first[:2], second[:2]) == (("growing", 2), ("prior", 2))
+    for part in host.boxes[seen:]:
+        assert np.prod([s.stop - s.start for s in part]) < annotation.size / 2
+    assert (second[2][box] == 2).all()
+    np.testing.assert_array_equal(running.publisher.shown, second[2])
+
+
+def test_many_strokes_in_boxes_are_one_annotation(opened):
+    """What the voices were told in boxes is what they would be told at once."""
+    rng = np.random.default_rng(3)
+    phantom = two_organs()
+    running = opened(replace(QUICK, estimate=False))
+    running.train()
+    annotation = phantom.annotation.copy()
+    for revision in range(2, 10):
+        k, j, i = (int(rng.integers(2, n - 6)) for n in annotation.shape)
+        box = (slice(k, k + 1), slice(j, j + 4), slice(i, i + 4))
+        annotation[box] = 0 if revision % 3 == 0 else phantom.truth[box] + 1
+        send(running, revision, annotation, box)
+    anew = build_annotation(annotation, running.job.record.classes)
+    np.testing.assert_array_equal(running.annotation.labels, anew.labels)
+    np.testing.assert_array_equal(running.annotation.labelled, anew.labelled)
+    grown = Grown.start(running.job.image(), anew.labels, anew.labelled, running.job.record.geometry.spacing_kji_mm, plan=running.prior.grown.plan)
+    np.testing.assert_array_equal(running.prior.grown.label, grown.label)
+    np.testing.assert_array_equal(running.prior.grown.confidence, grown.confidence)
+    np.testing.assert_array_equal(running.job.annotation(), annotation)
+    np.testing.assert_array_equal(running.publisher.shown[anew.labelled], anew.labels[anew.labelled])
+
+
+def test_a_cancelled_stroke_is_answered_with_the_next_one(opened, host):
+    phantom = two_organs()
+    running = opened(replace(QUICK, estimate=False))
+    running.train()
+    annotation, one, two = phantom.annotation.copy(), (slice(9, 10), slice(0, 40), slice(0, 36)), (slice(20, 21), slice(18, 20), slice(2, 6))
+    annotation[one] = np.where(np.arange(36) % 3 == 0, phantom.truth[one] + 1, 0)
+
+    def cancel(stage, step):
+        if stage == "prior":
+            raise Cancelled
+
+    host.on_tick = cancel
+    with pytest.raises(Cancelled):
+        send(running, 2, annotation, one)
+    host.on_tick = lambda *_: None
+    annotation[two] = 3
+    send(running, 3, annotation, two)
+    labelled = annotation > 0
+    np.testing.assert_array_equal(running.publisher.shown[labelled], annotation[labelled] - 1)
+    np.testing.assert_array_equal(running.publisher.shown, np.where(labelled, running.annotation.labels, running.prior.stands.label))
+    assert (running.prior.stands.label[two] == 2).all()
+
+
+def test_held_out_labels_that_are_erased_are_judged_no_more(opened, host):
+    running = opened(replace(QUICK, steps=40))
+    phantom, judged = two_organs(), []
+
+    def erase(stage, step):
+        if stage == "training" and step == 2 and not host.updates and running.job.record.revision == 1:
+            annotation = phantom.annotation.copy()
+            annotation[np.flatnonzero(running.judge.held.any(axis=(1, 2)))[0], :20] = 0
+            np.save(running.job.path("annotation-0002.npy"), annotation)
+            host.updates.append(lambda session: session.update("annotation-0002.npy", 2, []))
+
+    plain = running.judge.measure
+
+    def measure(network, annotation, *more):
+        judged.append((running.judge.held & ~annotation.labelled).sum())
+        return plain(network, annotation, *more)
+
+    host.on_tick, running.judge.measure = erase, measure
+    running.train()
+    assert judged
+    assert not any(judged)
+
+
+def test_a_stroke_while_the_refiner_begins_is_answered_before_it_ends(opened, host):
+    phantom = two_organs()
+    running = opened(replace(QUICK, estimate=False))
+    annotation = phantom.annotation.copy()
+    annotation[20, 18:20, 2:6] = 3
+
+    def stroke(stage, step):
+        if running.prior.grown is not None and not running.prior.is_complete and running.job.record.revision == 1 and not host.updates:
+            np.save(running.job.path("annotation-0002.npy"), annotation)
+            host.updates.append(lambda session: session.update("annotation-0002.npy", 2, []))
+
+    host.on_tick = stroke
+    running.train()
+    assert [(source, revision) for source, revision, _ in host.previews[:3]] == [("growing", 1), ("growing", 2), ("prior", 2)]

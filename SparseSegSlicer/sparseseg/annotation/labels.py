@@ -51,9 +51,9 @@ class Counts:
     def add(self, labels: np.ndarray, origin: np.ndarray, box: Box, times: int) -> None:
         """Count what is labelled in a box (times 1), or take it back (-1). Plane by plane, so that nothing of the volume's size is made."""
         for k, (values, came_from) in enumerate(zip(labels, origin, strict=True), box[0].start):
-            at = np.nonzero(came_from)
-            if not len(at[0]):
+            if not came_from.any():
                 continue
+            at = np.nonzero(came_from)
             mine = values[at].astype(np.int64)
             self.slices[0][:, k] += times * np.bincount(mine, minlength=self.classes)
             for axis in (1, 2):
@@ -159,12 +159,14 @@ def build_annotation(
 
 def labels_in(annotation: np.ndarray, box: Box, complete_slices: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
     """Labels and origin of a box, (k, j, i) uint8 both, from its annotation values; corrections are not told yet."""
-    origin = (annotation > 0).astype(np.uint8)
+    annotation = np.asarray(annotation)  # of a memory map, which would make more of them
+    painted = annotation > 0
+    labels, origin = annotation - painted, painted.view(np.uint8)
     for axis, index in complete_slices:
         if box[axis].start <= index < box[axis].stop:
             view = origin[plane(axis, index - box[axis].start)]
             view[view == UNLABELLED] = COMPLETE
-    return np.maximum(annotation, 1) - np.uint8(1), origin
+    return labels, origin
 
 
 def mark_corrections(

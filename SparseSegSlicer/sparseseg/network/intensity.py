@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,7 +41,7 @@ class Intensity:
         floor = 0.02 if relative else 10.0
         return cls(float(centre), float(max((three_quarters - quarter) / 1.35, floor)), relative)
 
-    def apply(self, image: np.ndarray, shape_kji: Triple, device: torch.device) -> Tensor:
+    def apply(self, image: np.ndarray, shape_kji: Triple, device: torch.device, tick: Callable[[], None] = lambda: None) -> Tensor:
         """(K, J, I), any real type -> shape_kji float16 on the device, each voxel the mean of those it covers.
 
         Slice by slice, so that no float copy of the whole is made.
@@ -50,6 +51,7 @@ class Intensity:
         result = torch.empty(shape_kji, dtype=torch.float16, device=device)
         planes, scale = len(image), len(image) / shape_kji[0]
         for k in range(shape_kji[0]):
+            tick()
             first, last = int(k * scale), min(planes, math.ceil((k + 1) * scale - 1e-6))
             slab = torch.from_numpy(np.asarray(image[first : max(last, first + 1)]).astype(np.float32)).clamp_(-_LARGEST, _LARGEST).to(device)
             slab = torch.asinh(((slab - offset) * gain - self.centre) / self.scale).mean(0)

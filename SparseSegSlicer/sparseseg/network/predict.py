@@ -31,12 +31,19 @@ class Input:
     is_trained_on: bool = True
 
 
+@dataclass(frozen=True)
+class Tile:
+    """What the network says of one tile: logits (C, k, j, i) float32 on the working grid, where it begins there, and the box of own voxels that
+    are its to decide."""
+
+    logits: Tensor
+    start: list[int]
+    box: Box
+
+
 @torch.no_grad()
-def tile_probabilities(
-    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, wanted: Callable[[Box], bool] = lambda _: True
-) -> Iterator[tuple[Box, Tensor]]:
-    """(box, softmax (C, k, j, i) float32): boxes of the volume's own grid that together cover it, each voxel once. `wanted` is asked of each tile's
-    box; what is not wanted is left out."""
+def tiles(network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, wanted: Callable[[Box], bool] = lambda _: True) -> Iterator[Tile]:
+    """Overlapping tiles whose boxes together cover the volume, each voxel once. `wanted` is asked of each box; what is not wanted is left out."""
     shape = data.grid.shape_kji
     tile_kji = tuple(min(t, n) for t, n in zip(tile_kji, shape, strict=True))  # type: ignore[assignment]
     base = offsets(tile_kji, data.image.device) + torch.tensor([(t - 1) / 2 for t in tile_kji], device=data.image.device).view(3, 1, 1, 1)
@@ -51,8 +58,32 @@ def tile_probabilities(
         part = torch.cat([data.image[tile].float()[None], position(base + corner, shape, data.is_trained_on)])
         with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
             logits = network(part[None].contiguous(memory_format=torch.channels_last_3d))[0]
-        for slab in _slabs(box):
-            yield slab, torch.softmax(_on_own_grid(logits.float(), start, slab, data.grid), 0)
+        yield Tile(logits.float(), start, box)
+
+
+def tile_probabilities(network: UNet3d, data: Input, tile_kji: Triple, compute: Compute) -> Iterator[tuple[Box, Tensor]]:
+    """(box, softmax (C, k, j, i) float32): boxes of the volume's own grid that together cover it, each voxel once."""
+    for tile in tiles(network, data, tile_kji, compute):
+        for slab in _slabs(tile.box):
+            axes = [torch.arange(s.start, s.stop, device=tile.logits.device) for s in slab]
+            yield slab, torch.softmax(_on_own_grid(tile, torch.meshgrid(*axes, indexing="ij"), data.grid), 0)
+
+
+@torch.no_grad()
+def decide_at(
+    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, mask: np.ndarray, tick: Callable[[], None] = lambda: None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Label and uncertainty (as of `predict`) at the true voxels of a mask (K, J, I) alone, (n,) uint8, in their order in memory."""
+    places = np.flatnonzero(mask)
+    label, uncertainty = np.zeros(len(places), np.uint8), np.zeros(len(places), np.uint8)
+    for tile in tiles(network, data, tile_kji, compute, lambda box: bool(mask[box].any())):
+        tick()
+        at = [inside + s.start for inside, s in zip(np.nonzero(mask[tile.box]), tile.box, strict=True)]
+        points = tuple(torch.from_numpy(axis).to(tile.logits.device).view(-1, 1, 1) for axis in at)
+        logits = _on_own_grid(tile, points, data.grid).flatten(1)
+        found = np.searchsorted(places, np.ravel_multi_index(at, mask.shape))
+        label[found], uncertainty[found] = decide(torch.softmax(logits, 0))
+    return label, uncertainty
 
 
 def _slabs(box: Box) -> Iterator[Box]:
@@ -74,16 +105,17 @@ def _first(working: int, scale: float) -> int:
     return math.ceil(working * scale - 0.5 - 1e-9)
 
 
-def _on_own_grid(logits: Tensor, start: Sequence[int], box: Box, grid: WorkingGrid) -> Tensor:
-    """(C, k, j, i) of a tile -> (C, k, j, i) of the box, trilinear between working voxels; a plain crop where the grids are the same."""
+def _on_own_grid(tile: Tile, at: Sequence[Tensor], grid: WorkingGrid) -> Tensor:
+    """Logits (C, ...) at own voxels, k, j, i of three dimensions each, trilinear between working voxels; just those where the grids are the same."""
     if grid.own_kji == grid.shape_kji:
-        return logits[(slice(None), *(slice(b.start - a, b.stop - a) for a, b in zip(start, box, strict=True)))]
-    axes = []
-    for axis, (a, b) in enumerate(zip(start, box, strict=True)):
-        working = (torch.arange(b.start, b.stop, device=logits.device) + 0.5) / grid.scale[axis] - 0.5 - a
-        axes.append(working.float() * 2 / max(1, logits.shape[axis + 1] - 1) - 1)
-    k, j, i = torch.meshgrid(*axes, indexing="ij")
-    return F.grid_sample(logits[None], torch.stack([i, j, k], -1)[None], mode="bilinear", padding_mode="border", align_corners=True)[0]
+        k, j, i = (axis - a for axis, a in zip(at, tile.start, strict=True))
+        return tile.logits[:, k, j, i]
+    sides = []
+    for axis, (voxels, a) in enumerate(zip(at, tile.start, strict=True)):
+        working = (voxels + 0.5) / grid.scale[axis] - 0.5 - a
+        sides.append(working.float() * 2 / max(1, tile.logits.shape[axis + 1] - 1) - 1)
+    k, j, i = sides
+    return F.grid_sample(tile.logits[None], torch.stack([i, j, k], -1)[None], mode="bilinear", padding_mode="border", align_corners=True)[0]
 
 
 def predict(

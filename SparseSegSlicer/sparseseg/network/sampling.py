@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..contract.belief import Box, whole
 from .unet import Triple
 
 _MOST_PLACES = 4_000_000  # voxels that patch centres are drawn from
@@ -51,27 +52,49 @@ class PatchSampler:
         """labels (K, J, I); weighs: bool (K, J, I), voxels of weight > 0 (pseudo-labels too). strokes: bool (K, J, I), voxels labelled by the
         user; that share of the centres is drawn among them, the rest among all that weigh."""
         self._shape = labels.shape
-        self._by_class = _places_by_class(labels, weighs, classes)
-        self._strokes = self._by_class if strokes is None else _places_by_class(labels, strokes, classes)
+        self._all = _Places(labels.shape, classes, int(np.count_nonzero(weighs)))
+        self._strokes = self._all if strokes is None else _Places(labels.shape, classes, int(np.count_nonzero(strokes)))
         self._stroke_share = stroke_share
+        self.add(whole(labels.shape), labels, weighs, strokes)
+
+    def add(self, box: Box, labels: np.ndarray, weighs: np.ndarray, strokes: np.ndarray | None = None) -> None:
+        """What a box holds now, arrays of the box. Places that were there stay: what a patch around them holds is looked up when it is taken."""
+        self._all.add(box, labels, weighs)
+        if strokes is not None:
+            self._strokes.add(box, labels, strokes)
 
     def draw(self, rng: np.random.Generator, patch_kji: Triple, grid: WorkingGrid) -> tuple[float, float, float]:
         """A patch centre in working voxels: a labelled voxel of a class drawn at random, moved by up to a quarter of the patch, and inside of
         the volume as far as the patch fits."""
-        places = self._strokes if rng.random() < self._stroke_share else self._by_class
+        places = (self._strokes if rng.random() < self._stroke_share else self._all).drawable
         voxel = grid.to_working(np.array(np.unravel_index(rng.choice(places[rng.integers(len(places))]), self._shape)))
         moved = voxel + rng.uniform(-0.25, 0.25, 3) * patch_kji
         k, j, i = (_centre(float(m), float(v), p, n) for m, v, p, n in zip(moved, voxel, patch_kji, grid.shape_kji, strict=True))
         return (k, j, i)
 
 
-def _places_by_class(labels: np.ndarray, chosen: np.ndarray, classes: int) -> list[np.ndarray]:
-    """Flat indices of the chosen voxels, by class. Of very many (pseudo-labels of a whole volume) an even lattice is enough to draw from."""
-    step = max(1, math.ceil((np.count_nonzero(chosen) / _MOST_PLACES) ** (1 / 3)))
-    lattice = np.nonzero(chosen[::step, ::step, ::step])
-    places = np.ravel_multi_index(tuple(axis * step for axis in lattice), chosen.shape)
-    values = labels.reshape(-1)[places]
-    return [part for c in range(classes) if len(part := places[values == c])]
+class _Places:
+    """Flat indices of voxels, by class. Of very many (pseudo-labels of a whole volume) an even lattice is enough to draw from."""
+
+    def __init__(self, shape_kji: Sequence[int], classes: int, expected: int) -> None:
+        self._shape = tuple(shape_kji)
+        self._step = max(1, math.ceil((expected / _MOST_PLACES) ** (1 / 3)))
+        self._by_class = [np.empty(0, np.int64) for _ in range(classes)]
+
+    def add(self, box: Box, labels: np.ndarray, chosen: np.ndarray) -> None:
+        first = [-s.start % self._step for s in box]  # the lattice's first voxel in the box
+        lattice = tuple(slice(a, None, self._step) for a in first)
+        inside = np.nonzero(chosen[lattice])
+        values = labels[lattice][inside]
+        at = tuple(axis * self._step + a + s.start for axis, a, s in zip(inside, first, box, strict=True))
+        places = np.ravel_multi_index(at, self._shape)
+        for c in np.unique(values):
+            self._by_class[c] = np.concatenate([self._by_class[c], places[values == c]])
+
+    @property
+    def drawable(self) -> list[np.ndarray]:
+        """Of the classes that have any."""
+        return [places for places in self._by_class if len(places)]
 
 
 def _centre(wanted: float, voxel: float, patch: int, size: int) -> float:

@@ -31,12 +31,11 @@ class Targets:
         self.labels = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.codes = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.extra = None if annotation.border is None else torch.from_numpy(annotation.border.astype(np.float16)).to(device)
+        self._sampler: PatchSampler | None = None
         self.put(whole(shape), annotation, belief, held)
 
     def put(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None) -> None:
         """Take a box anew from the annotation and what is believed. Plane by plane: nothing of the volume's size is made."""
-        self._annotation, self._held = annotation, held
-        self._sampler: PatchSampler | None = None
         self.table = torch.from_numpy(self._table(annotation)).to(self._device)
         for k in range(box[0].start, box[0].stop):
             at = (slice(k, k + 1), box[1], box[2])
@@ -47,6 +46,9 @@ class Targets:
             codes[mine] = np.where(annotation.origin[at][mine] == CORRECTION, np.uint8(_CORRECTED), np.uint8(_LABELLED))
             self.labels[at] = torch.from_numpy(labels).to(self._device)
             self.codes[at] = torch.from_numpy(codes).to(self._device)
+        if self._sampler is not None:
+            labels, codes = self.labels[box].cpu().numpy(), self.codes[box].cpu().numpy()
+            self._sampler.add(box, labels, self._weighs[codes], codes >= _LABELLED)
 
     def _table(self, annotation: Annotation) -> np.ndarray:
         classes = annotation.table.shape[1]
@@ -75,9 +77,13 @@ class Targets:
 
     @property
     def sampler(self) -> PatchSampler:
-        """Where patches are taken; made when first asked for after a change."""
+        """Where patches are taken; made when first asked for, and kept up to date."""
         if self._sampler is None:
             labels, codes = self.labels.cpu().numpy(), self.codes.cpu().numpy()
-            weighs = (self.table > 0).any(1).cpu().numpy()
-            self._sampler = PatchSampler(labels, weighs[codes], int(self.table.shape[1]), codes >= _LABELLED)
+            self._sampler = PatchSampler(labels, self._weighs[codes], int(self.table.shape[1]), codes >= _LABELLED)
         return self._sampler
+
+    @property
+    def _weighs(self) -> np.ndarray:
+        """(256,) bool: the codes that have a weight."""
+        return (self.table > 0).any(1).cpu().numpy()

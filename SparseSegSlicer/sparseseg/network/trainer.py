@@ -26,6 +26,11 @@ _MAX_BAD_STATES = 5
 _CLIP_NORM = 5.0
 
 
+def load_optimizer() -> None:
+    """The first optimizer loads much of torch; for a thread that nobody waits for."""
+    torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
+
+
 class Trainer:
     """Trains one network on one volume. `step` does one step; the volume's targets may change between two steps."""
 

@@ -10,6 +10,8 @@ import os
 import sys
 import tempfile
 import threading
+import time
+from collections.abc import Callable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -56,6 +58,16 @@ def warm_up() -> bool:
             except (ImportError, OSError, RuntimeError):  # a numba that does not fit this numpy or processor
                 return False
             _kernels = module
+    return ready()
+
+
+def wait(seconds: float, tick: Callable[[], None]) -> bool:
+    """Until `warm_up`, which another thread has begun, is done, so many seconds at most; whether the kernels are ready. Loading them from the cache
+    is quicker than growing a large volume without; compiling them is not."""
+    end = time.monotonic() + seconds
+    while _lock.locked() and time.monotonic() < end:
+        tick()
+        time.sleep(0.02)
     return ready()
 
 

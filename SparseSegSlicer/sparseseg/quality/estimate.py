@@ -6,7 +6,7 @@ first part of a run trains without the held-out slices; there, network and prior
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -86,10 +86,11 @@ def expected_dice_of(voxels: np.ndarray) -> float:
     return 2 * right / (count + right) if count else float("nan")
 
 
-def confidences(belief: Belief, labelled: np.ndarray, classes: int) -> np.ndarray:
+def confidences(belief: Belief, labelled: np.ndarray, classes: int, tick: Callable[[], None] = lambda: None) -> np.ndarray:
     """How many voxels that nobody labelled have each label and confidence, (classes, 256) int64; plane by plane."""
     counts = np.zeros(classes * 256, np.int64)
     for label, confidence, known in zip(belief.label, belief.confidence, labelled, strict=True):
+        tick()
         code = label.astype(np.int64) * 256 + confidence
         counts += np.bincount(code[~known], minlength=len(counts))
     return counts.reshape(classes, 256)

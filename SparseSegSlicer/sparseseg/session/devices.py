@@ -1,15 +1,15 @@
 """The device that a session computes on, chosen by a thread of its own: loading torch and trying a convolution take seconds.
 
-Growing needs neither, only its compiled kernels, which are loaded first.
+Growing needs neither.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-
-from ..prior import compiled
 
 if TYPE_CHECKING:
     from ..network.device import Compute
@@ -18,27 +18,39 @@ _LOOK_S = 0.05  # between two looks at the host
 
 
 class DeviceChoice:
-    """`compute` waits for it; what `device.choose` raised is raised there."""
+    """`start` begins, `compute` waits for it; what `device.choose` raised is raised there."""
 
     def __init__(self, requested: str = "auto", chosen: Compute | None = None) -> None:
         self._requested, self._compute = requested, chosen
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
-        if chosen is None:
+
+    def start(self) -> None:
+        """Begin, if that is not done: it takes turns with what else runs, so not before the job is open."""
+        if self._compute is None and self._thread is None:
             self._thread = threading.Thread(target=self._choose, name="device", daemon=True)
             self._thread.start()
 
     def _choose(self) -> None:
         try:
-            compiled.warm_up()
             from ..network import device
-            from ..prior.rehearsal import rehearse
 
-            chosen = device.choose(self._requested)
-            rehearse(chosen.device, chosen.dtype)
-            self._compute = chosen
+            self._compute = device.choose(self._requested)
         except BaseException as failure:
             self._failure = failure
+        else:
+            self._rehearse(self._compute)
+
+    def _rehearse(self, compute: Compute) -> None:
+        """What is loaded or compiled at first use, while nobody waits for it."""
+        try:
+            from ..network.trainer import load_optimizer
+            from ..prior.rehearsal import rehearse
+
+            load_optimizer()
+            rehearse(compute.device, compute.dtype)
+        except Exception as error:  # whoever needs it will say so
+            logging.getLogger("sparseseg").warning("rehearsal: %s", error)
 
     @property
     def known(self) -> Compute | None:
@@ -47,9 +59,10 @@ class DeviceChoice:
 
     def compute(self, tick: Callable[[], None] = lambda: None) -> Compute:
         """The device. tick is called while it is waited for, and may raise. Raises DeviceError."""
-        while self._thread is not None and self._thread.is_alive():
+        self.start()
+        while self._compute is None and self._failure is None:
             tick()
-            self._thread.join(_LOOK_S)
+            time.sleep(_LOOK_S)
         if self._failure is not None:
             raise self._failure
         assert self._compute is not None

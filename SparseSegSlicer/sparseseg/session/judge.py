@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..annotation.labels import Annotation
-from ..contract.belief import Belief
+from ..contract.belief import Belief, Box
 from ..quality import estimate
 from ..quality.fusion import fuse
 
@@ -51,6 +51,11 @@ class Judge:
         if held is not None:
             self.prior, self.use = prior_without(annotation.labelled & ~held, held)
         self.held = held
+
+    def annotated(self, annotation: Annotation, box: Box) -> None:
+        """Labels in a box came or went: what is erased is held out no longer."""
+        if self.held is not None:
+            self.held[box] &= annotation.labelled[box]
 
     def release(self) -> None:
         """Nothing is held out from here on."""

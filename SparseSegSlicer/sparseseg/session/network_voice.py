@@ -22,7 +22,7 @@ from ..network import checkpoint, device
 from ..network.augmentation import Augmenter, TrainingVolume
 from ..network.device import RunPlan
 from ..network.intensity import Intensity
-from ..network.predict import Input, decide, predict, tile_probabilities
+from ..network.predict import Input, decide_at, predict
 from ..network.sampling import WorkingGrid
 from ..network.targets import Targets
 from ..network.trainer import Trainer
@@ -89,7 +89,7 @@ class NetworkVoice:
         elif self._intensity is None or self.trainer is None:
             self._intensity = Intensity.fit(image, _values_inside(image, annotation))
         grid = WorkingGrid(self._job.record.geometry.shape_kji, plan.grid_kji)
-        self._input = Input(self._intensity.apply(image, grid.shape_kji, self.compute.device), grid)
+        self._input = Input(self._intensity.apply(image, grid.shape_kji, self.compute.device, lambda: self._tick("starting")), grid)
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -131,7 +131,7 @@ class NetworkVoice:
         self.compute = device.on_cpu(f"{self.compute.name} has too little free memory")
         self._devices.replace(self.compute)
         self._warn("device", f"Training goes on on the CPU: {self.compute.why}.", "Free memory on the graphics card and train again to be faster.")
-        image = self._intensity.apply(self._job.image(), self._input.grid.shape_kji, self.compute.device)
+        image = self._intensity.apply(self._job.image(), self._input.grid.shape_kji, self.compute.device, lambda: self._tick("starting"))
         self._input = replace(self._input, image=image)
         self.trainer = self._new_trainer(before.plan, before.settings)
         self.trainer.load_state(state, average)
@@ -155,22 +155,15 @@ class NetworkVoice:
     def belief_at(self, mask: np.ndarray) -> Belief:
         """The same at the true voxels of a mask (K, J, I) alone, (n,), in their order in memory."""
         assert self.trainer is not None and self._input is not None
-        places = np.flatnonzero(mask)
-        label, uncertainty = np.zeros(len(places), np.uint8), np.zeros(len(places), np.uint8)
         network, tile = self.trainer.average, self.trainer.plan.patch_kji
-        for box, values in tile_probabilities(network, self._input, tile, self.compute, lambda box: bool(mask[box].any())):
-            chosen = mask[box].nonzero()
-            own = np.ravel_multi_index(tuple(c + b.start for c, b in zip(chosen, box, strict=True)), mask.shape)
-            at = np.searchsorted(places, own)
-            label[at], uncertainty[at] = decide(values[:, chosen[0], chosen[1], chosen[2]])
-            self._tick("estimating")
+        label, uncertainty = decide_at(network, self._input, tile, self.compute, mask, lambda: self._tick("estimating"))
         return Belief(label, 255 - uncertainty)
 
     def predict_with(self, model: checkpoint.Checkpoint) -> tuple[np.ndarray, np.ndarray]:
         """Labels and uncertainty of the job's image by another model alone, (K, J, I) uint8 both."""
         network = model.build_network(self.compute.device)
         grid = _grid_of_model(model, self._job.record.geometry.shape_kji, self.spacing)
-        image = model.intensity.apply(self._job.image(), grid.shape_kji, self.compute.device)
+        image = model.intensity.apply(self._job.image(), grid.shape_kji, self.compute.device, lambda: self._tick("predicting"))
         return self._predicted(network, Input(image, grid, is_trained_on=False), model.patch_kji, "predicting")
 
     def _predicted(self, network: UNet3d, data: Input, tile: Triple, stage: str) -> tuple[np.ndarray, np.ndarray]:

@@ -15,6 +15,7 @@ import numpy as np
 from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
 from ..contract.belief import Belief, Box, shape_of, union, whole, within
+from ..prior import compiled
 from ..prior.grown import Grown
 from ..prior.reach import Reach
 from .devices import DeviceChoice
@@ -22,6 +23,7 @@ from .devices import DeviceChoice
 if TYPE_CHECKING:
     from ..prior.refiner import Refined
 
+_WARM_UP_S = 2.0  # for compiled kernels, before growing begins without them
 _RENEW_AFTER = 10  # corrections, until levels and region follow the annotation again
 Tick = Callable[[], None]
 
@@ -49,6 +51,7 @@ class PriorVoice:
         self._open: _Open | None = None
         self._corrections = 0  # since levels and region were chosen
         self.use: list[bool] | None = None  # which segments the refiner corrects
+        self._used: list[bool] | None = None  # which it did in what stands; None: all
         self._stands: Belief | None = None
 
     @property
@@ -59,6 +62,11 @@ class PriorVoice:
     @property
     def is_complete(self) -> bool:
         return self._stands is not None
+
+    @property
+    def can_answer(self) -> bool:
+        """Whether growing has begun, so that a correction is less than all of it."""
+        return self.is_complete or (self.grown is not None and self.grown.plan is not None)
 
     @property
     def has_open_corrections(self) -> bool:
@@ -72,6 +80,7 @@ class PriorVoice:
 
     def grow(self, annotation: Annotation, early: Callable[[np.ndarray], None] | None = None) -> np.ndarray:
         """The whole of growing, if it is not there yet; its labels, (K, J, I) uint8. early: as of Grown.start."""
+        compiled.wait(_WARM_UP_S, self._tick)
         if self.grown is None:
             self.grown = Grown.start(self._image, annotation.labels, annotation.labelled, self._spacing, self._tick, early)
         elif self.grown.plan is None:  # an update of it was cancelled
@@ -85,6 +94,7 @@ class PriorVoice:
         if self._refines:
             self._ask_refiner(None, annotation)
         self._let_stand(self.grown if self._refined is None else self._refined)
+        self._used = None if self.use is None else [self.refines(value) for value in range(1, annotation.table.shape[1])]
         self._reach = Reach(annotation.labelled, self._spacing)
 
     def _let_stand(self, new: Grown | Refined) -> None:
@@ -107,12 +117,14 @@ class PriorVoice:
 
     def refine_only(self, use: list[bool] | None, annotation: Annotation) -> bool:
         """Correct these segments from here on; whether that changes what stands."""
-        before = [self.refines(value) for value in range(1, annotation.table.shape[1])]
+        values = range(1, annotation.table.shape[1])
         self.use = use
-        if self._refined is None or use is None or before == [self.refines(value) for value in range(1, annotation.table.shape[1])]:
+        wanted = [self.refines(value) for value in values]
+        if self._refined is None or use is None or wanted == (self._used or [True] * len(values)):
             return False
         self._refined.set_use(use, self._tick)
         self._let_stand(self._refined)
+        self._used = wanted
         return True
 
     def _refined_of(self, grown: Grown, labels: np.ndarray, labelled: np.ndarray, use: list[bool] | None) -> Refined:
@@ -147,6 +159,9 @@ class PriorVoice:
         if pending is None or self._stands is None:
             return None
         assert self.grown is not None
+        if self.grown.plan is None:  # an answer was cancelled
+            self.grown.renew(annotation.labels, annotation.labelled, self._tick)
+            pending.box = whole(annotation.labels.shape)
         box: Box | None = pending.box
         new: Grown | Refined = self.grown
         if self._refines:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..annotation.labels import Annotation
-from ..contract.belief import Box, shape_of, whole
+from ..contract.belief import Box, whole
 from ..contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job
 from .host import Host
 
 _WHOLE_PREVIEWS_KEPT = 2
+_MOST_FILES = 200  # of previews; then the next one is whole again, and old ones go
 
 
 class Publisher:
@@ -28,18 +29,26 @@ class Publisher:
 
     def show(self, labels: np.ndarray, source: str, step: int, box: Box | None = None) -> None:
         """A preview of the whole volume, or of a box, uint8 of its shape; the array may be changed afterwards."""
-        if box is None or self.shown is None:
-            if box is not None:
-                raise ValueError("a box is shown on a preview of the whole volume")
-            self._remember(labels)
-        else:
-            self.shown[box] = labels
+        if box is not None and self.shown is None:
+            raise ValueError("a box is shown on a preview of the whole volume")
+        if box is not None and len(self._files) > _MOST_FILES:
+            labels, box = self._with(labels, box), None
         record = self._job.record
         file = self._job.save_array(f"preview-{record.revision:04d}-{next(self._numbers):04d}.npy", labels, lasting=False)
         self._files.append((file, box is None))
         if box is None:
+            self._remember(labels)
             self._drop_old()
+        else:
+            assert self.shown is not None
+            self.shown[box] = labels
         self._host.preview(file, source, step, record.revision, box)
+
+    def _with(self, labels: np.ndarray, box: Box) -> np.ndarray:
+        assert self.shown is not None
+        everything = self.shown.copy()
+        everything[box] = labels
+        return everything
 
     def result(self, dense: np.ndarray, uncertainty: np.ndarray) -> tuple[Path, Path]:
         """The result's two arrays, (K, J, I) uint8: paths of dense and uncertainty."""
@@ -48,9 +57,9 @@ class Publisher:
         self._remember(dense)
         return result, uncertain
 
-    def inputs(self, annotation: Annotation, prior: np.ndarray) -> None:
+    def inputs(self, annotation: Annotation, prior: np.ndarray, tick: Callable[[], None] = lambda: None) -> None:
         """The voxel weight map, float32, and the prior's labels, uint8."""
-        self._job.save_planes(WEIGHTS, annotation.labels.shape, np.float32, _planes_of_weights(annotation))
+        self._job.save_planes(WEIGHTS, annotation.labels.shape, np.float32, _planes_of_weights(annotation, tick))
         self._job.save_array(PRIOR, prior)
 
     def report(self, data: dict[str, Any]) -> Path:
@@ -72,7 +81,8 @@ class Publisher:
         self._files = self._files[first:]
 
 
-def _planes_of_weights(annotation: Annotation) -> Iterator[np.ndarray]:
+def _planes_of_weights(annotation: Annotation, tick: Callable[[], None]) -> Iterator[np.ndarray]:
     _, j, i = whole(annotation.labels.shape)
-    for k in range(shape_of(whole(annotation.labels.shape))[0]):
+    for k in range(len(annotation.labels)):
+        tick()
         yield annotation.weights_in((slice(k, k + 1), j, i))[0]

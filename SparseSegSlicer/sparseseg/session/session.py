@@ -109,16 +109,16 @@ class Session:
         """
         start = time.monotonic()
         adopted = self._adopt(self.job.update(name, revision, complete_slices, box))
-        if self.prior.grown is None or self.prior.grown.plan is None:
+        if not self.prior.can_answer:
             self._grow()
             self._follow_up()
             return
         answer = self.prior.answer(adopted)
-        self._learn_change(adopted.box)
         if answer is None:
             self._show_nothing_new()
             return
         self._show_box(answer[0], answer[1], "growing")
+        self._learn_change(adopted.box)
         self.timings["answer"] = time.monotonic() - start
         self._follow_up()
         self.timings["correction"] = time.monotonic() - start
@@ -153,6 +153,8 @@ class Session:
             revision.take_back()
             raise
         self.annotation = self._with_border(revision.annotation)
+        if revision.box is not None:
+            self.judge.annotated(self.annotation, revision.box)
         return revision
 
     def _refine_corrections(self) -> None:
@@ -191,8 +193,9 @@ class Session:
     def _grow(self) -> None:
         """Growing as a whole, where it is not there yet, and its previews."""
         start = time.monotonic()
-        if self.prior.is_complete and not self.prior.has_open_corrections:
-            self._show(self._fused(), "prior")
+        if self.prior.is_complete:
+            if not self.prior.has_open_corrections:
+                self._show(self._fused(), "prior")
             return
         is_new = self.prior.grown is None or self.prior.grown.plan is None
         label = self.prior.grow(self.labels, early=lambda label: self._show(label, "growing"))
@@ -243,9 +246,12 @@ class Session:
         """Part of the annotation is held out at first, where there is enough; the network learns from the rest."""
         if self.settings.estimate and not self.judge.done and not self.settings.ignore_weights:
             self._whole(lambda: self.judge.hold_out(self.labels, lambda rest, held: self.prior.without(self.labels, rest, held)))
-            if self.judge.held is not None and self.prior.refine_only(self.judge.use, self.labels):
-                self._show(self._fused(), "prior")
+            self._whole(self._refine_as_judged)
         self._learn_from()
+
+    def _refine_as_judged(self) -> None:
+        if self.judge.held is not None and self.prior.refine_only(self.judge.use, self.labels):
+            self._show(self._fused(), "prior")
 
     def _learn(self) -> None:
         """Step by step, until the run is over; in between updates, estimates, previews and checkpoints."""
@@ -321,7 +327,7 @@ class Session:
         self._learn_from()
 
     def _confidences(self) -> np.ndarray:
-        return estimate.confidences(self.prior.stands, self.labels.labelled, len(self.job.record.classes) + 1)
+        return estimate.confidences(self.prior.stands, self.labels.labelled, len(self.job.record.classes) + 1, lambda: self._tick("estimating"))
 
     # -- what is shown -------------------------------------------------------------------------------------------------
 
@@ -393,6 +399,7 @@ class Session:
             self._ask_network()
         dense, uncertainty = np.empty_like(self.prior.stands.label), np.empty_like(self.prior.stands.label)
         for k in range(len(dense)):
+            self._tick("predicting")
             box = (slice(k, k + 1), slice(0, dense.shape[1]), slice(0, dense.shape[2]))
             dense[box], uncertainty[box] = self._fuse(box)
         np.copyto(dense, self.labels.labels, where=self.labels.labelled)
@@ -400,7 +407,7 @@ class Session:
         self.judge.renew_estimate(self._confidences())
         self._tick("saving")
         self.job.gather_changes()
-        self.publisher.inputs(self.labels, self.prior.stands.label)
+        self.publisher.inputs(self.labels, self.prior.stands.label, lambda: self._tick("saving"))
         model = self._save_model(finished=True)
         report = self.publisher.report(self._report(reason))
         return self._outcome(dense, uncertainty, model, report, reason)
