@@ -32,7 +32,8 @@ import torch.nn.functional as F  # noqa: E402
 from synthesize import Rng, Sample, synthesize  # noqa: E402
 from torch import Tensor  # noqa: E402
 
-from sparseseg.contract.belief import Belief, whole  # noqa: E402
+from sparseseg.contract.belief import Belief  # noqa: E402
+from sparseseg.contract.box import whole  # noqa: E402
 from sparseseg.network import device as devices  # noqa: E402
 from sparseseg.network.device import Compute  # noqa: E402
 from sparseseg.prior import compiled, refiner_view  # noqa: E402

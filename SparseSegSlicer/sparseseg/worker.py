@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
 from . import __version__
-from .contract.belief import box_to_json
+from .contract.box import box_to_json
 from .contract.errors import Cancelled, SparseSegError, StuckError
 from .contract.job import EVENTS, LOG
 from .contract.protocol import (
@@ -53,7 +53,7 @@ from .contract.protocol import (
 from .prior import compiled
 
 if TYPE_CHECKING:
-    from .contract.belief import Box
+    from .contract.box import Box
     from .session.host import Outcome
     from .session.session import Session
 

@@ -5,7 +5,7 @@ import pytest
 
 from sparseseg.annotation.labels import build_annotation
 from sparseseg.annotation.revision import revise
-from sparseseg.contract.belief import box_of, whole
+from sparseseg.contract.box import box_of, whole
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import AnnotationError
 from sparseseg.contract.settings import Settings

@@ -13,7 +13,7 @@ import numpy as np
 from machine import peak_bytes
 
 from cases import Case
-from sparseseg.contract.belief import Box, box_from_json, box_to_json
+from sparseseg.contract.box import Box, box_from_json, box_to_json
 from sparseseg.contract.client import WorkerClient
 from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.protocol import Command, Device, Error, Event, Open, Preview, Ready, Result, Train, Update

@@ -34,7 +34,7 @@ from scores import painted_dice
 from simulate import worst_stroke
 
 from cases import Case
-from sparseseg.contract.belief import Box, box_of, box_to_json
+from sparseseg.contract.box import Box, box_of, box_to_json
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.protocol import Cancel, Command, Error, Event, Open, Predict, Preview, Progress, Ready, Result, Train

@@ -17,7 +17,7 @@ import speed
 import voices
 
 from cases import score
-from sparseseg.contract.belief import box_of
+from sparseseg.contract.box import box_of
 from sparseseg.contract.protocol import Preview
 
 

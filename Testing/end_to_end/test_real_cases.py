@@ -11,6 +11,7 @@ from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
 from sparseseg.io import files
 from sparseseg.network import device
+from sparseseg.session.devices import DeviceChoice
 from sparseseg.session.session import Session
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the real cases in {SHARED.name} beside the repository")]
@@ -20,7 +21,7 @@ QUICK = Settings(steps=80, patch_voxels=48**3, width=16, depth=3, time_budget_s=
 class Quiet:
     """A host that listens to nothing."""
 
-    finishing = False
+    finishing = update_waits = False
 
     def tick(self, *_, **__): ...
     def preview(self, *_): ...
@@ -34,12 +35,11 @@ def dice_of(case_name, protocol, folder, settings):
     annotation = files.read_volume(SHARED / case_name / "annotations" / f"{protocol}.nii.gz").array.astype(np.uint8)
     Job.create(folder, case.image, annotation, JobRecord(case.geometry, case.classes, settings)).close()
     compute = replace(device.choose("cpu"), dtype=torch.float32)  # the precision that every CPU has
-    session = Session.open(folder, compute, Quiet())
+    session = Session.open(folder, DeviceChoice(chosen=compute), Quiet())
     try:
         outcome = session.train()
         result, prior = np.load(outcome.dense), np.load(folder / "prior.npy")
-        session.trust = np.ones_like(session.trust)
-        network, _ = session._predict_fused("predicting")
+        network = session.network.belief().label
         return [float(np.mean(score(labels, case.truth, annotation))) for labels in (result, prior, network)]
     finally:
         session.close()

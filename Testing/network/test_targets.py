@@ -9,7 +9,8 @@ import torch
 from sparseseg.annotation.border import add_border_weight
 from sparseseg.annotation.labels import build_annotation
 from sparseseg.annotation.revision import revise
-from sparseseg.contract.belief import Belief, whole
+from sparseseg.contract.belief import Belief
+from sparseseg.contract.box import whole
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.settings import Settings
 from sparseseg.network.sampling import WorkingGrid

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from sparseseg.contract.box import Box, union, whole
 from sparseseg.prior import compiled, grid, growing, scales, vote
 from sparseseg.prior.grown import Grown, compute_prior
 
@@ -51,22 +52,22 @@ class Scene:
         for axis, index in ((0, 4), (0, 7), (1, 10)):
             self.complete(axis, index)
 
-    def complete(self, axis: int, index: int) -> grid.Box:
+    def complete(self, axis: int, index: int) -> Box:
         box = [slice(0, n) for n in self.truth.shape]
         box[axis] = slice(index, index + 1)
         return self.paint((box[0], box[1], box[2]), None)
 
-    def paint(self, box: grid.Box, value: int | None) -> grid.Box:
+    def paint(self, box: Box, value: int | None) -> Box:
         """value: a class, -1 erases, None as the truth is."""
         self.labelled[box] = value != -1
         self.labels[box] = self.truth[box] if value is None else max(value, 0)
         return box
 
-    def anywhere(self) -> grid.Box:
+    def anywhere(self) -> Box:
         k, j, i = (slice(a, a + int(self.rng.integers(1, 5))) for a in (int(self.rng.integers(n)) for n in self.truth.shape))
         return (k, j, i)
 
-    def stroke(self) -> grid.Box:
+    def stroke(self) -> Box:
         if self.rng.integers(6) == 0:
             axis = int(self.rng.integers(3))
             box = self.complete(axis, int(self.rng.integers(self.truth.shape[axis])))
@@ -76,7 +77,7 @@ class Scene:
     def start(self, **more: object) -> Grown:
         return Grown.start(self.image, self.labels, self.labelled, SPACING, **more)  # type: ignore[arg-type]
 
-    def update(self, voice: Grown, box: grid.Box) -> grid.Box | None:
+    def update(self, voice: Grown, box: Box) -> Box | None:
         return voice.update(box, self.labels, self.labelled)
 
 
@@ -93,7 +94,7 @@ def test_random_strokes_updated_equal_anew(engine: str, coarse: bool, seed: int)
     for _ in range(6):
         before = voice.label.copy(), voice.confidence.copy()
         boxes = [scene.stroke() for _ in range(scene.rng.integers(1, 4))]
-        changed = scene.update(voice, grid.join(boxes))  # type: ignore[arg-type]
+        changed = scene.update(voice, union(*boxes))  # type: ignore[arg-type]
         assert_as_anew(scene, voice)
         assert (voice.label[scene.labelled] == scene.labels[scene.labelled]).all() and (voice.confidence[scene.labelled] == 255).all()
         differs = (voice.label != before[0]) | (voice.confidence != before[1])
@@ -168,7 +169,7 @@ def test_background_outside_of_the_region_comes_and_goes() -> None:
 def test_erasing_a_class_and_then_everything(engine: str, coarse: bool) -> None:
     scene = Scene(6)
     voice = scene.start()
-    everything = grid.whole_box(scene.truth.shape)
+    everything = whole(scene.truth.shape)
     scene.labelled &= scene.labels != 2
     scene.update(voice, everything)
     assert not (voice.label == 2).any()
@@ -187,7 +188,7 @@ def test_thousands_of_single_voxels(engine: str, coarse: bool) -> None:
     chosen = scene.rng.random(scene.truth.shape) < 0.4
     scene.labelled |= chosen
     scene.labels[chosen] = scene.truth[chosen]
-    scene.update(voice, grid.whole_box(scene.truth.shape))
+    scene.update(voice, whole(scene.truth.shape))
     assert_as_anew(scene, voice)
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from sparseseg.contract.belief import Belief, Box
+from sparseseg.contract.belief import Belief
+from sparseseg.contract.box import Box
 from sparseseg.prior import reach
 from sparseseg.prior.reach import Reach
 

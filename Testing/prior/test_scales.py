@@ -7,8 +7,9 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
+from sparseseg.contract.box import whole
 from sparseseg.prior import compiled, grid, scales, vote
-from sparseseg.prior.grid import Grid, coarsening, region, whole_box
+from sparseseg.prior.grid import Grid, coarsening, region
 from sparseseg.prior.levels import Levels
 from sparseseg.prior.scales import choose_factors, noise
 from sparseseg.prior.vote import Ballots, count_plane, taps
@@ -36,7 +37,7 @@ def test_a_labelled_cell_takes_the_gray_of_its_label_alone(engine: str) -> None:
     image = np.array([[[10, 20, 0, 8], [30, 40, 4, 100]]], np.int16)
     labels = np.array([[[2, 0, 0, 3], [2, 0, 1, 1]]], np.uint8)
     labelled = np.array([[[1, 1, 0, 1], [1, 0, 1, 1]]], bool)
-    cells = Grid.of(whole_box(image.shape), (1, 2, 2), ISOTROPIC).pool(image, labels, labelled)
+    cells = Grid.of(whole(image.shape), (1, 2, 2), ISOTROPIC).pool(image, labels, labelled)
     assert cells.mean.ravel().tolist() == [25, 28]
     assert cells.known.ravel().tolist() == [2, 1]  # of two voxels against one; of a tie the smaller would be chosen
     assert cells.own.ravel().tolist() == [20, 52]
@@ -44,7 +45,7 @@ def test_a_labelled_cell_takes_the_gray_of_its_label_alone(engine: str) -> None:
 
 def test_of_equal_counts_in_a_cell_the_smaller_label_wins(engine: str) -> None:
     image = np.array([[[10, 20]]], np.int16)
-    cells = Grid.of(whole_box(image.shape), (1, 1, 2), ISOTROPIC).pool(image, np.array([[[3, 1]]], np.uint8), np.ones((1, 1, 2), bool))
+    cells = Grid.of(whole(image.shape), (1, 1, 2), ISOTROPIC).pool(image, np.array([[[3, 1]]], np.uint8), np.ones((1, 1, 2), bool))
     assert cells.known.ravel().tolist() == [1] and cells.own.ravel().tolist() == [20]
 
 
@@ -78,7 +79,7 @@ def test_the_region_is_what_is_painted_and_half_more() -> None:
     labels[20, 20:40, 50], labelled[20, 20:45, 50] = 1, True
     assert region(labels, labelled) == (slice(12, 29), slice(10, 50), slice(42, 59))
     labelled[20, 40:45, 50] = False
-    assert region(labels, labelled) == whole_box(labels.shape)
+    assert region(labels, labelled) == whole(labels.shape)
 
 
 def striped(noise_of: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -94,16 +95,16 @@ def striped(noise_of: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_noise_is_measured_in_parts_of_the_contrast() -> None:
     for sigma in (1, 10, 30):  # the median of |a - b| of two normal values is 0.954 sigma
         image, labels, labelled = striped(sigma)
-        assert noise(image, labels, labelled, whole_box(labels.shape)) == pytest.approx(0.00954 * sigma, rel=0.1)
+        assert noise(image, labels, labelled, whole(labels.shape)) == pytest.approx(0.00954 * sigma, rel=0.1)
 
 
 def test_without_pairs_or_contrast_noise_is_infinite() -> None:
     image, labels, labelled = striped(1)
     lonely = np.zeros_like(labelled)
     lonely[::4, ::2, ::2] = True
-    assert noise(image, labels, lonely, whole_box(labels.shape)) == np.inf
-    assert noise(image * 0, labels, labelled, whole_box(labels.shape)) == np.inf
-    assert noise(image, labels, labelled & False, whole_box(labels.shape)) == np.inf
+    assert noise(image, labels, lonely, whole(labels.shape)) == np.inf
+    assert noise(image * 0, labels, labelled, whole(labels.shape)) == np.inf
+    assert noise(image, labels, labelled & False, whole(labels.shape)) == np.inf
 
 
 def test_only_large_volumes_are_grown_on_cells_and_noisy_ones_on_larger(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +112,7 @@ def test_only_large_volumes_are_grown_on_cells_and_noisy_ones_on_larger(monkeypa
     monkeypatch.setattr(scales, "NOISY_CELLS", 1000)
     for sigma, factors in ((1, (1, 2, 1)), (10, (2, 2, 2))):
         image, labels, labelled = striped(sigma)
-        where = whole_box(labels.shape)
+        where = whole(labels.shape)
         assert choose_factors(image, labels, labelled, where, ISOTROPIC) == (1, 1, 1)
         with monkeypatch.context() as patch:
             patch.setattr(scales, "ALL_VOXELS", 5000)

@@ -5,7 +5,7 @@ import time
 import numpy as np
 import pytest
 
-from sparseseg.contract.belief import box_from_json
+from sparseseg.contract.box import box_from_json
 from sparseseg.contract.classes import ClassTable, Segment
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.job import JobRecord

@@ -5,7 +5,7 @@ import pytest
 import slicer
 from scenes import GRIDS, LABELMAP, MOVED, PLAIN, SURFACE, makeSegmentation, makeVolume, putUnder, sameVoxels, segmentArray
 
-from sparseseg.contract.belief import whole
+from sparseseg.contract.box import whole
 from sparseseg.contract.classes import ClassTable, Segment
 from SparseSegSlicerLib.scene import Preview as PreviewModule
 from SparseSegSlicerLib.scene.Preview import Preview

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scenes import LABELMAP, MOVED, PARENTS, PLAIN, TURNED, affine, makeSegmentation, makeVolume, paint, paintLayer, putUnder, voxels
 
-from sparseseg.contract.belief import shape_of, whole
+from sparseseg.contract.box import shape_of, whole
 from sparseseg.contract.settings import Settings
 from SparseSegSlicerLib.scene.Layers import LayerCopies
 from SparseSegSlicerLib.scene.SceneExport import missingMemory, takeSnapshot

@@ -13,7 +13,7 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
-from sparseseg.contract.belief import Box
+from sparseseg.contract.box import Box
 
 from .Grids import BINARY_LABELMAP, matrixFromArray
 

@@ -15,7 +15,7 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
-from sparseseg.contract.belief import Box
+from sparseseg.contract.box import Box
 from sparseseg.contract.errors import InputError
 
 from .Grids import arrayFromMatrix, emptyImage

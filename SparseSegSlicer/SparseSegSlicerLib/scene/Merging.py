@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from sparseseg.contract.belief import Box, box_of, intersection, shape_of, union, whole, within
+from sparseseg.contract.box import Box, box_of, intersection, shape_of, union, whole, within
 from sparseseg.contract.strokes import merge_strokes
 
 from .Layers import Layer

@@ -11,7 +11,7 @@ from collections.abc import Collection
 import numpy as np
 import vtk
 
-from sparseseg.contract.belief import Box, union
+from sparseseg.contract.box import Box, union
 from sparseseg.contract.classes import ClassTable
 
 from . import SceneImport

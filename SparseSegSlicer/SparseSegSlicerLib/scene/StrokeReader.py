@@ -14,7 +14,7 @@ import numpy as np
 
 from sparseseg.annotation.labels import SegmentSummary
 from sparseseg.annotation.slices import covering_slices
-from sparseseg.contract.belief import Box, box_of, intersection, whole
+from sparseseg.contract.box import Box, box_of, intersection, whole
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import InputError, SparseSegError
 from sparseseg.contract.geometry import Geometry

@@ -12,7 +12,7 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
-from sparseseg.contract.belief import Box, box_of
+from sparseseg.contract.box import Box, box_of
 from sparseseg.contract.geometry import Geometry
 
 from .Grids import matrixFromArray

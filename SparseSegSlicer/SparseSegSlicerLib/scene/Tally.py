@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparseseg.annotation.labels import Counts, SegmentSummary, check_counts, summary, weight_table
-from sparseseg.contract.belief import Box, whole
+from sparseseg.contract.box import Box, whole
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.settings import Settings
 

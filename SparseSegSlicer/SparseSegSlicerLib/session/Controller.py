@@ -16,7 +16,7 @@ import slicer
 import vtk
 
 from sparseseg.annotation.labels import SegmentSummary, build_annotation
-from sparseseg.contract.belief import Box, box_from_json, shape_of, union
+from sparseseg.contract.box import Box, box_from_json, shape_of, union
 from sparseseg.contract.classes import BACKGROUND_TAG
 from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.job import WEIGHTS, JobRecord

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseseg.contract.belief import Box, box_to_json, shape_of, union
+from sparseseg.contract.box import Box, box_to_json, shape_of, union
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.client import WorkerClient
 from sparseseg.contract.errors import OutputError, SparseSegError, StuckError, WorkerError

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..contract.belief import Box, whole
+from ..contract.box import Box, whole
 from ..contract.classes import ClassTable
 from ..contract.errors import AnnotationError
 from ..contract.settings import Settings

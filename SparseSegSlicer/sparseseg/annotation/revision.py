@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..contract.belief import Box, box_of, union, whole, within
+from ..contract.box import Box, box_of, union, whole, within
 from ..contract.classes import ClassTable
 from ..contract.settings import Settings
 from .labels import (

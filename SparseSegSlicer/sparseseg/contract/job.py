@@ -24,7 +24,7 @@ from typing import IO, Any, ClassVar
 import numpy as np
 
 from .. import __version__
-from .belief import Box, box_from_json, box_to_json, shape_of, whole
+from .box import Box, box_from_json, box_to_json, shape_of, whole
 from .classes import ClassTable
 from .errors import InputError, JobError, OutputError
 from .geometry import Geometry

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..contract.belief import Box
+from ..contract.box import Box
 from .augmentation import offsets, position
 from .device import Compute
 from .sampling import WorkingGrid, tile_cores

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..contract.belief import Box, whole
+from ..contract.box import Box, whole
 from .unet import Triple
 
 _MOST_PLACES = 4_000_000  # voxels that patch centres are drawn from

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..annotation.labels import CORRECTION, STROKE, Annotation
-from ..contract.belief import Belief, Box, whole
+from ..contract.belief import Belief
+from ..contract.box import Box, whole
 from ..contract.settings import Settings
 from .sampling import PatchSampler
 

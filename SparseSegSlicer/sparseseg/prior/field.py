@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.belief import Box
-from .grid import Cells, grown_box, inside, join, whole_box
+from ..contract.box import Box, box_of, union, whole, with_margin, within
+from .grid import Cells
 from .growing import INSIDE, Growth
 from .interpolation import interpolate
 from .scales import Plan, blurred_mean
@@ -47,10 +47,10 @@ class Field:
 
         tasks: list[Callable[[Tick], Any]] = [*(partial(grow, n) for n in range(len(plan.costs))), between]
         *growths, (label, weight) = together(tasks, tick)
-        whole = whole_box(plan.grid.shape)
+        everything = whole(plan.grid.shape)
         ballots = Ballots(
             np.stack([g.label for g in growths]),
-            _travelled(growths, whole),
+            _travelled(growths, everything),
             label,
             np.zeros(label.shape, np.float32) if weight is None else weight,
         )
@@ -71,7 +71,7 @@ class Field:
             at = np.argwhere(differs) + [s.start for s in box]
             return self.growths[n].update(at, cells.known[differs], levels[differs], look_up)
 
-        changed = join(together([partial(grow, n) for n in range(len(self.plan.costs))], tick))
+        changed = union(*together([partial(grow, n) for n in range(len(self.plan.costs))], tick))
         parts = [] if changed is None else [self._say(changed)]
         if self._interpolate_again(before, box):
             parts += self._say_between(tick)
@@ -79,19 +79,19 @@ class Field:
 
     def _say(self, box: Box) -> tuple[Box, np.ndarray]:
         """Take what the growings say now in a box; what of it is new to a cell or to those around."""
-        around = grown_box(box, 1, self.known.shape)
+        around = with_margin(box, 1, self.known.shape)
         heard = np.zeros([s.stop - s.start for s in around], bool)
         labels = np.stack([g.labels(box) for g in self.growths])
         new = (labels != self.ballots.labels[(slice(None), *box)]).any(axis=0)
         self.ballots.labels[(slice(None), *box)] = labels
-        heard[inside(box, around)] = new
+        heard[within(box, around)] = new
         for axis in range(3):
             turned = np.moveaxis(heard, axis, 0)
             before = turned.copy()
             turned[1:] |= before[:-1]
             turned[:-1] |= before[1:]
         travelled = _travelled(self.growths, box)
-        heard[inside(box, around)] |= travelled != self.ballots.travelled[box]
+        heard[within(box, around)] |= travelled != self.ballots.travelled[box]
         self.ballots.travelled[box] = travelled
         return around, heard
 
@@ -114,7 +114,7 @@ class Field:
         weight = np.zeros(label.shape, np.float32) if weight is None else weight
         new = (label != self.ballots.between) | (weight != self.ballots.weight)
         self.ballots.between[:], self.ballots.weight[:] = label, weight
-        box = extent(new)
+        box = box_of(new)
         return [] if box is None else [(box, new[box])]
 
 
@@ -138,23 +138,12 @@ def _count_known(known: np.ndarray) -> list[np.ndarray]:
     return [np.count_nonzero(there, axis=tuple(a for a in range(3) if a != axis)).astype(np.int64) for axis in range(3)]
 
 
-def extent(mask: np.ndarray) -> Box | None:
-    """The box of what is True in (k, j, i)."""
-    planes = np.flatnonzero(mask.any(axis=(1, 2)))
-    if not len(planes):
-        return None
-    mask = mask[planes[0] : planes[-1] + 1]
-    rows, columns = np.flatnonzero(mask.any(axis=(0, 2))), np.flatnonzero(mask.any(axis=(0, 1)))
-    k, j, i = (slice(int(used[0]), int(used[-1]) + 1) for used in (planes, rows, columns))
-    return (k, j, i)
-
-
 def _all_in_one(parts: list[tuple[Box, np.ndarray]], touched: Box) -> tuple[Box, np.ndarray]:
     """One mask in one box; what was touched counts as new, as labels themselves may have come or gone there."""
-    box = join([touched, *(b for b, _ in parts)])
+    box = union(touched, *(b for b, _ in parts))
     assert box is not None
     mask = np.zeros([s.stop - s.start for s in box], bool)
-    mask[inside(touched, box)] = True
+    mask[within(touched, box)] = True
     for b, new in parts:
-        mask[inside(b, box)] |= new
+        mask[within(b, box)] |= new
     return box, mask

@@ -9,7 +9,7 @@ from functools import partial
 
 import numpy as np
 
-from ..contract.belief import Box
+from ..contract.box import Box, intersection, whole, within
 from .compiled import kernels
 from .together import THREADS, Tick, together
 
@@ -31,16 +31,16 @@ def coarsening(shape_kji: Sequence[int], spacing_kji_mm: Sequence[float], most: 
 def region(labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> Box:
     """The painted segments' box and MARGIN of its size more on each side: beyond is background. Without background in it, the whole volume."""
     painted = _extent(labels, labelled, tick)
-    whole = whole_box(labels.shape)
+    everything = whole(labels.shape)
     if painted is None:
-        return whole
+        return everything
     box = []
     for s, size in zip(painted, labels.shape, strict=True):
         more = max(_LEAST_MARGIN, int(MARGIN * (s.stop - s.start)))
         box.append(slice(max(0, s.start - more), min(size, s.stop + more)))
     near = (box[0], box[1], box[2])
     planes = range(near[0].start, near[0].stop)
-    return near if any((labelled[k][near[1:]] & (labels[k][near[1:]] == 0)).any() for k in planes) else whole
+    return near if any((labelled[k][near[1:]] & (labels[k][near[1:]] == 0)).any() for k in planes) else everything
 
 
 def _extent(labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Box | None:
@@ -59,40 +59,6 @@ def _extent(labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Box | None:
         return None
     used = [np.flatnonzero(a) for a in (planes, rows, columns)]
     return (slice(int(used[0][0]), int(used[0][-1]) + 1), slice(int(used[1][0]), int(used[1][-1]) + 1), slice(int(used[2][0]), int(used[2][-1]) + 1))
-
-
-def whole_box(shape: Sequence[int]) -> Box:
-    return (slice(0, shape[0]), slice(0, shape[1]), slice(0, shape[2]))
-
-
-def grown_box(box: Box, by: int, shape: Sequence[int]) -> Box:
-    """With `by` more on every side, within the shape."""
-    k, j, i = (slice(max(0, s.start - by), min(n, s.stop + by)) for s, n in zip(box, shape, strict=True))
-    return (k, j, i)
-
-
-def meet(one: Box, other: Box) -> Box | None:
-    k, j, i = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
-    return (k, j, i) if all(s.start < s.stop for s in (k, j, i)) else None
-
-
-def join(boxes: Sequence[Box | None]) -> Box | None:
-    """The smallest box that holds them all; None where there is none."""
-    there = [box for box in boxes if box is not None]
-    if not there:
-        return None
-    k, j, i = (slice(min(b[a].start for b in there), max(b[a].stop for b in there)) for a in range(3))
-    return (k, j, i)
-
-
-def moved(box: Box, by: Sequence[int]) -> Box:
-    k, j, i = (slice(s.start + b, s.stop + b) for s, b in zip(box, by, strict=True))
-    return (k, j, i)
-
-
-def inside(box: Box, outer: Box) -> Box:
-    """The same voxels, counted from the corner of the outer box."""
-    return moved(box, [-s.start for s in outer])
 
 
 @dataclass(frozen=True)
@@ -129,10 +95,10 @@ class Grid:
 
     def cells(self, voxels: Box) -> Box | None:
         """The cells that a box of the volume touches; None outside of the region."""
-        box = meet(voxels, self.region)
+        box = intersection(voxels, self.region)
         if box is None:
             return None
-        local = inside(box, self.region)
+        local = within(box, self.region)
         k, j, i = (slice(s.start // f, -(-s.stop // f)) for s, f in zip(local, self.factors, strict=True))
         return (k, j, i)
 
@@ -143,7 +109,7 @@ class Grid:
 
     def pool(self, image: np.ndarray, labels: np.ndarray, labelled: np.ndarray, cells: Box | None = None, tick: Tick = lambda: None) -> Cells:
         """image: (K, J, I), any real type; labels: (K, J, I) uint8, used where labelled, bool. Of a box of cells, or of all."""
-        cells = cells or whole_box(self.shape)
+        cells = cells or whole(self.shape)
         shape = [s.stop - s.start for s in cells]
         found = Cells(np.empty(shape, np.float32), np.empty(shape, np.int16), np.empty(shape, np.float32))
         compiled = kernels()

@@ -23,7 +23,7 @@ from types import ModuleType
 
 import numpy as np
 
-from ..contract.belief import Box
+from ..contract.box import Box
 from .compiled import kernels
 from .together import Tick
 

@@ -15,10 +15,11 @@ from functools import partial
 
 import numpy as np
 
-from ..contract.belief import Belief, Box
+from ..contract.belief import Belief
+from ..contract.box import Box, box_of, intersection, moved, union, whole, within
 from . import scales
-from .field import Field, extent
-from .grid import Grid, coarsening, inside, join, meet, moved, region, whole_box
+from .field import Field
+from .grid import Grid, coarsening, region
 from .growing import TOP_LEVEL
 from .scales import Plan, choose_factors
 from .together import THREADS, Tick, together
@@ -86,7 +87,7 @@ class Grown:
         classes = _classes(labels, labelled)
         if not classes:
             self.label[:], self.confidence[:] = 0, 0
-            return whole_box(self.label.shape)
+            return whole(self.label.shape)
         grid = plan.grid if plan else self._choose_grid(labels, labelled, tick)
         if early is not None and np.prod(grid.shape) > 2 * scales.QUICK_CELLS:
             size = [s.stop - s.start for s in grid.region]
@@ -99,7 +100,7 @@ class Grown:
         if early is not None:
             early(self.label.copy())
         self._field = field
-        return whole_box(self.label.shape)
+        return whole(self.label.shape)
 
     def update(self, box: Box, labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> Box | None:
         """labels and labelled are now these, the same as before outside of the box. Returns the box of the voxels whose label or confidence
@@ -116,7 +117,7 @@ class Grown:
         grid = field.plan.grid
         cells = grid.cells(box)
         again = None if cells is None else field.update(grid.pool(self._image, labels, labelled, cells, tick), cells, tick)
-        touched = join([box, None if again is None else grid.voxels(again[0])])
+        touched = union(box, None if again is None else grid.voxels(again[0]))
         assert touched is not None
         before = self.label[touched].copy(), self.confidence[touched].copy()
         self.label[box], self.confidence[box] = 0, _OUTSIDE
@@ -124,7 +125,7 @@ class Grown:
             self._count(field, again[0], again[1], tick)
         self._keep_labels(box if again is None else touched, labels, labelled)
         self._field = field
-        changed = extent((self.label[touched] != before[0]) | (self.confidence[touched] != before[1]))
+        changed = box_of((self.label[touched] != before[0]) | (self.confidence[touched] != before[1]))
         return None if changed is None else moved(changed, [s.start for s in touched])
 
     def _choose_grid(self, labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Grid:
@@ -140,20 +141,20 @@ class Grown:
         painted = np.unique(labels[box][there])
         if not plan.classes.issuperset(painted.tolist()):
             return True
-        near = meet(box, plan.grid.region)
+        near = intersection(box, plan.grid.region)
         if near == box or not painted.any():
             return False
         outside = there & (labels[box] > 0)
         if near is not None:
-            outside[inside(near, box)] = False
+            outside[within(near, box)] = False
         return bool(outside.any())
 
     def _decide(self, field: Field, labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> None:
         """Every voxel, from what the field says."""
         self._forget_outside(field.plan.grid.region)
         shape = field.plan.grid.shape
-        self._count(field, whole_box(shape), np.ones(shape, bool), tick)
-        self._keep_labels(whole_box(self.label.shape), labels, labelled, tick)
+        self._count(field, whole(shape), np.ones(shape, bool), tick)
+        self._keep_labels(whole(self.label.shape), labels, labelled, tick)
 
     def _forget_outside(self, region: Box) -> None:
         """Background beyond the region; what is inside is left, as it is decided anyway: filling costs as much as deciding."""
@@ -187,7 +188,7 @@ class Grown:
             np.copyto(self.confidence[plane], np.uint8(255), where=there)
 
     def _within(self, box: Box) -> Box:
-        return meet(box, whole_box(self.label.shape)) or (slice(0, 0), slice(0, 0), slice(0, 0))
+        return intersection(box, whole(self.label.shape)) or (slice(0, 0), slice(0, 0), slice(0, 0))
 
 
 def _classes(labels: np.ndarray, labelled: np.ndarray) -> frozenset[int]:

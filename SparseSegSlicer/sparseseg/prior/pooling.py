@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..contract.belief import Box
+from ..contract.box import Box
 from . import compiled
 from .volumes import Volumes
 

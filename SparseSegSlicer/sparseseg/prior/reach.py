@@ -15,7 +15,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ..contract.belief import Belief, Box
+from ..contract.belief import Belief
+from ..contract.box import Box
 from .distance import distance_to
 from .grid import coarsening
 

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ..contract.belief import Box
+from ..contract.box import Box, union, whole, with_margin
 from . import compiled
 from .refiner_network import Tick, correction, load_refiner
-from .refiner_view import View, hull, look
+from .refiner_view import View, look
 from .refiner_vote import compete
 from .volumes import Volumes
 
@@ -76,9 +76,9 @@ class Refined:
         """Everything anew: grids, gray values, corrections. Arrays as in update. Returns what changed."""
         self._take(labels, labelled)
         self.use = use if use is not None else self.use
-        whole = _whole(self.label.shape)
-        self._open = [whole]
-        extents = find_extents(self.volumes, whole, tick)
+        everything = whole(self.label.shape)
+        self._open = [everything]
+        extents = find_extents(self.volumes, everything, tick)
         views: dict[int, View] = {}
         for value, extent in extents.items():
             tick()
@@ -91,7 +91,7 @@ class Refined:
         Returns the box in which label or confidence changed, None where nothing did. Frozen until renewed: View says what."""
         self._take(labels, labelled)
         self._open.append(box)
-        box = hull(self._open)
+        box = self._around_open()
         for value, extent in find_extents(self.volumes, box, tick).items():
             if value not in self.views or not _inside(extent, self.views[value], self.label.shape):
                 self._look_again(value, tick)
@@ -125,7 +125,7 @@ class Refined:
         """At a segment that is new, or that has outgrown its view."""
         if value in self.views:
             self._open.append(self.views.pop(value).box)
-        extent = find_extents(self.volumes, _whole(self.label.shape), tick)[value]
+        extent = find_extents(self.volumes, whole(self.label.shape), tick)[value]
         view = self._seen(value, extent, tick)
         self._open.append(view.box)
         self.views = dict(sorted({**self.views, value: view}.items()))
@@ -138,7 +138,7 @@ class Refined:
 
     def _asked(self, view: View, tick: Tick) -> Tensor:
         """What the network says of a whole working grid, as View.added."""
-        features = view.features(_whole(view.shape))
+        features = view.features(whole(view.shape))
         added = correction(self.network, features, view.pools, self.device, self.dtype, tick, view.is_coarse)
         return (added * view.agreement).half()
 
@@ -152,8 +152,8 @@ class Refined:
         assert view.stale is not None
         part = view.stale
         if view.added is not None:
-            part = _grown(part, _REACH, view.shape)
-            shown = _aligned(_grown(part, _CONTEXT, view.shape), view)
+            part = with_margin(part, _REACH, view.shape)
+            shown = _aligned(with_margin(part, _CONTEXT, view.shape), view)
             added = correction(self.network, view.features(shown), view.pools, self.device, self.dtype, tick, view.is_coarse)
             k, j, i = (slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, shown, strict=True))
             view.added[part] = (added[k, j, i] * view.agreement[part]).half()
@@ -165,8 +165,14 @@ class Refined:
         ]
         self._open.append((sides[0], sides[1], sides[2]))
 
+    def _around_open(self) -> Box:
+        """What must be decided anew."""
+        box = union(*self._open)
+        assert box is not None
+        return box
+
     def _decide(self, tick: Tick) -> Box | None:
-        changed = compete(self.label, self.confidence, self.volumes, list(self.views.values()), hull(self._open), tick)
+        changed = compete(self.label, self.confidence, self.volumes, list(self.views.values()), self._around_open(), tick)
         self._open = []
         return changed
 
@@ -234,15 +240,6 @@ def _inside(extent: Box, view: View, shape_kji: Sequence[int]) -> bool:
         if (v.start > 0 and e.start < v.start + 2 * f) or (v.stop < size and e.stop > v.stop - 2 * f):
             return False
     return True
-
-
-def _whole(shape_kji: Sequence[int]) -> Box:
-    return (slice(0, shape_kji[0]), slice(0, shape_kji[1]), slice(0, shape_kji[2]))
-
-
-def _grown(box: Box, more: int, shape_kji: Sequence[int]) -> Box:
-    k, j, i = (slice(max(0, s.start - more), min(n, s.stop + more)) for s, n in zip(box, shape_kji, strict=True))
-    return (k, j, i)
 
 
 def _aligned(box: Box, view: View) -> Box:

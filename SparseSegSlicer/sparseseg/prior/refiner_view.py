@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..contract.belief import Box
+from ..contract.box import Box, union
 from .distance import distance_to
 from .grid import coarsening
 from .interpolation import interpolate
@@ -88,7 +88,7 @@ class View:
             belief, other, was = seen.belief.half(), seen.other.half(), self.known[cells]
             differs = (belief != self.belief[cells]) | (other != self.other[cells]) | (seen.known != was)
             changed = box_around(differs.numpy(), cells)
-            self.stale = hull([b for b in (self.stale, changed) if b is not None]) if changed or self.stale else None
+            self.stale = union(*[b for b in (self.stale, changed) if b is not None]) if changed or self.stale else None
             before = None if torch.equal(seen.known, was) else self.known.clone()
             self.belief[cells], self.other[cells], self.known[cells], self.agreement[cells] = belief, other, seen.known, seen.agreement.half()
             if before is not None:
@@ -114,7 +114,7 @@ class View:
 
 def look(volumes: Volumes, value: int, extent: Box, tick: Tick = lambda: None) -> View:
     """The first look at segment `value`, which lies, with its labels, in `extent`."""
-    box = with_margin(extent, volumes.label.shape, volumes.spacing_kji_mm)
+    box = _surrounded(extent, volumes.label.shape, volumes.spacing_kji_mm)
     factors = coarsening([s.stop - s.start for s in box], volumes.spacing_kji_mm, WORKING_VOXELS)
     k, j, i = (s * f for s, f in zip(volumes.spacing_kji_mm, factors, strict=True))
     spacing = (k, j, i)
@@ -134,18 +134,12 @@ def look(volumes: Volumes, value: int, extent: Box, tick: Tick = lambda: None) -
     return View(*shared, seen.belief.half(), seen.other.half(), seen.agreement.half(), seen.known, between, far, own, held_by_grid=held)
 
 
-def with_margin(extent: Box, shape_kji: Sequence[int], spacing_kji_mm: Sequence[float]) -> Box:
+def _surrounded(extent: Box, shape_kji: Sequence[int], spacing_kji_mm: Sequence[float]) -> Box:
     box = []
     for side, size, spacing in zip(extent, shape_kji, spacing_kji_mm, strict=True):
         more = math.ceil(max(_LEAST_MARGIN * min(spacing_kji_mm) / spacing, _MARGIN * (side.stop - side.start), 2))
         box.append(slice(max(0, side.start - more), min(size, side.stop + more)))
     return (box[0], box[1], box[2])
-
-
-def hull(boxes: Sequence[Box]) -> Box:
-    """The smallest box around these."""
-    k, j, i = (slice(min(b[a].start for b in boxes), max(b[a].stop for b in boxes)) for a in range(3))
-    return (k, j, i)
 
 
 def box_around(mask: np.ndarray, within: Box) -> Box | None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract.belief import Box
+from ..contract.box import Box
 from . import compiled
 from .refiner_network import Tick
 from .refiner_view import View

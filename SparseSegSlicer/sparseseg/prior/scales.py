@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..contract.belief import Box
+from ..contract.box import Box
 from .grid import Cells, Grid, Triple, coarsening, gray_of
 from .growing import TOP_LEVEL, step_costs
 from .levels import Levels, blur

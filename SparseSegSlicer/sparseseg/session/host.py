@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..contract.belief import Box
+from ..contract.box import Box
 from ..contract.settings import Settings
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from ..annotation.labels import Annotation
-from ..contract.belief import Belief, Box
+from ..contract.belief import Belief
+from ..contract.box import Box
 from ..quality import estimate
 from ..quality.fusion import fuse
 

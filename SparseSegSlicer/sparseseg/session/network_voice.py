@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from ..annotation.labels import Annotation
-from ..contract.belief import Belief, Box
+from ..contract.belief import Belief
+from ..contract.box import Box
 from ..contract.errors import DeviceError
 from ..contract.job import MODEL, Job
 from ..contract.settings import Settings

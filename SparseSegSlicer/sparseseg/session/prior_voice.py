@@ -14,7 +14,8 @@ import numpy as np
 
 from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
-from ..contract.belief import Belief, Box, shape_of, union, whole, within
+from ..contract.belief import Belief
+from ..contract.box import Box, shape_of, union, whole, within
 from ..prior import compiled
 from ..prior.grown import Grown
 from ..prior.reach import Reach

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..annotation.labels import Annotation
-from ..contract.belief import Box, whole
+from ..contract.box import Box, whole
 from ..contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job
 from .host import Host
 

@@ -16,7 +16,8 @@ import numpy as np
 from ..annotation.border import add_border_weight
 from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
-from ..contract.belief import Belief, Box
+from ..contract.belief import Belief
+from ..contract.box import Box
 from ..contract.errors import AnnotationError, InputError
 from ..contract.job import MODEL, Job, Update
 from ..contract.settings import Settings

@@ -1,0 +1,87 @@
+"""Boxes of voxels: what annotation, beliefs and previews travel in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from .errors import InputError
+
+Box = tuple[slice, slice, slice]  # k, j, i; start and stop given, within the volume, no step
+
+
+def whole(shape_kji: Sequence[int]) -> Box:
+    """The box of all voxels."""
+    k, j, i = (slice(0, int(n)) for n in shape_kji)
+    return (k, j, i)
+
+
+def shape_of(box: Box) -> tuple[int, int, int]:
+    k, j, i = (s.stop - s.start for s in box)
+    return (k, j, i)
+
+
+def union(*boxes: Box | None) -> Box | None:
+    """The least box that holds them all; None holds nothing."""
+    some = [box for box in boxes if box is not None]
+    if not some:
+        return None
+    k, j, i = (slice(min(box[axis].start for box in some), max(box[axis].stop for box in some)) for axis in range(3))
+    return (k, j, i)
+
+
+def intersection(one: Box, other: Box) -> Box | None:
+    """The voxels of both; None where there are none."""
+    k, j, i = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(one, other, strict=True))
+    return (k, j, i) if all(s.start < s.stop for s in (k, j, i)) else None
+
+
+def with_margin(box: Box, margin: int, shape_kji: Sequence[int]) -> Box:
+    """The box and so many voxels more on each side, within the volume."""
+    k, j, i = (slice(max(0, s.start - margin), min(n, s.stop + margin)) for s, n in zip(box, shape_kji, strict=True))
+    return (k, j, i)
+
+
+def moved(box: Box, by_kji: Sequence[int]) -> Box:
+    """The box so many voxels farther along each axis."""
+    k, j, i = (slice(s.start + n, s.stop + n) for s, n in zip(box, by_kji, strict=True))
+    return (k, j, i)
+
+
+def within(inner: Box, outer: Box) -> Box:
+    """The inner box as an index of an array that holds the outer one."""
+    return moved(inner, [-s.start for s in outer])
+
+
+def box_of(mask: np.ndarray) -> Box | None:
+    """The least box that holds all true voxels of a (K, J, I) bool mask; None where it has none."""
+    planes = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not len(planes):
+        return None
+    flat = np.logical_or.reduce(mask[planes[0] : planes[-1] + 1])
+    rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
+    k, j, i = (slice(int(found[0]), int(found[-1]) + 1) for found in (planes, rows, columns))
+    return (k, j, i)
+
+
+def box_to_json(box: Box | None) -> list[list[int]]:
+    """[[first, last + 1] along k, j, i]; empty for the whole volume."""
+    return [] if box is None else [[s.start, s.stop] for s in box]
+
+
+def box_from_json(data: Any, shape_kji: Sequence[int]) -> Box | None:
+    """The opposite of box_to_json. Raises InputError for what is no box of voxels within the volume."""
+    if data == []:
+        return None
+    try:
+        edges = [(first, last) for first, last in data]
+        fits = len(edges) == 3 and all(type(n) is int for edge in edges for n in edge)
+        fits = fits and all(0 <= first < last <= n for (first, last), n in zip(edges, shape_kji, strict=True))
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise InputError(f"A box is three pairs [first, last + 1] within {' x '.join(map(str, shape_kji))} voxels, got {data!r:.80}.")
+    k, j, i = (slice(first, last) for first, last in edges)
+    return (k, j, i)
