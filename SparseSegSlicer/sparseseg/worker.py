@@ -194,7 +194,6 @@ class Worker:
 
         devices = DeviceChoice(command.device)
         self._session = Session.open(Path(command.job), devices, self)
-        devices.start()
         if command.device not in ("auto", "cpu"):  # one that may not be there
             try:
                 devices.compute(lambda: self.tick("opening"))

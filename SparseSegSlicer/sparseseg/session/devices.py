@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..prior import compiled
+
 if TYPE_CHECKING:
     from ..network.device import Compute
 
+_KERNELS_S = 5.0  # for growing's compiled kernels; compiling them the first time on a machine takes longer
 _LOOK_S = 0.05  # between two looks at the host
 
 
@@ -33,6 +36,7 @@ class DeviceChoice:
 
     def _choose(self) -> None:
         try:
+            compiled.wait(_KERNELS_S, lambda: None)  # growing answers first, and loading torch beside it would slow both
             from ..network import device
 
             self._compute = device.choose(self._requested)

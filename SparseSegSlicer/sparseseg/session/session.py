@@ -200,6 +200,7 @@ class Session:
             return
         is_new = self.prior.grown is None or self.prior.grown.plan is None
         label = self.prior.grow(self.labels, early=lambda label: self._show(label, "growing"))
+        self.devices.start()  # not before: loading torch beside growing would double the time to the first answer
         if is_new:
             self.timings["prior"] = time.monotonic() - start
             if self.publisher.shown is None or not np.array_equal(label, self.publisher.shown):
