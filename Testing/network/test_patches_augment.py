@@ -11,11 +11,20 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sparseseg.contract.box import whole
 from sparseseg.network.augmentation import Augmenter, Draw, TrainingVolume, _places, _reach, offsets, position, take_patch
 from sparseseg.network.sampling import PatchSampler, WorkingGrid, tile_cores, tile_starts, to_device
 
 CPU = torch.device("cpu")
 PLAIN = Draw((0, 0, 0), np.eye(3), None, gain=1, shift=0, noise=0, noise_seed=0, blur=0, with_position=True)
+
+
+def sampler_of(labels, weighs, classes, strokes=None, stroke_share=0.7):
+    """A sampler of a whole volume; without strokes it draws among all that weigh."""
+    strokes = weighs if strokes is None else strokes
+    sampler = PatchSampler(labels.shape, classes, np.count_nonzero(weighs), np.count_nonzero(strokes), stroke_share)
+    sampler.add(whole(labels.shape), labels, weighs, strokes)
+    return sampler
 
 
 def plain(centre):
@@ -64,7 +73,7 @@ def drawn_voxels(sampler, count, shape=(6, 6, 6)):
 
 def test_each_class_is_drawn_equally_often_and_nothing_unlabelled():
     labels, weighs = scattered((12, 12, 12), c0=900, c1=90, c2=9)
-    drawn = drawn_voxels(PatchSampler(labels, weighs, 3), 3000, labels.shape)
+    drawn = drawn_voxels(sampler_of(labels, weighs, 3), 3000, labels.shape)
     assert all(weighs[voxel] for voxel in drawn)
     shares = np.bincount([labels[voxel] for voxel in drawn]) / 3000
     np.testing.assert_allclose(shares, 1 / 3, atol=0.04)  # four and a half standard deviations
@@ -74,7 +83,7 @@ def test_each_class_is_drawn_equally_often_and_nothing_unlabelled():
 def test_classes_without_labels_are_left_out():
     labels, weighs = scattered((6, 6, 6), c0=20, c3=20)
     labels[~weighs] = 2  # meaningless there
-    drawn = drawn_voxels(PatchSampler(labels, weighs, 5), 400)
+    drawn = drawn_voxels(sampler_of(labels, weighs, 5), 400)
     np.testing.assert_allclose(np.bincount([labels[voxel] for voxel in drawn], minlength=5) / 400, [0.5, 0, 0, 0.5, 0], atol=0.1)
 
 
@@ -82,10 +91,10 @@ def test_strokes_have_their_share_of_the_centres():
     labels, weighs = scattered((6, 6, 6), c0=10)
     strokes = np.zeros(labels.shape, bool)
     strokes[tuple(np.argwhere(weighs)[0])] = True
-    drawn = drawn_voxels(PatchSampler(labels, weighs, 1, strokes, stroke_share=0.7), 3000)
+    drawn = drawn_voxels(sampler_of(labels, weighs, 1, strokes, stroke_share=0.7), 3000)
     assert np.mean([strokes[voxel] for voxel in drawn]) == pytest.approx(0.7 + 0.3 / 10, abs=0.035)
     assert all(weighs[voxel] for voxel in drawn)
-    assert all(strokes[voxel] for voxel in drawn_voxels(PatchSampler(labels, weighs, 1, strokes, stroke_share=1), 50))
+    assert all(strokes[voxel] for voxel in drawn_voxels(sampler_of(labels, weighs, 1, strokes, stroke_share=1), 50))
 
 
 @given(st.tuples(*[st.integers(1, 12)] * 3), st.tuples(*[st.integers(1, 16)] * 3), st.integers(0, 999), st.data())
@@ -93,7 +102,7 @@ def test_a_patch_lies_in_the_volume_and_holds_the_drawn_voxel(shape, patch, seed
     voxel = tuple(data.draw(st.integers(0, n - 1)) for n in shape)
     weighs = np.zeros(shape, bool)
     weighs[voxel] = True
-    centre = PatchSampler(np.zeros(shape, np.uint8), weighs, 1).draw(np.random.default_rng(seed), patch, own(shape))
+    centre = sampler_of(np.zeros(shape, np.uint8), weighs, 1).draw(np.random.default_rng(seed), patch, own(shape))
     for c, p, n, v in zip(centre, patch, shape, voxel, strict=True):
         if p >= n:
             assert abs(c - (n - 1) / 2) <= 0.5
@@ -104,7 +113,7 @@ def test_a_patch_lies_in_the_volume_and_holds_the_drawn_voxel(shape, patch, seed
 
 
 def test_a_seed_reproduces_the_centres():
-    sampler = PatchSampler(*scattered((8, 8, 8), c0=50, c1=50), 2)
+    sampler = sampler_of(*scattered((8, 8, 8), c0=50, c1=50), 2)
     draws = [
         [sampler.draw(rng, (4, 4, 4), own((8, 8, 8))) for _ in range(20)]
         for rng in (np.random.default_rng(5), np.random.default_rng(5), np.random.default_rng(6))
@@ -134,7 +143,7 @@ def test_places_on_another_grid_and_back(shape, working, place):
 def test_centres_on_a_coarser_grid_lie_at_the_drawn_voxel():
     weighs = np.zeros((16, 16, 16), bool)
     weighs[9, 4, 13] = True
-    centre = PatchSampler(np.zeros((16, 16, 16), np.uint8), weighs, 1).draw(np.random.default_rng(0), (1, 1, 1), WorkingGrid((16,) * 3, (8, 16, 4)))
+    centre = sampler_of(np.zeros((16, 16, 16), np.uint8), weighs, 1).draw(np.random.default_rng(0), (1, 1, 1), WorkingGrid((16,) * 3, (8, 16, 4)))
     np.testing.assert_allclose(centre, (9.5 / 2 - 0.5, 4, 13.5 / 4 - 0.5), atol=0.25)
 
 
@@ -409,7 +418,7 @@ def test_a_patch_on_a_coarser_grid_sees_the_slice_that_it_was_drawn_for(index):
     w[index] = 1
     grid = WorkingGrid((12,) * 3, (6,) * 3)
     v = training_volume(torch.zeros(6, 6, 6).half(), torch.zeros(12, 12, 12, dtype=torch.uint8), w, grid)
-    sampler, a, rng = PatchSampler(np.zeros((12,) * 3, np.uint8), w.numpy() > 0, 1), Augmenter((1, 1, 1)), np.random.default_rng(0)
+    sampler, a, rng = sampler_of(np.zeros((12,) * 3, np.uint8), w.numpy() > 0, 1), Augmenter((1, 1, 1)), np.random.default_rng(0)
     empty = sum(
         take_patch(v, a.draw(rng, sampler.draw(rng, (6, 6, 6), grid)), offsets((6, 6, 6), torch.device("cpu")))[2].sum().item() == 0
         for _ in range(200)

@@ -10,7 +10,7 @@ from phantoms import make_job, two_organs
 from sparseseg.annotation.labels import CORRECTION, build_annotation
 from sparseseg.contract.belief import Belief
 from sparseseg.contract.classes import ClassTable
-from sparseseg.contract.errors import Cancelled, DeviceError, OutputError, TrainingError
+from sparseseg.contract.errors import AnnotationError, Cancelled, DeviceError, OutputError, TrainingError
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device
 from sparseseg.network.trainer import Trainer
@@ -476,3 +476,48 @@ def test_a_stroke_while_the_refiner_begins_is_answered_before_it_ends(opened, ho
     host.on_tick = stroke
     running.train()
     assert [(source, revision) for source, revision, _ in host.previews[:3]] == [("growing", 1), ("growing", 2), ("prior", 2)]
+
+
+def test_after_many_strokes_the_voices_are_renewed_while_idle_and_what_stands_stays(opened, host, monkeypatch):
+    monkeypatch.setattr(prior_voice, "_RENEW_AFTER", 2)
+    running = opened(replace(QUICK, estimate=False))
+    running.train()
+    annotation = two_organs().annotation.copy()
+    for revision in (2, 3):
+        box = (slice(19 + revision, 20 + revision), slice(18, 20), slice(2, 6))
+        annotation[box] = 3
+        send(running, revision, annotation, box)
+    before, stands, seen = running.prior.grown, running.prior.stands.label.copy(), len(host.previews)
+    running.idle()
+    assert running.prior.grown is not before
+    np.testing.assert_array_equal(running.prior.stands.label, stands)
+    assert len(host.previews) == seen
+    box = (slice(2, 3), slice(5, 8), slice(5, 8))
+    annotation[box] = 1
+    send(running, 4, annotation, box)
+    assert not running.publisher.shown[box].any()
+
+
+def test_a_whole_class_erased_is_refused_in_words_and_the_next_stroke_is_taken(opened):
+    running = opened(replace(QUICK, estimate=False))
+    running.train()
+    phantom = two_organs()
+    without = np.where(phantom.annotation == 3, 0, phantom.annotation).astype(np.uint8)
+    with pytest.raises(AnnotationError, match="No voxel is painted in dark"):
+        send(running, 2, without)
+    annotation, box = phantom.annotation.copy(), (slice(20, 21), slice(18, 20), slice(2, 6))
+    annotation[box] = 3
+    send(running, 2, annotation, box)
+    np.testing.assert_array_equal(running.annotation.labelled, annotation > 0)
+    assert (running.publisher.shown[box] == 2).all()
+
+
+def test_thousands_of_single_voxels_stand(opened):
+    rng = np.random.default_rng(0)
+    running = opened(replace(QUICK, estimate=False))
+    running.train()
+    phantom = two_organs()
+    annotation = np.where(rng.random(phantom.truth.shape) < 0.1, phantom.truth + 1, phantom.annotation).astype(np.uint8)
+    send(running, 2, annotation)
+    labelled = annotation > 0
+    np.testing.assert_array_equal(running.publisher.shown[labelled], annotation[labelled] - 1)

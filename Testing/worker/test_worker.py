@@ -466,3 +466,28 @@ def _limited(folder, size):
 def _wrapper(path, code):
     path.write_text(f"from sparseseg import worker\n{code}\nworker.main()\n", encoding="utf-8")
     return path
+
+
+@pytest.mark.slow
+def test_two_updates_at_once_are_both_answered_and_both_stand(talk, job, phantom):
+    """Sent without waiting, as boxes: growing answers each under its own id, and what is shown in the end holds both."""
+    talk.open(job)
+    talk.client.send(Train("t", {"steps": 2, "estimate": False}))
+    talk.until(Result, id="t")
+    boxes = {2: (slice(20, 21), slice(18, 20), slice(2, 6)), 3: (slice(3, 4), slice(18, 20), slice(28, 32))}
+    for revision, box in boxes.items():
+        np.save(job / f"annotation-{revision:04d}.npy", np.full([s.stop - s.start for s in box], 3, np.uint8))
+    for revision, box in boxes.items():
+        talk.client.send(Update(f"u{revision}", f"annotation-{revision:04d}.npy", revision, [], [[s.start, s.stop] for s in box]))
+    shown = np.load(job / "dense.npy")
+    answered = set()
+    while answered != {"u2", "u3"} or talk.events[-1].source != "prior":
+        event = talk.until(Preview)
+        answered.add(event.id)
+        shown[tuple(slice(*edge) for edge in event.box)] = np.load(event.file)
+    for box in boxes.values():
+        assert (shown[box] == 2).all()
+    labelled = phantom.annotation > 0
+    for box in boxes.values():
+        labelled[box] = False
+    np.testing.assert_array_equal(shown[labelled], phantom.annotation[labelled] - 1)

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..contract.box import Box, whole
+from ..contract.box import Box
 from .unet import Triple
 
 _MOST_PLACES = 4_000_000  # voxels that patch centres are drawn from
@@ -48,20 +48,18 @@ class WorkingGrid:
 class PatchSampler:
     """Draws patch centres. Host-side only: the random numbers never wait for the device."""
 
-    def __init__(self, labels: np.ndarray, weighs: np.ndarray, classes: int, strokes: np.ndarray | None = None, stroke_share: float = 0.7) -> None:
-        """labels (K, J, I); weighs: bool (K, J, I), voxels of weight > 0 (pseudo-labels too). strokes: bool (K, J, I), voxels labelled by the
-        user; that share of the centres is drawn among them, the rest among all that weigh."""
-        self._shape = labels.shape
-        self._all = _Places(labels.shape, classes, int(np.count_nonzero(weighs)))
-        self._strokes = self._all if strokes is None else _Places(labels.shape, classes, int(np.count_nonzero(strokes)))
+    def __init__(self, shape_kji: Sequence[int], classes: int, weighing: int, strokes: int, stroke_share: float = 0.7) -> None:
+        """weighing, strokes: about how many voxels of weight > 0 (pseudo-labels too), and labelled by the user, there will be; `add` says which.
+        stroke_share: of the centres, drawn among those that the user labelled, the rest among all that weigh."""
+        self._shape = tuple(shape_kji)
+        self._all, self._strokes = _Places(self._shape, classes, weighing), _Places(self._shape, classes, strokes)
         self._stroke_share = stroke_share
-        self.add(whole(labels.shape), labels, weighs, strokes)
 
-    def add(self, box: Box, labels: np.ndarray, weighs: np.ndarray, strokes: np.ndarray | None = None) -> None:
-        """What a box holds now, arrays of the box. Places that were there stay: what a patch around them holds is looked up when it is taken."""
+    def add(self, box: Box, labels: np.ndarray, weighs: np.ndarray, strokes: np.ndarray) -> None:
+        """What a box holds now: labels, uint8, and bool, all of the box. Places that were there stay: what a patch around them holds is looked up
+        when it is taken."""
         self._all.add(box, labels, weighs)
-        if strokes is not None:
-            self._strokes.add(box, labels, strokes)
+        self._strokes.add(box, labels, strokes)
 
     def draw(self, rng: np.random.Generator, patch_kji: Triple, grid: WorkingGrid) -> tuple[float, float, float]:
         """A patch centre in working voxels: a labelled voxel of a class drawn at random, moved by up to a quarter of the patch, and inside of
@@ -79,22 +77,27 @@ class _Places:
     def __init__(self, shape_kji: Sequence[int], classes: int, expected: int) -> None:
         self._shape = tuple(shape_kji)
         self._step = max(1, math.ceil((expected / _MOST_PLACES) ** (1 / 3)))
-        self._by_class = [np.empty(0, np.int64) for _ in range(classes)]
+        self._parts: list[list[np.ndarray]] = [[] for _ in range(classes)]
 
     def add(self, box: Box, labels: np.ndarray, chosen: np.ndarray) -> None:
         first = [-s.start % self._step for s in box]  # the lattice's first voxel in the box
         lattice = tuple(slice(a, None, self._step) for a in first)
         inside = np.nonzero(chosen[lattice])
+        if not len(inside[0]):
+            return
         values = labels[lattice][inside]
         at = tuple(axis * self._step + a + s.start for axis, a, s in zip(inside, first, box, strict=True))
         places = np.ravel_multi_index(at, self._shape)
         for c in np.unique(values):
-            self._by_class[c] = np.concatenate([self._by_class[c], places[values == c]])
+            self._parts[c].append(places[values == c])
 
     @property
     def drawable(self) -> list[np.ndarray]:
         """Of the classes that have any."""
-        return [places for places in self._by_class if len(places)]
+        for c, parts in enumerate(self._parts):
+            if len(parts) > 1:
+                self._parts[c] = [np.concatenate(parts)]
+        return [parts[0] for parts in self._parts if parts]
 
 
 def _centre(wanted: float, voxel: float, patch: int, size: int) -> float:

@@ -7,6 +7,7 @@ confidence; a label that is wrong half of the time teaches nothing.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -25,20 +26,30 @@ class Targets:
     """labels (K, J, I) uint8 and codes (K, J, I) uint8 on the device, kept up to date in boxes; w = table[code, label], table (256, classes)
     float32 on the device; extra: float16 (K, J, I) on the device, what is added to w at labelled voxels, or None."""
 
-    def __init__(self, annotation: Annotation, belief: Belief, held: np.ndarray | None, settings: Settings, device: torch.device) -> None:
-        """held: bool (K, J, I), voxels whose labels are not to be trained on, or None."""
+    def __init__(
+        self,
+        annotation: Annotation,
+        belief: Belief,
+        held: np.ndarray | None,
+        settings: Settings,
+        device: torch.device,
+        tick: Callable[[], None] = lambda: None,
+    ) -> None:
+        """held: bool (K, J, I), voxels whose labels are not to be trained on, or None. tick is called several times a second, and may raise."""
         self._settings, self._device = settings, device
         shape = annotation.labels.shape
         self.labels = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.codes = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.extra = None if annotation.border is None else torch.from_numpy(annotation.border.astype(np.float16)).to(device)
-        self._sampler: PatchSampler | None = None
-        self.put(whole(shape), annotation, belief, held)
+        self.sampler: PatchSampler | None = None  # where patches are taken
+        self.put(whole(shape), annotation, belief, held, tick)
+        self.sampler = self._new_sampler(tick)
 
-    def put(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None) -> None:
+    def put(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None, tick: Callable[[], None] = lambda: None) -> None:
         """Take a box anew from the annotation and what is believed. Plane by plane: nothing of the volume's size is made."""
         self.table = torch.from_numpy(self._table(annotation)).to(self._device)
         for k in range(box[0].start, box[0].stop):
+            tick()
             at = (slice(k, k + 1), box[1], box[2])
             mine = annotation.labelled[at] if held is None else annotation.labelled[at] & ~held[at]
             otherwise = 0 if self._settings.ignore_weights else belief.label[at]
@@ -47,9 +58,9 @@ class Targets:
             codes[mine] = np.where(annotation.origin[at][mine] == CORRECTION, np.uint8(_CORRECTED), np.uint8(_LABELLED))
             self.labels[at] = torch.from_numpy(labels).to(self._device)
             self.codes[at] = torch.from_numpy(codes).to(self._device)
-        if self._sampler is not None:
+        if self.sampler is not None:
             labels, codes = self.labels[box].cpu().numpy(), self.codes[box].cpu().numpy()
-            self._sampler.add(box, labels, self._weighs[codes], codes >= _LABELLED)
+            self.sampler.add(box, labels, self._weighs[codes], codes >= _LABELLED)
 
     def _table(self, annotation: Annotation) -> np.ndarray:
         classes = annotation.table.shape[1]
@@ -76,13 +87,20 @@ class Targets:
             weights = weights + torch.where(codes >= _LABELLED, self.extra.view(-1)[index].float(), 0)
         return weights
 
-    @property
-    def sampler(self) -> PatchSampler:
-        """Where patches are taken; made when first asked for, and kept up to date."""
-        if self._sampler is None:
-            labels, codes = self.labels.cpu().numpy(), self.codes.cpu().numpy()
-            self._sampler = PatchSampler(labels, self._weighs[codes], int(self.table.shape[1]), codes >= _LABELLED)
-        return self._sampler
+    def _new_sampler(self, tick: Callable[[], None]) -> PatchSampler:
+        """Plane by plane, as the sampler is told of boxes."""
+        classes, weighs = int(self.table.shape[1]), self._weighs
+        counts = np.zeros(256, np.int64)
+        planes = [(slice(k, k + 1), slice(0, self.labels.shape[1]), slice(0, self.labels.shape[2])) for k in range(len(self.labels))]
+        for at in planes:
+            tick()
+            counts += np.bincount(self.codes[at].cpu().numpy().ravel(), minlength=256)
+        sampler = PatchSampler(tuple(self.labels.shape), classes, int(counts[weighs].sum()), int(counts[_LABELLED:].sum()))
+        for at in planes:
+            tick()
+            codes = self.codes[at].cpu().numpy()
+            sampler.add(at, self.labels[at].cpu().numpy(), weighs[codes], codes >= _LABELLED)
+        return sampler
 
     @property
     def _weighs(self) -> np.ndarray:

@@ -113,6 +113,7 @@ class Trainer:
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
         patches, sampler = [], self.volume.targets.sampler
+        assert sampler is not None
         for _ in range(self.plan.batch):
             centre = sampler.draw(self.rng, self.plan.patch_kji, self.volume.grid)
             patches.append(augmentation.take_patch(self.volume, self.augmenter.draw(self.rng, centre), self._offsets))

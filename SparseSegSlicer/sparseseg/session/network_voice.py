@@ -97,7 +97,7 @@ class NetworkVoice:
     def learn_from(self, annotation: Annotation, belief: Belief, held: np.ndarray | None, settings: Settings) -> None:
         """Train on these labels from the next step on."""
         assert self.trainer is not None
-        self.trainer.volume.targets = Targets(annotation, belief, held, settings, self.compute.device)
+        self.trainer.volume.targets = Targets(annotation, belief, held, settings, self.compute.device, lambda: self._tick("starting"))
 
     def learn_change(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None) -> None:
         """The same, where only a box of them changed."""
