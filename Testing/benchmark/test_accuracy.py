@@ -89,6 +89,7 @@ def test_a_segment_that_is_lost_scores_nothing_and_one_in_neither_is_left_out():
     json.dumps(found, allow_nan=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "floor"), [("prior", 0.95), ("grow", 0.9), ("grow-region", 0.9), ("fill", 0.7), ("walker", 0.6)])
 def test_each_peer_segments_the_phantom(method, floor):
     row = methods.run(method, methods.phantom_pairs()[0], QUICK)

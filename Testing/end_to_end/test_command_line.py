@@ -89,6 +89,7 @@ def test_a_label_map_in_gives_a_label_map_out_on_the_same_grid(inputs, phantom):
     assert set(np.unique(dense.array)) <= {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_json_prints_the_protocols_events_and_nothing_else(inputs):
     done = sparseseg("segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "d.seg.nrrd", "--json", *QUICK)
     assert done.returncode == 0

@@ -226,6 +226,7 @@ def test_the_tutorial_of_the_in_slicer_test_runs_here_too(host, panel):
 # ---------------------------------------------------------------- life
 
 
+@pytest.mark.slow
 def test_closing_the_scene_empties_the_panel(host, panel, begin):
     begin()
     host.close_scene()

@@ -53,6 +53,7 @@ def test_a_segment_that_nobody_has_is_no_lesson(sample):
     assert train.lesson_of(sample, 9, 10**6) is None
 
 
+@pytest.mark.slow
 def test_a_step_of_learning(sample):
     rng, network = np.random.default_rng(0), train.Refiner()
     for _ in range(3):

@@ -285,6 +285,7 @@ def test_undo_brings_back_what_was(case, grid):
     assert (refined.label != saved[0]).sum() <= 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("calls", [1, 2, 4, 100])
 def test_after_a_tick_raised_the_next_update_makes_up_for_it(case, calls):
     refined = case.start()

@@ -104,6 +104,7 @@ def test_out_of_memory_halves_the_patch_and_goes_on(opened, host, monkeypatch):
     assert np.prod(running.network.trainer.plan.patch_kji) <= 16**3 / 4
 
 
+@pytest.mark.slow
 def test_out_of_memory_to_the_end_is_one_sentence(opened, monkeypatch):
     running = opened()
     monkeypatch.setattr(Trainer, "_batch", out_of_memory(10**9))
@@ -439,6 +440,7 @@ def test_a_cancelled_stroke_is_answered_with_the_next_one(opened, host):
     assert (running.prior.stands.label[two] == 2).all()
 
 
+@pytest.mark.slow
 def test_held_out_labels_that_are_erased_are_judged_no_more(opened, host):
     running = opened(replace(QUICK, steps=40))
     phantom, judged = two_organs(), []
