@@ -416,7 +416,8 @@ def test_a_python_without_torch_ends_in_words_and_the_scene_is_as_it_was(session
     strokes = voxels(controller)
     controller.train()
     spin(controller, lambda: controller.message.level == "error")
-    assert controller.state is State.IDLE
+    assert "PyTorch could not be loaded" in controller.message.sentence
+    assert controller.state in (State.IDLE, State.RESULT)  # growing needs no torch: its preview may be there already, to look at or apply
     assert (voxels(controller) == strokes).all()
 
 

@@ -10,7 +10,8 @@ from phantoms import make_job, two_organs
 from sparseseg.annotation.labels import CORRECTION, build_annotation
 from sparseseg.contract.belief import Belief
 from sparseseg.contract.classes import ClassTable
-from sparseseg.contract.errors import AnnotationError, Cancelled, DeviceError, OutputError, TrainingError
+from sparseseg.contract.errors import AnnotationError, Cancelled, DeviceError, JobError, OutputError, TrainingError
+from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device
 from sparseseg.network.trainer import Trainer
@@ -523,3 +524,25 @@ def test_thousands_of_single_voxels_stand(opened):
     send(running, 2, annotation)
     labelled = annotation > 0
     np.testing.assert_array_equal(running.publisher.shown[labelled], annotation[labelled] - 1)
+
+
+def test_a_box_of_an_annotation_that_is_not_there_is_refused(tmp_path, compute, host):
+    phantom = two_organs()
+    folder = tmp_path / "job"
+    Job.create(folder, phantom.image, None, JobRecord(phantom.geometry, phantom.classes, QUICK)).close()
+    running = Session.open(folder, DeviceChoice(chosen=compute), host)
+    box = (slice(12, 13), slice(0, 40), slice(0, 36))
+    with pytest.raises(JobError, match="no annotation yet"):
+        send(running, 2, phantom.annotation, box)
+    send(running, 2, phantom.annotation)
+    assert running.annotation.labelled.sum() == (phantom.annotation > 0).sum()
+    running.close()
+
+
+def test_a_run_may_leave_the_refiner_out(opened, host):
+    running = opened(replace(QUICK, estimate=False))
+    running.train({"refine": False})
+    grown = running.prior.grown
+    np.testing.assert_array_equal(running.prior.stands.label, grown.label)
+    running.train({"refine": True})
+    assert running.prior.grown is not grown

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ..contract.errors import DeviceError
 from ..prior import compiled
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class DeviceChoice:
             from ..network import device
 
             self._compute = device.choose(self._requested)
+        except ImportError as failure:
+            self._failure = DeviceError(f"PyTorch could not be loaded ({failure}).", "Install or repair it; what growing answered stands.")
         except BaseException as failure:
             self._failure = failure
         else:

@@ -65,6 +65,10 @@ class PriorVoice:
         return self._stands is not None
 
     @property
+    def has_refiner(self) -> bool:
+        return self._refines
+
+    @property
     def can_answer(self) -> bool:
         """Whether growing has begun, so that a correction is less than all of it."""
         return self.is_complete or (self.grown is not None and self.grown.plan is not None)

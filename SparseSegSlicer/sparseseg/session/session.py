@@ -18,7 +18,7 @@ from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
 from ..contract.belief import Belief
 from ..contract.box import Box
-from ..contract.errors import AnnotationError, InputError
+from ..contract.errors import AnnotationError, InputError, JobError
 from ..contract.job import MODEL, Job, Update
 from ..contract.settings import Settings
 from ..quality import estimate, suggest
@@ -143,6 +143,8 @@ class Session:
         """The new annotation is the job's and ours, or nothing has changed."""
         classes, earlier = self.job.record.classes, self.annotation
         if earlier is None:
+            if update.box is not None:
+                raise JobError("The job has no annotation yet that a part of it could change.", "Send the whole annotation.")
             annotation = build_annotation(update.values, classes, self.settings, update.complete_slices)
             self.job.adopt(update)
             self.annotation = self._with_border(annotation)
@@ -177,6 +179,8 @@ class Session:
     def train(self, overrides: dict[str, Any] | None = None, start_from: str = "", resume: bool = True) -> Outcome:
         """Train until the budget is spent or the host wants to finish. Raises SparseSegError; the labels and earlier results stay."""
         self.settings = Settings.from_json({**self.job.record.settings.to_json(), **(overrides or {})})
+        if self.settings.refine != self.prior.has_refiner:
+            self.prior = self._new_prior()
         self._clock = Clock(self.settings)
         self._running = True
         try:
