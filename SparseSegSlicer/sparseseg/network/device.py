@@ -82,6 +82,11 @@ def usable_cores() -> int:
         return max(1, cores)
 
 
+def use_cores() -> None:
+    """Let torch use all of them, in this thread."""
+    torch.set_num_threads(usable_cores())
+
+
 def free_memory(device: torch.device) -> int:
     """Bytes that can still be had on the device."""
     if device.type == "cuda":
@@ -146,7 +151,7 @@ def synchronize(device: torch.device) -> None:
 
 def choose(requested: str = "auto") -> Compute:
     """The first device that really works; `requested`: auto, cpu, cuda, cuda:N or mps. Raises DeviceError where a named one does not."""
-    torch.set_num_threads(usable_cores())
+    use_cores()
     if requested != "auto":
         return _tried(requested)
     failures = []

@@ -73,6 +73,10 @@ class DeviceChoice:
         if self._failure is not None:
             raise self._failure
         assert self._compute is not None
+        if self._thread is not None:
+            from ..network import device
+
+            device.use_cores()  # for this thread: OpenMP keeps their number for each, and another one has chosen the device
         return self._compute
 
     def replace(self, compute: Compute) -> None:
