@@ -9,11 +9,12 @@ import torch
 from phantoms import Phantom, two_organs
 from sparseseg.prior import compiled, refiner, refiner_network, refiner_view
 from sparseseg.prior.grown import compute_prior
-from sparseseg.prior.refiner import Refined, choose_use, find_extents
+from sparseseg.prior.refiner import Refined, find_extents
 from sparseseg.prior.refiner_network import BELIEF, BETWEEN, CHANNELS, FAR, WEIGHTS, Refiner, cautious, load_refiner, plan_pools
 from sparseseg.prior.refiner_view import look
 from sparseseg.prior.volumes import Volumes
 from sparseseg.quality.estimate import dice
+from sparseseg.session.judge import choose_use
 
 CPU = torch.device("cpu")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,12 @@ def whole(shape_kji: Sequence[int]) -> Box:
     """The box of all voxels."""
     k, j, i = (slice(0, int(n)) for n in shape_kji)
     return (k, j, i)
+
+
+def planes(shape_kji: Sequence[int]) -> Iterator[Box]:
+    """The box of each slice along k: for work that must not make anything of the volume's size."""
+    for k in range(shape_kji[0]):
+        yield (slice(k, k + 1), slice(0, int(shape_kji[1])), slice(0, int(shape_kji[2])))
 
 
 def shape_of(box: Box) -> tuple[int, int, int]:

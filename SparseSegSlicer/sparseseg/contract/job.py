@@ -282,25 +282,6 @@ class Job:
         """The last result, (K, J, I) uint8, or None."""
         return self._load(DENSE, ("uint8",)) if self.path(DENSE).exists() else None
 
-    def adopt_annotation(self, name: str, revision: int, complete_slices: Sequence[Sequence[int]]) -> None:
-        """Make the file `name` in the folder the job's annotation; from here on this revision is the job's.
-
-        Everything is checked first. Raises InputError, JobError or OutputError; then the old annotation, revision and slices stay.
-        """
-        if Path(name).name != name or _checked_revision(revision) <= self.record.revision:
-            raise JobError(f"An update must name a file in the job folder and a revision above {self.record.revision}, got {name!r}, {revision}.")
-        pairs = checked_slices(complete_slices, self.record.geometry.shape_kji)
-        self._load(name, ("uint8",))
-        before = self.record
-        self.save_record(replace(before, revision=revision, complete_slices=pairs))  # first: this may fail for want of space, a rename hardly
-        try:
-            with _writing(self.folder):
-                if name != ANNOTATION:
-                    os.replace(self.path(name), self.path(ANNOTATION))
-        except BaseException:
-            self.save_record(before)
-            raise
-
     def save_record(self, record: JobRecord) -> None:
         self.save_json(RECORD, record.to_json())
         self.record = record

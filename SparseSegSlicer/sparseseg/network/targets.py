@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..annotation.labels import CORRECTION, STROKE, Annotation
 from ..contract.belief import Belief
-from ..contract.box import Box, whole
+from ..contract.box import Box, planes, whole
 from ..contract.settings import Settings
 from .sampling import PatchSampler
 
@@ -91,12 +91,11 @@ class Targets:
         """Plane by plane, as the sampler is told of boxes."""
         classes, weighs = int(self.table.shape[1]), self._weighs
         counts = np.zeros(256, np.int64)
-        planes = [(slice(k, k + 1), slice(0, self.labels.shape[1]), slice(0, self.labels.shape[2])) for k in range(len(self.labels))]
-        for at in planes:
+        for at in planes(self.labels.shape):
             tick()
             counts += np.bincount(self.codes[at].cpu().numpy().ravel(), minlength=256)
         sampler = PatchSampler(tuple(self.labels.shape), classes, int(counts[weighs].sum()), int(counts[_LABELLED:].sum()))
-        for at in planes:
+        for at in planes(self.labels.shape):
             tick()
             codes = self.codes[at].cpu().numpy()
             sampler.add(at, self.labels[at].cpu().numpy(), weighs[codes], codes >= _LABELLED)

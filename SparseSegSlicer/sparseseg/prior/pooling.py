@@ -27,11 +27,6 @@ class Pooled(NamedTuple):
     known: Tensor
 
 
-def certainty(confidence: Tensor) -> Tensor:
-    """The absolute logit of a label of this confidence, 0..255; float32."""
-    return 0.2 + 1.3 / 255 * confidence
-
-
 def pool_beliefs(volumes: Volumes, box: Box, factors: Sequence[int], value: int) -> Pooled:
     sums = _sums([v[box] for v in (volumes.label, volumes.confidence, volumes.labels, volumes.labelled)], factors, value)
     counts = [torch.from_numpy(np.bincount(np.arange(s.stop - s.start) // f)).float() for s, f in zip(box, factors, strict=True)]

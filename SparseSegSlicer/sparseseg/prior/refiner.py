@@ -26,7 +26,6 @@ _REACH = 4  # working voxels around a change within which the network is asked a
 # slices it gains there, too
 _FULL_SIZE = 5_000_000
 _CONTEXT = 8  # more of them, which it is shown
-_LEAST_HELD = 50  # voxels of a segment that must be held out to judge it
 
 
 class Refined:
@@ -175,27 +174,6 @@ class Refined:
         changed = compete(self.label, self.confidence, self.volumes, list(self.views.values()), self._around_open(), tick)
         self._open = []
         return changed
-
-
-def choose_use(refined: Refined, held: np.ndarray) -> list[bool]:
-    """Which segments to correct, segment 1 first: all, but those that the network sees on a coarser grid only, and that this cannot hold or that
-    came out worse on held-out annotation.
-
-    refined: from annotation without that in `held`, (K, J, I) bool, all segments corrected. On the volume's own grid the network needs no such
-    proof: holding slices out doubles gaps that are long already, which says little.
-    """
-    volumes, use = refined.volumes, []
-    truth, before, after = volumes.labels[held], volumes.label[held], refined.label[held]
-    for value in range(1, max(int(volumes.labels[volumes.labelled].max(initial=0)), int(truth.max(initial=0))) + 1):
-        view = refined.views.get(value)
-        judged = (truth == value).sum() >= _LEAST_HELD
-        worse = judged and _dice(after == value, truth == value) < _dice(before == value, truth == value)
-        use.append(view is None or view.factors == (1, 1, 1) or (view.held_by_grid and not worse))
-    return use
-
-
-def _dice(one: np.ndarray, other: np.ndarray) -> float:
-    return float(2 * (one & other).sum() / max(1, one.sum() + other.sum()))
 
 
 def find_extents(volumes: Volumes, box: Box, tick: Tick) -> dict[int, Box]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,8 +13,12 @@ from ..contract.box import Box
 from ..quality import estimate
 from ..quality.fusion import fuse
 
+if TYPE_CHECKING:
+    from ..prior.refiner import Refined
+
 _SHARE = 0.6  # of a run that trains without the held-out annotation, where some is held out
 _AT = (0.2, 0.5, 1.0)  # of that part
+_LEAST_HELD = 50  # voxels of a segment that must be held out to judge it
 PriorWithout = Callable[[np.ndarray, np.ndarray], tuple[Belief, list[bool] | None]]
 
 
@@ -132,3 +136,20 @@ class Judge:
 
 def _mean(by_class: dict[int, float]) -> float:
     return float(np.mean(list(by_class.values()))) if by_class else 0.0
+
+
+def choose_use(refined: Refined, held: np.ndarray) -> list[bool]:
+    """Which segments to correct, segment 1 first: all, but those that the network sees on a coarser grid only, and that this cannot hold or that
+    came out worse on held-out annotation.
+
+    refined: from annotation without that in `held`, (K, J, I) bool, all segments corrected. On the volume's own grid the network needs no such
+    proof: holding slices out doubles gaps that are long already, which says little.
+    """
+    volumes, use = refined.volumes, []
+    truth, before, after = volumes.labels[held], volumes.label[held], refined.label[held]
+    for value in range(1, max(int(volumes.labels[volumes.labelled].max(initial=0)), int(truth.max(initial=0))) + 1):
+        view = refined.views.get(value)
+        judged = (truth == value).sum() >= _LEAST_HELD
+        worse = judged and estimate.dice(after, truth, value) < estimate.dice(before, truth, value)
+        use.append(view is None or view.factors == (1, 1, 1) or (view.held_by_grid and not worse))
+    return use

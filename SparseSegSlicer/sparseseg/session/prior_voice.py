@@ -20,6 +20,7 @@ from ..prior import compiled
 from ..prior.grown import Grown
 from ..prior.reach import Reach
 from .devices import DeviceChoice
+from .judge import choose_use
 
 if TYPE_CHECKING:
     from ..prior.refiner import Refined
@@ -112,8 +113,6 @@ class PriorVoice:
         grown = Grown.start(self._image, annotation.labels, rest, self._spacing, self._tick)
         if not self._refines:
             return Belief(grown.label, grown.confidence), None
-        from ..prior.refiner import choose_use
-
         refined = self._refined_of(grown, annotation.labels, rest, None)
         use = choose_use(refined, held)
         if not all(use):

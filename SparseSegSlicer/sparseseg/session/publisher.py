@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..annotation.labels import Annotation
-from ..contract.box import Box, whole
+from ..contract.box import Box, planes
 from ..contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job
 from .host import Host
 
@@ -82,7 +82,6 @@ class Publisher:
 
 
 def _planes_of_weights(annotation: Annotation, tick: Callable[[], None]) -> Iterator[np.ndarray]:
-    _, j, i = whole(annotation.labels.shape)
-    for k in range(len(annotation.labels)):
+    for box in planes(annotation.labels.shape):
         tick()
-        yield annotation.weights_in((slice(k, k + 1), j, i))[0]
+        yield annotation.weights_in(box)[0]

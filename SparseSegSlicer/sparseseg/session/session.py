@@ -17,7 +17,7 @@ from ..annotation.border import add_border_weight
 from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
 from ..contract.belief import Belief
-from ..contract.box import Box
+from ..contract.box import Box, planes
 from ..contract.errors import AnnotationError, InputError, JobError
 from ..contract.job import MODEL, Job, Update
 from ..contract.settings import Settings
@@ -352,8 +352,7 @@ class Session:
             self._ask_network()
         dense = self.prior.stands.label.copy()
         if self._network_counts:
-            for k in range(len(dense)):
-                box = (slice(k, k + 1), slice(0, dense.shape[1]), slice(0, dense.shape[2]))
+            for box in planes(dense.shape):
                 dense[box] = self._fuse(box)[0]
         np.copyto(dense, self.labels.labels, where=self.labels.labelled)
         return dense
@@ -404,9 +403,8 @@ class Session:
             self._tick("predicting")
             self._ask_network()
         dense, uncertainty = np.empty_like(self.prior.stands.label), np.empty_like(self.prior.stands.label)
-        for k in range(len(dense)):
+        for box in planes(dense.shape):
             self._tick("predicting")
-            box = (slice(k, k + 1), slice(0, dense.shape[1]), slice(0, dense.shape[2]))
             dense[box], uncertainty[box] = self._fuse(box)
         np.copyto(dense, self.labels.labels, where=self.labels.labelled)
         uncertainty[self.labels.labelled] = 0
