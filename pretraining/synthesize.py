@@ -16,18 +16,23 @@ import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "SparseSegSlicer"))
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / "SparseSegSlicer"), str(ROOT / "Testing")]
 
+import hands
 from sparseseg.contract.belief import Belief
 from sparseseg.prior.grown import compute_prior
 from sparseseg.prior.levels import blur
 
 Rng = np.random.Generator
+ENLARGED, _LARGE = 0.12, 5_000_000  # share of the volumes that are seen at twice the resolution, where that gives so many voxels at most
+EXACT, MISTAKES = 0.4, 0.15  # shares of the annotations; mistakes of those with complete slices that are not exact
 
 
 @dataclass(frozen=True)
 class Sample:
-    """image (K, J, I) float16; truth uint8, 0 background, c segment c; labels as truth where labelled, bool; what the prior makes of them."""
+    """image (K, J, I) float16; truth uint8, 0 background, c segment c; labels alike, not always right, where labelled, bool; what the prior makes of
+    them."""
 
     image: np.ndarray
     truth: np.ndarray
@@ -267,24 +272,41 @@ def choose(rng: Rng, objects: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
 
 
 def annotate(rng: Rng, truth: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
-    """Bool (K, J, I): complete slices along one axis or all, strokes, or a mixture."""
+    """Annotation map (K, J, I) uint8: complete slices along one axis or all, strokes, or a mixture; more often than not by imprecise hands."""
     kind = rng.random()
-    labelled = np.zeros(truth.shape, bool)
+    slices, strokes = np.zeros(truth.shape, bool), np.zeros(truth.shape, bool)
     thick = int(np.argmax(spacing)) if max(spacing) > 1 else int(rng.integers(3)) if rng.random() < 0.4 else int(np.argmax(truth.shape))
     if kind < 0.4:
-        _slices(rng, truth, labelled, thick, int(rng.choice([2, 3, 3, 3, 4, 5, 5, 7])))
+        _slices(rng, truth, slices, thick, int(rng.choice([2, 3, 3, 3, 4, 5, 5, 7])))
     elif kind < 0.55:
         for axis in range(3):
-            _slices(rng, truth, labelled, axis, int(rng.choice([1, 2, 3, 3])))
+            _slices(rng, truth, slices, axis, int(rng.choice([1, 2, 3, 3])))
     elif kind < 0.9:
         axes = range(3) if rng.random() < 0.75 else [thick]
         for axis in axes:
-            _strokes(rng, truth, labelled, axis, int(rng.choice([2, 2, 3, 3, 4])))
+            _strokes(rng, truth, strokes, axis, int(rng.choice([2, 2, 3, 3, 4])))
     else:
-        _slices(rng, truth, labelled, thick, int(rng.choice([1, 2, 3])))
+        _slices(rng, truth, slices, thick, int(rng.choice([1, 2, 3])))
         for axis in range(3):
-            _strokes(rng, truth, labelled, axis, int(rng.choice([1, 2])))
-    return labelled
+            _strokes(rng, truth, strokes, axis, int(rng.choice([1, 2])))
+    return by_hand(rng, truth, slices, strokes)
+
+
+def by_hand(rng: Rng, truth: np.ndarray, slices: np.ndarray, strokes: np.ndarray) -> np.ndarray:
+    """What hands make of complete slices and strokes, (K, J, I) bool both, as an annotation map: four in ten exact; else contours stray, brushes are
+    thick and may cross the border, and at times a piece is forgotten or mislabelled."""
+    exact = truth + np.uint8(1)
+    drawn, planes = np.where(strokes, exact, 0).astype(np.uint8), np.where(slices, exact, 0).astype(np.uint8)
+    if rng.random() < EXACT:
+        return np.where(slices, planes, drawn)
+    if strokes.any():
+        drawn = hands.brushed(drawn, truth, int(rng.integers(1, 4)), int(rng.choice([0, 0, 1, 1, 2])))
+    if slices.any():
+        planes = hands.contours_off(rng, planes, rng.uniform(0.4, 2.2))
+        if rng.random() < MISTAKES:
+            mistake = hands.with_mistake(rng, planes, str(rng.choice(["forgotten", "forgotten", "mislabelled"])))
+            planes = planes if mistake is None else mistake[0]
+    return np.where(slices, planes, drawn)
 
 
 def spread(rng: Rng, truth: np.ndarray, axis: int, count: int) -> list[int]:
@@ -342,8 +364,8 @@ def _lines(rng: Rng, shape: Sequence[int], count: int) -> np.ndarray:
     return drawn
 
 
-def correct(rng: Rng, truth: np.ndarray, prior: Belief, labelled: np.ndarray) -> None:
-    """A stroke where the prior is wrong, into `labelled`: along one row, within one segment."""
+def correct(rng: Rng, truth: np.ndarray, prior: Belief, annotation: np.ndarray) -> None:
+    """A stroke where the prior is wrong, into the annotation: along one row, within one segment."""
     wrong = np.flatnonzero(prior.label != truth)
     if not len(wrong):
         return
@@ -355,7 +377,7 @@ def correct(rng: Rng, truth: np.ndarray, prior: Belief, labelled: np.ndarray) ->
         here[axis] = min(at[axis] + step, truth.shape[axis] - 1)
         if truth[tuple(here)] != value:
             return
-        labelled[tuple(here)] = True
+        annotation[tuple(here)] = value + 1
 
 
 def synthesize(rng: Rng) -> Sample:
@@ -363,18 +385,35 @@ def synthesize(rng: Rng) -> Sample:
     while True:
         shape, spacing = grid(rng)
         objects, wanted = scene(rng, shape, spacing)
-        truth = choose(rng, objects, wanted)
-        if not truth.any() or (truth > 0).all():
-            continue
-        image = render(rng, objects, spacing)
-        labelled = annotate(rng, truth, spacing)
-        if not (labelled & (truth > 0)).any() or not (labelled & (truth == 0)).any():
-            continue
-        labels = np.where(labelled, truth, 0).astype(np.uint8)
-        prior = compute_prior(image, labels, labelled, spacing)
-        if rng.random() < 0.25:
-            for _ in range(int(rng.integers(1, 4))):
-                correct(rng, truth, prior, labelled)
-            labels = np.where(labelled, truth, 0).astype(np.uint8)
-            prior = compute_prior(image, labels, labelled, spacing)
-        return Sample(image.astype(np.float16), truth, labels, labelled, prior, spacing)
+        sample = annotated(rng, render(rng, objects, spacing), choose(rng, objects, wanted), spacing)
+        if sample is not None:
+            return sample
+
+
+def annotated(rng: Rng, image: np.ndarray, truth: np.ndarray, spacing: tuple[float, float, float]) -> Sample | None:
+    """A volume with a simulated annotation and its prior; None where there is nothing to go by. image: (K, J, I); truth: uint8, alike."""
+    if not truth.any() or (truth > 0).all():
+        return None
+    if image.size * 8 <= _LARGE and rng.random() < ENLARGED:
+        image, truth = enlarged(rng, image, truth)
+    annotation = annotate(rng, truth, spacing)
+    if not (annotation > 1).any() or not (annotation == 1).any():
+        return None
+    prior = _prior(image, annotation, spacing)
+    if rng.random() < 0.25:
+        for _ in range(int(rng.integers(1, 4))):
+            correct(rng, truth, prior, annotation)
+        prior = _prior(image, annotation, spacing)
+    return Sample(image.astype(np.float16), truth, np.maximum(annotation, 1) - 1, annotation > 0, prior, spacing)
+
+
+def enlarged(rng: Rng, image: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same with voxels of half the edge, and noise of their own: as a finer scanner sees it. Strokes are one voxel thin there, gaps twice as many."""
+    fine = F.interpolate(torch.from_numpy(image[None, None]), scale_factor=2, mode="trilinear", align_corners=False)[0, 0].numpy()
+    spread = float(np.subtract(*np.percentile(image[::2, ::2, ::2], (90, 10))))
+    fine += np.float32(spread * np.exp(rng.uniform(np.log(0.02), np.log(0.3)))) * rng.standard_normal(fine.shape, dtype=np.float32)
+    return fine, truth.repeat(2, 0).repeat(2, 1).repeat(2, 2)
+
+
+def _prior(image: np.ndarray, annotation: np.ndarray, spacing: Sequence[float]) -> Belief:
+    return compute_prior(image, np.maximum(annotation, 1) - np.uint8(1), annotation > 0, spacing)

@@ -1,15 +1,16 @@
-"""Train the refiner on synthetic volumes.
+"""Train the refiner on synthetic volumes and, where there are any, on patients.
 
-usage: train.py [--seed 1] [--steps N] [--out refiner.pt] [--resume FILE] [--data FOLDER] [--device cuda]
+usage: train.py [--seed 1] [--steps N | --minutes M] [--makers 1] [--patients FOLDER] [--out refiner.pt] [--resume FILE] [--data FOLDER] [--device cuda]
 
-One process makes samples, this one learns from them: each volume is used several times, another segment and another view of it each time.
-The same seed meets the same volumes in the same order. The log says, now and then, the loss, mean Dice of prior and network on the last
-synthetic samples, and (with --data) on real cases, which are never learned from.
+Other processes make volumes and draw lessons from them, each volume several times, another segment and another view of it each time; this one
+learns. The same seed, number of makers and steps give the same lessons in the same order. The log says, now and then, the loss, mean Dice of prior
+and network on the last lessons, and (with --data) on real cases, which are never learned from.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import multiprocessing as mp
 import os
@@ -19,6 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "60000")  # views have many shapes
@@ -29,6 +31,7 @@ import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
+from patients import Library  # noqa: E402
 from synthesize import Rng, Sample, synthesize  # noqa: E402
 from torch import Tensor  # noqa: E402
 
@@ -44,23 +47,27 @@ from sparseseg.prior.refiner_vote import CERTAIN  # noqa: E402
 from sparseseg.prior.volumes import Volumes  # noqa: E402
 
 STEPS = 2800
-USES = 4  # of each volume
-KEPT = 700  # volumes in memory
-FIRST = 24  # volumes, before the first step
+USES = 3  # of each volume
+KEPT = 12  # volumes that a maker draws from
 LESSONS_PER_STEP = 2
+PATIENTS = 0.5  # share of the volumes, where there are any
 SECOND_LOOKS = 0.25  # share of views where the network gets its own result instead of the prior
 COARSE = 0.2  # share of views on a coarser grid, as large volumes are seen
 _EMA = 0.998
 _MOST, _MOST_COARSE = 450_000, 60_000  # working voxels of a view
 
 
-def produce(seed: int, queue: mp.Queue) -> None:
+def produce(seed: int, patients: Path | None, queue: mp.Queue) -> None:
     torch.set_num_threads(1)
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     compiled.warm_up()
     rng = np.random.default_rng(seed)
+    library = Library.of(patients) if patients else None
+    samples: deque[Sample] = deque(maxlen=KEPT)
     while True:
-        queue.put(synthesize(rng))
+        samples.append(library.sample(rng) if library and rng.random() < PATIENTS else synthesize(rng))
+        for _ in range(USES):
+            queue.put(packed(draw(rng, samples)))
 
 
 def turned(rng: Rng, sample: Sample) -> Sample:
@@ -87,7 +94,7 @@ def turned(rng: Rng, sample: Sample) -> Sample:
 class Lesson:
     """One segment. On its working grid, whose voxels are `factors` of the volume's own (k, j, i): features (CHANNELS, k, j, i) float32,
     agreement (k, j, i) float32, and how they are pooled; on the volume's own, (k, j, i): the logit of growing, float32, the truth, and where it
-    counts, bool."""
+    counts, bool: where nobody labelled, and where labels are in doubt."""
 
     factors: Triple
     pools: list[Triple]
@@ -96,6 +103,18 @@ class Lesson:
     logit: Tensor
     truth: Tensor
     counts: Tensor
+
+
+def packed(lesson: Lesson) -> tuple[Any, ...]:
+    """For the way between processes: arrays, and features as float16."""
+    tensors = (lesson.features.half(), lesson.agreement.half(), lesson.logit.half(), lesson.truth, lesson.counts)
+    return lesson.factors, lesson.pools, *(t.numpy() for t in tensors)
+
+
+def unpacked(parts: tuple[Any, ...], device: torch.device) -> Lesson:
+    factors, pools, *arrays = parts
+    features, agreement, logit, truth, counts = (torch.from_numpy(a).to(device) for a in arrays)
+    return Lesson(factors, pools, features.float(), agreement.float(), logit.float(), truth, counts)
 
 
 def draw(rng: Rng, samples: deque[Sample]) -> Lesson:
@@ -123,7 +142,10 @@ def lesson_of(sample: Sample, value: int, most: int) -> Lesson | None:
         refiner_view.WORKING_VOXELS = usual
     label, certain = sample.prior.label[view.box], CERTAIN[sample.prior.confidence[view.box]]
     logit = torch.from_numpy(np.where(label == value, certain, -certain))
-    truth, counts = torch.from_numpy(sample.truth[view.box] == value), torch.from_numpy(~sample.labelled[view.box])
+    truth, counts = (
+        torch.from_numpy(sample.truth[view.box] == value),
+        torch.from_numpy(~sample.labelled[view.box] | (sample.prior.confidence[view.box] < 255)),
+    )
     return Lesson(view.factors, view.pools, view.features(whole(view.shape)), view.agreement.float(), logit, truth, counts)
 
 
@@ -152,10 +174,10 @@ def on_own_grid(added: Tensor, lesson: Lesson) -> Tensor:
 @torch.no_grad()
 def second_look(network: Refiner, lesson: Lesson, x: Tensor) -> tuple[Tensor, Tensor]:
     """The logit (k, j, i) and the input (1, CHANNELS, k, j, i) as if the network's result were what growing says."""
-    logit = lesson.logit + network(x, lesson.pools)[0].float().cpu()
+    logit = lesson.logit + network(x, lesson.pools)[0].float()
     belief = torch.where(logit > 0, 1.0, -1.0) * (0.2 + 1.3 * torch.sigmoid(logit.abs()))
     x = x.clone()
-    x[0, BELIEF] = belief.to(x.device)
+    x[0, BELIEF] = belief
     return belief, x
 
 
@@ -188,68 +210,79 @@ class Average:
 
     def network(self) -> Refiner:
         network = Refiner()
-        network.load_state_dict(self.weights)
+        network.load_state_dict({name: w.cpu() for name, w in self.weights.items()})
         return network.to(memory_format=torch.channels_last_3d).eval()  # type: ignore[call-overload,no-any-return]
 
     def save(self, path: Path) -> None:
-        torch.save({name: w.half() for name, w in self.weights.items()}, path.with_suffix(".part"))
+        torch.save({name: w.half().cpu() for name, w in self.weights.items()}, path.with_suffix(".part"))
         os.replace(path.with_suffix(".part"), path)
 
 
 def learn(network: Refiner, rng: Rng, lesson: Lesson, compute: Compute) -> tuple[Tensor, float, float]:
     """The loss of one lesson, and Dice before and after the network's correction."""
     truth, counts = lesson.truth, lesson.counts
-    x = lesson.features[None].to(compute.device).contiguous(memory_format=torch.channels_last_3d)
+    x = lesson.features[None].contiguous(memory_format=torch.channels_last_3d)
     before = lesson.logit
     with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
         if rng.random() < SECOND_LOOKS and lesson.factors == (1, 1, 1):
             before, x = second_look(network, lesson, x)
-        added = network(x, lesson.pools)[0].float().cpu()
+        added = network(x, lesson.pools)[0].float()
     logit = before + on_own_grid(added, lesson)
     return loss_of(logit, truth, counts), dice(before, truth, counts), dice(logit.detach(), truth, counts)
 
 
 def train(options: argparse.Namespace) -> None:
-    """The producer's volumes are taken in order, each at its step: so a seed and a number of steps say all."""
+    """Lessons are taken from the makers in turn: so a seed, their number and a number of steps say all."""
     compute = devices.choose(options.device)
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
     torch.manual_seed(options.seed)
     rng = np.random.default_rng(options.seed)
-    queue: mp.Queue = mp.Queue(16)
-    maker = mp.Process(target=produce, args=(options.seed + 1000, queue), daemon=True)
-    maker.start()
+    queues: list[mp.Queue] = [mp.Queue(4) for _ in range(options.makers)]
+    makers = [mp.Process(target=produce, args=(1000 * options.seed + n, options.patients, q), daemon=True) for n, q in enumerate(queues)]
+    for maker in makers:
+        maker.start()
+    lessons = (unpacked(queues[n % len(queues)].get(), compute.device) for n in itertools.count())
     network = Refiner().to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if options.resume:
-        network.load_state_dict({name: w.float() for name, w in torch.load(options.resume, weights_only=True).items()})
+        network.load_state_dict(load(options.resume))
     average, optimizer = Average(network), torch.optim.AdamW(network.parameters(), options.rate, weight_decay=0.01)
-    samples: deque[Sample] = deque(maxlen=KEPT)
     recent: deque[tuple[float, float, float]] = deque(maxlen=1000)
-    start, told, taken = time.monotonic(), 0.0, 0
-    say(f"{compute.why}; seed {options.seed}, {options.steps} steps")
-    for step in range(options.steps):
-        while taken < FIRST + step * LESSONS_PER_STEP / USES:
-            samples.append(queue.get())
-            taken += 1
+    start, told, step, share = time.monotonic(), 0.0, 0, 0.0
+    say(
+        f"{compute.why}; seed {options.seed}, {options.makers} makers, {f'{options.minutes:g} minutes' if options.minutes else f'{options.steps} steps'}"
+    )
+    while share < 1:
         for group in optimizer.param_groups:
-            group["lr"] = options.rate * min(1, (step + 1) / 100) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * step / options.steps))
+            group["lr"] = options.rate * min(1, (step + 1) / 100) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * share))
         optimizer.zero_grad()
         for _ in range(LESSONS_PER_STEP):
-            loss, before, after = learn(network, rng, draw(rng, samples), compute)
+            loss, before, after = learn(network, rng, next(lessons), compute)
             (loss / LESSONS_PER_STEP).backward()
             recent.append((float(loss.detach()), before, after))
         torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
         optimizer.step()
         average.update(network)
-        if (seconds := time.monotonic() - start) - told > options.tell or step + 1 == options.steps:
+        step, seconds = step + 1, time.monotonic() - start
+        share = seconds / 60 / options.minutes if options.minutes else step / options.steps
+        if seconds - told > options.tell or share >= 1:
             told = seconds
-            tell(options, average, recent, step + 1, seconds, taken)
+            tell(options, average, recent, step, seconds)
             average.save(options.out)
-    maker.kill()
+    for maker in makers:
+        maker.kill()
 
 
-def tell(options: argparse.Namespace, average: Average, recent: deque, step: int, seconds: float, volumes: int) -> None:
+def load(path: Path) -> dict[str, Tensor]:
+    """Weights, also of a network with fewer channels, whose new ones it has not seen."""
+    weights = {name: w.float() for name, w in torch.load(path, map_location="cpu", weights_only=True).items()}
+    first = "encoder.0.0.weight"
+    missing = Refiner().state_dict()[first].shape[1] - weights[first].shape[1]
+    weights[first] = F.pad(weights[first], (0, 0, 0, 0, 0, 0, 0, missing))
+    return weights
+
+
+def tell(options: argparse.Namespace, average: Average, recent: deque, step: int, seconds: float) -> None:
     loss, before, after = np.mean(recent, axis=0)
-    say(f"{seconds / 60:5.1f} min, step {step}, {volumes} volumes: loss {loss:.4f}, synthetic Dice {before:.4f} -> {after:.4f}")
+    say(f"{seconds / 60:5.1f} min, step {step}: loss {loss:.4f}, Dice {before:.4f} -> {after:.4f}")
     if options.data:
         from evaluate import evaluate
 
@@ -264,6 +297,9 @@ def say(text: str) -> None:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--minutes", type=float, help="to train for, instead of a number of steps")
+    parser.add_argument("--makers", type=int, default=1, help="processes that make lessons")
+    parser.add_argument("--patients", type=Path, help="folder of head-neck-ct and brain-labels, see patients.py")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--tell", type=float, default=300, help="seconds between lines of the log")

@@ -20,11 +20,12 @@ from .vote import Ballots
 
 @dataclass
 class Field:
-    """known: (K, J, I) int16 of the grid, -1 unlabelled; levels: (K, J, I) int16 without annotation, of the plain and the blurred gray values,
+    """known, firm: (K, J, I) int16 of the grid, see Cells; levels: (K, J, I) int16 without annotation, of the plain and the blurred gray values,
     None where a cell is a voxel, as annotation does not change them then; complete: see _count_known."""
 
     plan: Plan
     known: np.ndarray
+    firm: np.ndarray
     levels: tuple[np.ndarray, np.ndarray] | None
     growths: list[Growth]
     ballots: Ballots
@@ -40,7 +41,7 @@ class Field:
         def grow(n: int, look_up: Tick) -> Growth:
             is_blurred = plan.blurred[n]
             seen = levels[is_blurred] if plan.grid.is_fine else _with_own(levels[is_blurred], plan, is_blurred, cells)
-            return Growth.start(seen, cells.known, plan.costs[n], look_up)
+            return Growth.start(seen, cells.firm if plan.firm[n] else cells.known, plan.costs[n], look_up)
 
         def between(look_up: Tick) -> tuple[np.ndarray, np.ndarray | None]:
             return interpolate(cells.known, plan.grid.spacing_kji_mm, look_up)
@@ -54,12 +55,12 @@ class Field:
             label,
             np.zeros(label.shape, np.float32) if weight is None else weight,
         )
-        return cls(plan, cells.known, None if plan.grid.is_fine else levels, growths, ballots, _count_known(cells.known))
+        return cls(plan, cells.known, cells.firm, None if plan.grid.is_fine else levels, growths, ballots, _count_known(cells.known))
 
     def update(self, cells: Cells, box: Box, tick: Tick = lambda: None) -> tuple[Box, np.ndarray]:
         """The cells in a box are now these. Returns a box, and which cells of it hear something else now, bool; those outside of it do not."""
-        before = self.known[box].copy()
-        self.known[box] = cells.known
+        before, firm_before = self.known[box].copy(), self.firm[box].copy()
+        self.known[box], self.firm[box] = cells.known, cells.firm
 
         def grow(n: int, look_up: Tick) -> Box | None:
             seen = self.growths[n].levels[INSIDE][box]
@@ -67,9 +68,10 @@ class Field:
             if self.levels is not None:
                 is_blurred = self.plan.blurred[n]
                 levels = _with_own(self.levels[is_blurred][box], self.plan, is_blurred, cells)
-            differs = (before != cells.known) | (levels != seen)
+            was, now = (firm_before, cells.firm) if self.plan.firm[n] else (before, cells.known)
+            differs = (was != now) | (levels != seen)
             at = np.argwhere(differs) + [s.start for s in box]
-            return self.growths[n].update(at, cells.known[differs], levels[differs], look_up)
+            return self.growths[n].update(at, now[differs], levels[differs], look_up)
 
         changed = union(*together([partial(grow, n) for n in range(len(self.plan.costs))], tick))
         parts = [] if changed is None else [self._say(changed)]

@@ -9,7 +9,9 @@ from functools import partial
 
 import numpy as np
 
-from ..contract.box import Box, intersection, whole, within
+from ..annotation.labels import CORRECTION
+from ..contract.box import Box, intersection, whole, with_margin, within
+from . import standing
 from .compiled import kernels
 from .together import THREADS, Tick, together
 
@@ -64,11 +66,13 @@ def _extent(labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Box | None:
 @dataclass(frozen=True)
 class Cells:
     """What is in the cells of a box: mean gray (float32), commonest label (int16, -1 none, the smaller of equals), and the mean gray of the
-    voxels with that label (float32, 0 where none): a border cell with the gray of the tissue around would leak. All (k, j, i)."""
+    voxels with that label (float32, 0 where none): a border cell with the gray of the tissue around would leak; firm: as known, of the voxels that
+    are not in doubt. All (k, j, i)."""
 
     mean: np.ndarray
     known: np.ndarray
     own: np.ndarray
+    firm: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -107,11 +111,20 @@ class Grid:
         k, j, i = (slice(r.start + c.start * f, min(r.start + c.stop * f, r.stop)) for r, c, f in zip(self.region, cells, self.factors, strict=True))
         return (k, j, i)
 
-    def pool(self, image: np.ndarray, labels: np.ndarray, labelled: np.ndarray, cells: Box | None = None, tick: Tick = lambda: None) -> Cells:
-        """image: (K, J, I), any real type; labels: (K, J, I) uint8, used where labelled, bool. Of a box of cells, or of all."""
+    def pool(
+        self,
+        image: np.ndarray,
+        labels: np.ndarray,
+        labelled: np.ndarray,
+        cells: Box | None = None,
+        tick: Tick = lambda: None,
+        origin: np.ndarray | None = None,
+    ) -> Cells:
+        """image: (K, J, I), any real type; labels: (K, J, I) uint8, used where labelled, bool; origin: (K, J, I) uint8, where labels came from, as
+        in annotation.labels, strokes if None. Of a box of cells, or of all."""
         cells = cells or whole(self.shape)
         shape = [s.stop - s.start for s in cells]
-        found = Cells(np.empty(shape, np.float32), np.empty(shape, np.int16), np.empty(shape, np.float32))
+        found = Cells(np.empty(shape, np.float32), np.empty(shape, np.int16), np.empty(shape, np.float32), np.empty(shape, np.int16))
         compiled = kernels()
         plane: Callable[..., None] = _pool_plane if compiled is None else compiled.pool_plane
 
@@ -119,11 +132,24 @@ class Grid:
             for k in range(first, shape[0], THREADS):
                 look_up()
                 slab = self.voxels((slice(cells[0].start + k, cells[0].start + k + 1), cells[1], cells[2]))
-                parts = gray_of(image[slab]), np.array(labels[slab]), np.array(labelled[slab])
-                plane(*parts, self.factors[1:], found.mean[k], found.known[k], found.own[k])
+                gray, here, there = gray_of(image[slab]), np.array(labels[slab]), np.array(labelled[slab])
+                plane(gray, here, there, self.factors[1:], found.mean[k], found.known[k], found.own[k])
+                if not there.any():
+                    found.firm[k] = -1
+                    continue
+                there &= ~in_doubt_at(slab, labels, labelled, origin)
+                plane(gray, here, there, self.factors[1:], found.mean[k], found.firm[k], np.empty_like(found.own[k]))
 
         together([partial(planes, first) for first in range(min(THREADS, shape[0]))], tick)
         return found
+
+
+def in_doubt_at(box: Box, labels: np.ndarray, labelled: np.ndarray, origin: np.ndarray | None = None) -> np.ndarray:
+    """standing.in_doubt of a box of the volume, (k, j, i) bool; labels, labelled, origin: (K, J, I). Corrections are never in doubt: whoever
+    draws on a result looks closely."""
+    around = with_margin(box, standing.MARGIN, labels.shape)
+    trusted = None if origin is None else origin[around] == CORRECTION
+    return standing.in_doubt(np.array(labels[around]), np.array(labelled[around]), trusted)[within(box, around)]
 
 
 def gray_of(part: np.ndarray) -> np.ndarray:

@@ -16,18 +16,20 @@ from functools import partial
 import numpy as np
 
 from ..contract.belief import Belief
-from ..contract.box import Box, box_of, intersection, moved, union, whole, within
+from ..contract.box import Box, box_of, intersection, moved, union, whole, with_margin, within
 from . import scales
 from .field import Field
-from .grid import Grid, coarsening, region
+from .grid import Grid, coarsening, in_doubt_at, region
 from .growing import TOP_LEVEL
 from .scales import Plan, choose_factors
+from .standing import MARGIN, trust
 from .together import THREADS, Tick, together
 from .vote import count_plane, taps
 
 Show = Callable[[np.ndarray], None]
 
 _OUTSIDE = 250  # confidence in background beyond the region
+_PLANES = 16  # in which labels are put back at a time
 
 
 def compute_prior(
@@ -44,15 +46,16 @@ def compute_prior(
 
 
 class Grown:
-    """label and confidence as in Belief, changed in place by update and renew. renewals: how often it began anew.
+    """label and confidence as in Belief, changed in place by update and renew; what is labelled keeps its label, with confidence 255, or less where it
+    is in doubt (standing.py). renewals: how often it began anew.
 
     If tick raises in the midst of update or renew, both are unfinished until the next of these, which then begins anew by itself.
     """
 
-    def __init__(self, image: np.ndarray, spacing_kji_mm: Sequence[float]) -> None:
+    def __init__(self, image: np.ndarray, spacing_kji_mm: Sequence[float], origin: np.ndarray | None = None) -> None:
         self.label, self.confidence = np.zeros(image.shape, np.uint8), np.zeros(image.shape, np.uint8)
         self.renewals = -1
-        self._image = image
+        self._image, self._origin = image, origin
         self._spacing = tuple(float(s) for s in spacing_kji_mm)
         self._field: Field | None = None
 
@@ -66,12 +69,14 @@ class Grown:
         tick: Tick = lambda: None,
         early: Show | None = None,
         plan: Plan | None = None,
+        origin: np.ndarray | None = None,
     ) -> Grown:
         """image: (K, J, I), any real type, may be a memory map and is kept; labels: (K, J, I) uint8, 0 background, c segment c, used where
         labelled, (K, J, I) bool. Slices that are labelled throughout are interpolated between. tick is called several times a second; what it
         raises ends the work. early is given labels, (K, J, I) uint8, once, as soon as a first answer is there. plan: of another Grown, to be kept.
+        origin: (K, J, I) uint8, where labels came from, as in annotation.labels, kept and looked at again at each update; None: all strokes.
         """
-        grown = cls(image, spacing_kji_mm)
+        grown = cls(image, spacing_kji_mm, origin)
         grown.renew(labels, labelled, tick, early, plan)
         return grown
 
@@ -115,15 +120,15 @@ class Grown:
             return self.renew(labels, labelled, tick)
         self._field = None  # until all is done
         grid = field.plan.grid
-        cells = grid.cells(box)
-        again = None if cells is None else field.update(grid.pool(self._image, labels, labelled, cells, tick), cells, tick)
+        cells = grid.cells(with_margin(box, MARGIN, labels.shape))  # labels beside new ones may be in doubt now
+        again = None if cells is None else field.update(grid.pool(self._image, labels, labelled, cells, tick, self._origin), cells, tick)
         touched = union(box, None if again is None else grid.voxels(again[0]))
         assert touched is not None
         before = self.label[touched].copy(), self.confidence[touched].copy()
         self.label[box], self.confidence[box] = 0, _OUTSIDE
         if again is not None:
             self._count(field, again[0], again[1], tick)
-        self._keep_labels(box if again is None else touched, labels, labelled)
+        self._keep_labels(field, box if again is None else touched, labels, labelled)
         self._field = field
         changed = box_of((self.label[touched] != before[0]) | (self.confidence[touched] != before[1]))
         return None if changed is None else moved(changed, [s.start for s in touched])
@@ -133,7 +138,7 @@ class Grown:
         return Grid.of(where, choose_factors(self._image, labels, labelled, where, self._spacing, tick), self._spacing)
 
     def _field_on(self, grid: Grid, labels: np.ndarray, labelled: np.ndarray, classes: frozenset[int], tick: Tick, plan: Plan | None = None) -> Field:
-        cells = grid.pool(self._image, labels, labelled, None, tick)
+        cells = grid.pool(self._image, labels, labelled, None, tick, self._origin)
         return Field.start(plan or Plan.of(grid, cells, classes, tick), cells, tick)
 
     def _outgrown(self, plan: Plan, box: Box, labels: np.ndarray, labelled: np.ndarray) -> bool:
@@ -154,7 +159,7 @@ class Grown:
         self._forget_outside(field.plan.grid.region)
         shape = field.plan.grid.shape
         self._count(field, whole(shape), np.ones(shape, bool), tick)
-        self._keep_labels(whole(self.label.shape), labels, labelled, tick)
+        self._keep_labels(field, whole(self.label.shape), labels, labelled, tick)
 
     def _forget_outside(self, region: Box) -> None:
         """Background beyond the region; what is inside is left, as it is decided anyway: filling costs as much as deciding."""
@@ -178,14 +183,28 @@ class Grown:
 
         together([partial(planes, first) for first in range(THREADS)], tick)
 
-    def _keep_labels(self, box: Box, labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> None:
-        for k in range(box[0].start, box[0].stop):
-            if k % 16 == 0:
-                tick()
-            plane = (k, *box[1:])
-            there = labelled[plane]
-            np.copyto(self.label[plane], labels[plane], where=there)
-            np.copyto(self.confidence[plane], np.uint8(255), where=there)
+    def _keep_labels(self, field: Field, box: Box, labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> None:
+        """What is labelled stands; its confidence says how far it is trusted."""
+        for k in range(box[0].start, box[0].stop, _PLANES):
+            tick()
+            part = (slice(k, min(k + _PLANES, box[0].stop)), box[1], box[2])
+            there = labelled[part]
+            if not there.any():
+                continue
+            np.copyto(self.label[part], labels[part], where=there)
+            np.copyto(self.confidence[part], np.uint8(255), where=there)
+            self._doubt(field, part, labels, labelled)
+
+    def _doubt(self, field: Field, part: Box, labels: np.ndarray, labelled: np.ndarray) -> None:
+        """Labels in doubt are trusted as far as those growings have the same that have not seen them."""
+        grid = field.plan.grid
+        near = intersection(part, grid.region)
+        if near is None:
+            return
+        at = np.nonzero(in_doubt_at(near, labels, labelled, self._origin))
+        voxels = tuple(a + s.start for a, s in zip(at, near, strict=True))
+        cells = tuple((v - r.start) // f for v, r, f in zip(voxels, grid.region, grid.factors, strict=True))
+        self.confidence[voxels] = trust(field.ballots.labels[:, *cells][list(field.plan.firm)], labels[voxels])
 
     def _within(self, box: Box) -> Box:
         return intersection(box, whole(self.label.shape)) or (slice(0, 0), slice(0, 0), slice(0, 0))

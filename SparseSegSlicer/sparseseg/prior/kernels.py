@@ -219,6 +219,44 @@ def pool_plane(gray, labels, labelled, f, mean, known, own):
                 known[j, i], own[j, i] = best, sums[best] / counts[best]
 
 
+@njit(nogil=True, cache=True)
+def in_doubt(labels, labelled):
+    """(k, j, i) bool: see standing.py. labels: uint8, labelled: bool, both contiguous."""
+    planes, rows, columns = labels.shape
+    core, doubt = np.zeros(labels.shape, np.bool_), np.zeros(labels.shape, np.bool_)
+    for k in range(planes):
+        for j in range(rows):
+            for i in range(columns):
+                core[k, j, i] = labelled[k, j, i] and _is_core(labels, labelled, k, j, i)
+    for k in range(planes):
+        for j in range(rows):
+            for i in range(columns):
+                if labelled[k, j, i] and not core[k, j, i]:
+                    for c in range(max(k - 2, 0), min(k + 3, planes)):
+                        for b in range(max(j - 2, 0), min(j + 3, rows)):
+                            for a in range(max(i - 2, 0), min(i + 3, columns)):
+                                doubt[k, j, i] |= core[c, b, a] and labels[c, b, a] == labels[k, j, i]
+    return doubt
+
+
+@njit(nogil=True, cache=True)
+def _is_core(labels, labelled, k, j, i):
+    planes, rows, columns = labelled.shape
+    across_k = across_j = across_i = True  # whether the 3 x 3 voxels of this plane are all labelled; what is beyond the part counts as such
+    for c in range(max(k - 1, 0), min(k + 2, planes)):
+        for b in range(max(j - 1, 0), min(j + 2, rows)):
+            for a in range(max(i - 1, 0), min(i + 2, columns)):
+                if not labelled[c, b, a]:
+                    across_k &= c != k
+                    across_j &= b != j
+                    across_i &= a != i
+                    if not (across_k or across_j or across_i):
+                        return False
+                elif labels[c, b, a] != labels[k, j, i]:
+                    return False
+    return True
+
+
 def compile_all():
     """Run the others once on a few voxels, with the types that they are used with."""
     shape, size = (3, 3, 3), 27
@@ -234,4 +272,5 @@ def compile_all():
     uproot(*flat[1:], offsets, none, 9)
     pull(*flat, costs, offsets, none)
     planes = np.zeros((1, 3, 3), np.float32), np.zeros((1, 3, 3), np.uint8), np.zeros((1, 3, 3), bool)
+    in_doubt(np.zeros(shape, np.uint8), np.ones(shape, bool))
     pool_plane(*planes, (1, 1), np.zeros((3, 3), np.float32), np.zeros((3, 3), np.int16), np.zeros((3, 3), np.float32))

@@ -66,7 +66,8 @@ def pool_gray(image: np.ndarray, box: Box, factors: Sequence[int]) -> Tensor:
 def _mean(volume: Tensor, factors: Sequence[int], divisor: int | None = None) -> Tensor:
     if tuple(factors) == (1, 1, 1):
         return volume
-    return F.avg_pool3d(volume[None, None], tuple(factors), ceil_mode=True, count_include_pad=False, divisor_override=divisor)[0, 0]
+    size = [min(f, n) for f, n in zip(factors, volume.shape, strict=True)]
+    return F.avg_pool3d(volume[None, None], size, ceil_mode=True, count_include_pad=False, divisor_override=divisor)[0, 0]
 
 
 def _slabs(shape: Sequence[int], factor: int) -> Iterator[tuple[slice, slice]]:

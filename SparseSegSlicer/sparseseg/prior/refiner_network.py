@@ -20,7 +20,7 @@ Triple = tuple[int, int, int]
 
 WEIGHTS = Path(__file__).with_name("refiner.pt")
 WIDTHS = (16, 32, 48, 64, 96)
-CHANNELS = 13
+CHANNELS = 14
 BELIEF, FAR, BETWEEN = 3, 7, 9  # channels: the logit of growing, log distance to the nearest label, what interpolation says
 TAKING_AWAY = 0.75  # of a correction that speaks against the segment: far from labels the network gives up too easily
 _POOLABLE = 8  # voxels that an axis must have to be halved

@@ -20,6 +20,7 @@ from .grid import coarsening
 from .interpolation import interpolate
 from .pooling import Pooled, pool_beliefs, pool_gray
 from .refiner_network import Tick, Triple, plan_pools
+from .standing import precision
 from .volumes import Volumes
 
 WORKING_VOXELS = 1_500_000  # at most, of a segment's working grid
@@ -40,7 +41,7 @@ class View:
     what interpolation says, int8, -1, 1, 0 nothing; `far` and `own`, log distance to the nearest label and the nearest of the segment, float16;
     `added`, what the network adds, times agreement, float16, None where it is not asked. `stale`: the part of the grid where it
     must be asked anew. Frozen from the first look on: box, factors, pools,
-    gray, what gray values say (by_label, by_growing), whether the grid holds the segment."""
+    gray, what gray values say (by_label, by_growing), how precise the annotation is (standing.precision), whether the grid holds the segment."""
 
     value: int
     box: Box
@@ -57,6 +58,7 @@ class View:
     between: Tensor
     far: Tensor
     own: Tensor
+    precision: float = 1.0
     added: Tensor | None = None
     stale: Box | None = None
     held_by_grid: bool = True
@@ -78,6 +80,7 @@ class View:
         channels += [(known == _MINE).float(), (known == _AGAINST).float()]
         channels += [grid[crop].float() for grid in (self.far, self.own, self.between)]
         channels += [torch.full_like(belief, math.log2(s / min(self.spacing_mm)) / 2) for s in self.spacing_mm]
+        channels.append(torch.full_like(belief, self.precision))
         return torch.stack(channels)
 
     def update(self, volumes: Volumes, box: Box) -> bool:
@@ -130,8 +133,9 @@ def look(volumes: Volumes, value: int, extent: Box, tick: Tick = lambda: None) -
     # a folded sheet, thin as a working voxel, is lost in the grid. Measured: 0.86 to 0.87 for the cortex and white matter of MNI152, which the
     # correction made worse; above 0.98 for organs
     held = not mine.any() or float(seen.agreement[mine].mean()) >= _HELD_BY_GRID
+    precise = precision(volumes.labelled[box], volumes.confidence[box])
     shared = (value, box, factors, spacing, plan_pools(spacing, gray.shape), gray, said[0], said[1])
-    return View(*shared, seen.belief.half(), seen.other.half(), seen.agreement.half(), seen.known, between, far, own, held_by_grid=held)
+    return View(*shared, seen.belief.half(), seen.other.half(), seen.agreement.half(), seen.known, between, far, own, precise, held_by_grid=held)
 
 
 def _surrounded(extent: Box, shape_kji: Sequence[int], spacing_kji_mm: Sequence[float]) -> Box:

@@ -24,8 +24,9 @@ from .growing import TOP_LEVEL, step_costs
 from .levels import Levels, blur
 from .together import Tick
 
-# the growings: whether the image is blurred a little, and what a straight path across the region costs, in parts of all levels
-GROWINGS = ((True, 0.14), (False, 0.1), (False, 0.6), (True, 0.2), (False, 0.14))
+# the growings: whether the image is blurred a little, what a straight path across the region costs, in parts of all levels, and whether it starts
+# from firm labels only (standing.py)
+GROWINGS = ((True, 0.14, True), (False, 0.1, True), (False, 0.6, False), (True, 0.2, True), (False, 0.14, False))
 _FEW = 3  # of them, the first, on grids of more than ALL_VOXELS cells, for memory
 ALL_VOXELS = 5_000_000  # a region of so many is grown at full resolution whatever the noise
 SHARP_CELLS, NOISY_CELLS = 16_000_000, 1_300_000  # at most, of a larger one
@@ -36,24 +37,25 @@ _PLANES = 24  # on which noise is measured
 
 @dataclass(frozen=True)
 class Plan:
-    """grid; tables: of the plain and the blurred gray values; blurred: which growings see these; costs: (27,) int32 of each growing; classes:
-    what had labels."""
+    """grid; tables: of the plain and the blurred gray values; blurred: which growings see these; firm: which start from firm labels only; costs:
+    (27,) int32 of each growing; classes: what had labels."""
 
     grid: Grid
     tables: tuple[Levels, Levels]
     blurred: tuple[bool, ...]
+    firm: tuple[bool, ...]
     costs: tuple[np.ndarray, ...]
     classes: frozenset[int]
 
     @classmethod
     def of(cls, grid: Grid, cells: Cells, classes: frozenset[int], tick: Tick = lambda: None) -> Plan:
         across_mm = float(np.prod(np.multiply(grid.shape, grid.spacing_kji_mm))) ** (1 / 3)
-        plain = Levels.fit(with_own(grid, cells.mean, cells), cells.known)
+        plain = Levels.fit(with_own(grid, cells.mean, cells), cells.firm)
         tick()
-        blurred = Levels.fit(with_own(grid, blurred_mean(grid, cells, tick), cells), cells.known)
+        blurred = Levels.fit(with_own(grid, blurred_mean(grid, cells, tick), cells), cells.firm)
         growings = GROWINGS if math.prod(grid.shape) <= ALL_VOXELS else GROWINGS[:_FEW]
-        costs = tuple(step_costs([length * TOP_LEVEL / across_mm * s for s in grid.spacing_kji_mm]) for _, length in growings)
-        return cls(grid, (plain, blurred), tuple(g[0] for g in growings), costs, classes)
+        costs = tuple(step_costs([length * TOP_LEVEL / across_mm * s for s in grid.spacing_kji_mm]) for _, length, _ in growings)
+        return cls(grid, (plain, blurred), tuple(g[0] for g in growings), tuple(g[2] for g in growings), costs, classes)
 
 
 def blurred_mean(grid: Grid, cells: Cells, tick: Tick = lambda: None) -> np.ndarray:
