@@ -17,6 +17,7 @@ from ..annotation.revision import Revision
 from ..contract.belief import Belief
 from ..contract.box import Box, shape_of, union, whole, within
 from ..prior import compiled
+from ..prior.bounded import BoundedGrown
 from ..prior.grown import Grown
 from ..prior.reach import Reach
 from .devices import DeviceChoice
@@ -88,7 +89,7 @@ class PriorVoice:
         """The whole of growing, if it is not there yet; its labels, (K, J, I) uint8. early: as of Grown.start."""
         compiled.wait(_WARM_UP_S, self._tick)
         if self.grown is None:
-            self.grown = Grown.start(self._image, annotation.labels, annotation.labelled, self._spacing, self._tick, early)
+            self.grown = self._grown_of(annotation, annotation.labelled, early)
         elif self.grown.plan is None:  # an update of it was cancelled
             self.grown.renew(annotation.labels, annotation.labelled, self._tick, early)
         return self.grown.label
@@ -110,7 +111,7 @@ class PriorVoice:
 
     def without(self, annotation: Annotation, rest: np.ndarray, held: np.ndarray) -> tuple[Belief, list[bool] | None]:
         """What this voice would believe of the labels in `rest` alone; and which segments are better refined, as far as those in `held` tell."""
-        grown = Grown.start(self._image, annotation.labels, rest, self._spacing, self._tick)
+        grown = self._grown_of(annotation, rest)
         if not self._refines:
             return Belief(grown.label, grown.confidence), None
         refined = self._refined_of(grown, annotation.labels, rest, None)
@@ -130,6 +131,16 @@ class PriorVoice:
         self._let_stand(self._refined)
         self._used = wanted
         return True
+
+    def _grown_of(self, annotation: Annotation, labelled: np.ndarray, early: Callable[[np.ndarray], None] | None = None) -> Grown:
+        """Growing from those labels of an annotation that are true in a mask; where hints say how far segments go, no farther."""
+        painted = annotation.counts.voxels - annotation.counts.hints
+        bounds = None if annotation.hints is None else annotation.hints.extent(painted[1:].tolist())
+        if bounds is None:
+            return Grown.start(self._image, annotation.labels, labelled, self._spacing, self._tick, early)
+        grown = BoundedGrown(self._image, self._spacing, bounds)
+        grown.renew(annotation.labels, labelled, self._tick, early)
+        return grown
 
     def _refined_of(self, grown: Grown, labels: np.ndarray, labelled: np.ndarray, use: list[bool] | None) -> Refined:
         compute = self._devices.compute(self._tick)
@@ -183,7 +194,7 @@ class PriorVoice:
         from strokes it is what the user saw; the next correction is answered from here."""
         if self._corrections < _RENEW_AFTER or self.grown is None or self._open is not None:
             return
-        grown = Grown.start(self._image, annotation.labels, annotation.labelled, self._spacing, self._tick)
+        grown = self._grown_of(annotation, annotation.labelled)
         refined = self._refined_of(grown, annotation.labels, annotation.labelled, self.use) if self._refines else None
         self.grown, self._refined, self._corrections = grown, refined, 0  # only once both are there: a new correction ends this at any time
 
