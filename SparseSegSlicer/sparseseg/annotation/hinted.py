@@ -16,6 +16,7 @@ from ..contract.geometry import Geometry
 from ..contract.hints import Hints
 from ..contract.region import Region
 
+BEYOND = 8  # voxels that growing looks beyond the wall: as gray values there tell background from segments
 BACKGROUND = 1  # an annotation value, as in annotation.npy; 1 + c is segment c
 
 
@@ -47,12 +48,18 @@ class HintLabels:
             found |= ball.holds(places)
         return found
 
+    def on_slices(self, classes: int) -> list[np.ndarray]:
+        """How many voxels of each class they label on each slice: for each axis (classes, n) int64."""
+        at = np.unravel_index(self.places, self.shape)
+        codes = (((self.values - 1).astype(np.int64) * n + index, n) for index, n in zip(at, self.shape, strict=True))
+        return [np.bincount(code, minlength=classes * n).reshape(classes, n) for code, n in codes]
+
     def extent(self, painted: Sequence[int]) -> Box | None:
-        """Where growing has to look: in all regions of interest and the wall around them. The whole volume where a segment without one has points
+        """Where growing has to look: in all regions of interest and a little beyond. The whole volume where a segment without one has points
         but no painted voxel; None where hints do not say. painted: how many voxels of each segment are, segment 1 first."""
         hull = self._hull()
         if hull is not None:
-            return with_margin(hull, 1, self.shape)
+            return with_margin(hull, BEYOND, self.shape)
         points_alone = any(roi is None and balls and not count for roi, balls, count in zip(self.rois, self.inside, painted, strict=True))
         return whole(self.shape) if points_alone else None
 

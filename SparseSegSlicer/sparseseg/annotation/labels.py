@@ -117,6 +117,12 @@ class Annotation:
         weights = self.table[self.origin[box], self.labels[box]]
         return weights if self.border is None else weights + np.where(self.labelled[box], self.border[box], 0)
 
+    def painted_slices(self) -> np.ndarray:
+        """(classes,) int64: on how many slices each class is painted, of the axis with fewest; what hints alone label does not count."""
+        hinted = None if self.hints is None else self.hints.on_slices(self.counts.classes)
+        painted = self.counts.slices if hinted is None else [all_ - some for all_, some in zip(self.counts.slices, hinted, strict=True)]
+        return np.min([(counts > 0).sum(1) for counts in painted], axis=0)
+
     @property
     def corrections(self) -> int:
         """How many voxels correct the preview."""
