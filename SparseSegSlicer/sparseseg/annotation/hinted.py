@@ -117,6 +117,7 @@ def _without_disputes(claims: Sequence[tuple[np.ndarray, int]], shape: Sequence[
         return np.zeros(0, np.int64), np.zeros(0, np.uint8)
     codes = np.unique(np.concatenate([places * 256 + value for places, value in claims]))
     places, values = np.divmod(codes, 256)
-    same = places[1:] == places[:-1]
-    alone = ~(np.append(same, False) | np.insert(same, 0, False))
+    alone, differ = np.ones(len(places), bool), places[1:] != places[:-1]
+    alone[1:] &= differ
+    alone[:-1] &= differ
     return places[alone], values[alone].astype(np.uint8)

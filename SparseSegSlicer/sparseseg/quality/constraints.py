@@ -21,6 +21,7 @@ from ..contract.hints import Hints, SegmentHints
 
 _RULED_OUT = 250  # how sure background is where a segment may not be
 _OVERRULED = 200  # the same of a voxel whose label a constraint changed: enough to stand against what the voices believe, far from strokes
+_ROUNDING = 1e-9  # of a volume in ml, from the voxels
 _CERTAIN = 250  # a voxel that is as sure as this is not moved to meet a volume
 
 Tick = Callable[[], None]
@@ -128,7 +129,7 @@ class Constraints:
         if against.any():
             yield Remark(
                 ("no_holes", value, 0),
-                f"{self._names[value - 1]} is said to have no holes, but {int(against.sum())} voxels in some are annotated as background; they stay.",
+                f"{self._names[value - 1]} is said to have no holes, but background is annotated in some ({_counted(int(against.sum()), 'voxel')}); it stays.",
                 "Erase that background, or take the hint back.",
             )
 
@@ -156,7 +157,7 @@ class Constraints:
             one, other = self._names[a - 1], self._names[b - 1]
             yield Remark(
                 ("apart_from", a, b),
-                f"{one} and {other} are said to be apart, but are annotated side by side in {both} places; the annotation stands.",
+                f"{one} and {other} are said to be apart, but are annotated side by side in {_counted(both, 'place')}; the annotation stands.",
                 "Erase what is wrong there, or take the hint back.",
             )
 
@@ -188,14 +189,18 @@ class Constraints:
         if least is None and most is None:
             return
         found = int(np.count_nonzero(labels == value)) * self._voxel_ml
-        short = least is not None and found < least - self._voxel_ml
-        if short or (most is not None and found > most + self._voxel_ml):
+        short = least is not None and found < least * (1 - _ROUNDING)
+        if short or (most is not None and found > most * (1 + _ROUNDING)):
             said = f"at least {least:g}" if short else f"at most {most:g}"
             yield Remark(
                 ("volume_ml", value, 0),
                 f"{self._names[value - 1]} has {found:.4g} ml, but is said to have {said}; nothing unsure was left to change that.",
                 "Correct the result by strokes, or the hint.",
             )
+
+
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}{'' if count == 1 else 's'}"
 
 
 def _rule_out(labels: np.ndarray, where: np.ndarray, sure: np.ndarray | None) -> None:
