@@ -30,15 +30,14 @@ class HintLabels:
         self.outside = [[p.on(geometry) for p in (*h.outside, *hints.outside)] for h in hints.segments]
         self.places, self.values = _without_disputes([*self._balls(), *self._wall()], self.shape)
 
-    def in_box(self, box: Box) -> np.ndarray:
-        """Annotation values of a box, (k, j, i) uint8, 0 where no hint lies."""
-        found = np.zeros([s.stop - s.start for s in box], np.uint8)
+    def within(self, box: Box) -> tuple[tuple[np.ndarray, ...], np.ndarray]:
+        """The voxels of a box that they label: index into it (k, j, i), (n,) each, and annotation values, (n,) uint8."""
         plane = self.shape[1] * self.shape[2]
         first, last = np.searchsorted(self.places, [box[0].start * plane, box[0].stop * plane])
         k, j, i = np.unravel_index(self.places[first:last], self.shape)
         inside = (j >= box[1].start) & (j < box[1].stop) & (i >= box[2].start) & (i < box[2].stop)
-        found[k[inside] - box[0].start, j[inside] - box[1].start, i[inside] - box[2].start] = self.values[first:last][inside]
-        return found
+        index = (k[inside] - box[0].start, j[inside] - box[1].start, i[inside] - box[2].start)
+        return index, self.values[first:last][inside]
 
     def forbidden(self, value: int, places: np.ndarray) -> np.ndarray:
         """Whether a segment may not be at voxels, (3, n) k, j, i: (n,) bool. Paint may."""

@@ -194,9 +194,10 @@ def labels_in(
             view = origin[plane(axis, index - box[axis].start)]
             view[view == UNLABELLED] = COMPLETE
     if hints is not None:
-        hinted = hints.in_box(box)
-        alone = (hinted > 0) & (origin == UNLABELLED)
-        labels[alone], origin[alone] = hinted[alone] - 1, HINT
+        index, values = hints.within(box)
+        free = origin[index] == UNLABELLED
+        alone = tuple(part[free] for part in index)
+        labels[alone], origin[alone] = values[free] - 1, HINT
     return labels, origin
 
 

@@ -127,9 +127,10 @@ class Constraints:
         against = holes & labelled[box]
         _overrule(labels[box], holes & ~against, value, sure[box])
         if against.any():
+            voxels = _counted(int(against.sum()), "voxel")
             yield Remark(
                 ("no_holes", value, 0),
-                f"{self._names[value - 1]} is said to have no holes, but background is annotated in some ({_counted(int(against.sum()), 'voxel')}); it stays.",
+                f"{self._names[value - 1]} is said to have no holes, but background is annotated in some ({voxels}); it stays.",
                 "Erase that background, or take the hint back.",
             )
 
