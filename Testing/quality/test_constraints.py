@@ -204,12 +204,12 @@ def test_too_much_gives_away_what_is_least_sure_of_equals_the_outermost():
 def test_labels_certain_voxels_other_segments_and_regions_limit_it_and_that_is_said():
     after, _, said = held([[2, 1, 0, 0]], volume(3, None), sure=[[1, 9, 9, 255]], spacing=(10, 10, 10))
     assert after[0, 0].tolist() == [2, 1, 1, 0]
-    assert said == ["liver has 2 ml, but is said to have at least 3; nothing unsure was left to change that."]
+    assert said == ["liver has 2 ml, but is said to have at least 3; what is annotated, sure or said elsewhere forbids it."]
     narrow = SegmentHints(roi=Roi((10, 0, 0), (25, 5, 5)), volume_ml=(4, None))
     assert held([[0, 1, 0, 0]], narrow, spacing=(10, 10, 10))[0].tolist() == [[[1, 1, 1, 0]]]
     after, _, said = held([[1, 1, 1]], volume(None, 1), labelled=[[1, 1, 0]], spacing=(10, 10, 10))
     assert after[0, 0].tolist() == [1, 1, 0]
-    assert said == ["liver has 2 ml, but is said to have at most 1; nothing unsure was left to change that."]
+    assert said == ["liver has 2 ml, but is said to have at most 1; what is annotated, sure or said elsewhere forbids it."]
 
 
 def test_a_volume_in_its_range_and_a_segment_without_hints_are_left_alone():

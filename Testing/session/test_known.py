@@ -159,7 +159,9 @@ def test_what_cannot_be_held_is_said_once_and_stands_in_the_report(opened, host)
     outcome = session.train()
     pieces, volume = json.loads(outcome.report.read_text())["hints"]
     assert pieces == "bright is said to be one piece, but is annotated in 2 that do not touch; all of these are kept."
-    assert volume.startswith("dark has ") and volume.endswith(" ml, but is said to have at least 900; nothing unsure was left to change that.")
+    assert volume.startswith("dark has ") and volume.endswith(
+        " ml, but is said to have at least 900; what is annotated, sure or said elsewhere forbids it."
+    )
     assert [sentence for _, sentence in host.warnings].count(pieces) == 1
     assert host.warnings[-1] == ("hints", volume)
     assert {code for code, _ in host.warnings} == {"hints"}

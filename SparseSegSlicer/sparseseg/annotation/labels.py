@@ -194,9 +194,9 @@ def labels_in(
             view = origin[plane(axis, index - box[axis].start)]
             view[view == UNLABELLED] = COMPLETE
     if hints is not None:
-        index, values = hints.within(box)
-        free = origin[index] == UNLABELLED
-        alone = tuple(part[free] for part in index)
+        places, values = hints.within(box)
+        free = origin[places] == UNLABELLED
+        alone = tuple(part[free] for part in places)
         labels[alone], origin[alone] = values[free] - 1, HINT
     return labels, origin
 

@@ -195,7 +195,7 @@ class Constraints:
             said = f"at least {least:g}" if short else f"at most {most:g}"
             yield Remark(
                 ("volume_ml", value, 0),
-                f"{self._names[value - 1]} has {found:.4g} ml, but is said to have {said}; nothing unsure was left to change that.",
+                f"{self._names[value - 1]} has {found:.4g} ml, but is said to have {said}; what is annotated, sure or said elsewhere forbids it.",
                 "Correct the result by strokes, or the hint.",
             )
 
