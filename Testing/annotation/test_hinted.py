@@ -1,5 +1,7 @@
 """Hints as labels: where they lie, what they yield to, and what is said where paint contradicts them."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -54,8 +56,10 @@ def test_a_point_that_says_no_radius_has_its_neighbours_and_no_more():
 
 def test_a_region_alone_labels_the_wall_around_it():
     values = labels_of(SegmentHints(roi=BOX))
-    sides = [(2, 2, 1), (2, 2, 5)] + [(k, j, i) for i in (2, 3, 4) for k, j in ((1, 2), (3, 2), (2, 1), (2, 3))]
-    assert voxels(values) == {1: sorted(sides)}
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[1:4, 1:4, 1:6] = 1
+    expected[2, 2, 2:5] = 0
+    assert (values == expected).all()
 
 
 def test_no_wall_where_a_segment_has_no_region_and_one_around_all_where_each_has():
@@ -70,13 +74,20 @@ def test_a_region_up_to_the_volumes_edge_has_no_wall_there():
     assert (values[2] == 1).all() and not values[[0, 1, 3, 4]].any()
 
 
-def test_a_turned_region_has_its_wall_too():
-    s = np.sqrt(0.5)
-    values = labels_of(SegmentHints(roi=Roi((3, 3, 2), (2.9, 2.9, 0.5), ((s, s, 0), (-s, s, 0), (0, 0, 1)))))
-    inside = np.abs(np.arange(7) - 3)[None] + np.abs(np.arange(6) - 3)[:, None] <= 2  # a diamond
-    assert not values[2][inside].any()
-    assert values[1].tolist() == values[3].tolist() == inside.astype(int).tolist()
-    assert voxels(values)[1] and not values[[0, 4]].any()
+@pytest.mark.parametrize("seed", range(10))
+def test_the_wall_is_all_that_touches_a_region_however_turned(seed):
+    rng, shape = np.random.default_rng(seed), (8, 9, 10)
+    rois = [
+        Roi(tuple(rng.uniform(2, 7, 3)), tuple(rng.uniform(2, 6, 3)), tuple(map(tuple, np.linalg.qr(rng.normal(size=(3, 3)))[0]))) for _ in range(2)
+    ]
+    hints = HintLabels(Hints(tuple(SegmentHints(roi) for roi in rois)), Geometry.from_axes(shape, (1, 1, 1)))
+    inside = np.logical_or.reduce([roi.holds(np.indices(shape).reshape(3, -1)).reshape(shape) for roi in hints.rois])
+    around = np.pad(inside, 1)
+    near = np.logical_or.reduce([np.roll(around, by, (0, 1, 2)) for by in itertools.product((-1, 0, 1), repeat=3)])[1:-1, 1:-1, 1:-1]
+    values = np.zeros(shape, np.uint8)
+    index, found = hints.within(whole(shape))
+    values[index] = found
+    assert (values == (near & ~inside)).all()
 
 
 def test_a_ball_is_cut_by_its_region_and_claims_of_two_are_nobodys():

@@ -80,7 +80,8 @@ class HintLabels:
                 yield self._flat(places[:, everywhere]), BACKGROUND
 
     def _wall(self) -> Iterator[tuple[np.ndarray, int]]:
-        """The voxels outside of all regions of interest that share a face with one inside; none where a segment has no region."""
+        """The voxels outside of all regions of interest that touch one inside, with faces, edges or corners, as growing steps over all of these; none
+        where a segment has no region."""
         hull, rois = self._hull(), [roi for roi in self.rois if roi is not None]
         if hull is None:
             return
@@ -88,17 +89,20 @@ class HintLabels:
         before, here = _plane_of(rois, around, around[0].start - 1), _plane_of(rois, around, around[0].start)
         for k in range(around[0].start, around[0].stop):
             after = _plane_of(rois, around, k + 1)
-            beside = before | after
-            beside[1:] |= here[:-1]
-            beside[:-1] |= here[1:]
-            beside[:, 1:] |= here[:, :-1]
-            beside[:, :-1] |= here[:, 1:]
-            j, i = np.nonzero(beside & ~here)
+            j, i = np.nonzero(_spread(_spread(before | here | after).T).T & ~here)
             yield self._flat(np.stack([np.full(len(j), k), j + around[1].start, i + around[2].start])), BACKGROUND
             before, here = here, after
 
     def _flat(self, places: np.ndarray) -> np.ndarray:
         return np.ravel_multi_index(tuple(places), self.shape)
+
+
+def _spread(mask: np.ndarray) -> np.ndarray:
+    """And the rows before and after each true voxel of a plane."""
+    spread = mask.copy()
+    spread[1:] |= mask[:-1]
+    spread[:-1] |= mask[1:]
+    return spread
 
 
 def _plane_of(rois: Sequence[Region], around: Box, k: int) -> np.ndarray:

@@ -361,7 +361,7 @@ class Session:
             self._ask_network()
         stands = self.prior.stands
         if self.known:  # in place: what was ruled out stays so, far from later strokes
-            self.known.hold(stands.label, stands.confidence, self.labels.labelled, lambda: self._tick("prior"))
+            self.known.hold(stands.label, stands.confidence, self.labels.labelled, lambda: self._tell("prior"))
         dense = stands.label.copy()
         if self._network_counts:
             sure = np.empty_like(stands.confidence)
@@ -369,7 +369,7 @@ class Session:
                 dense[box], uncertainty = self._fuse(box)
                 sure[box] = 255 - uncertainty
             if self.known:
-                self.known.hold(dense, sure, self.labels.labelled, lambda: self._tick("prior"))
+                self.known.hold(dense, sure, self.labels.labelled, lambda: self._tell("prior"))
         np.copyto(dense, self.labels.labels, where=self.labels.labelled)
         return dense
 
@@ -505,6 +505,12 @@ class Session:
         }
 
     def _tick(self, stage: str) -> None:
+        """Tell the host, and leave the step at work where a newer annotation ends it."""
+        self._tell(stage)
+        if self._hurried and self.host.update_waits:
+            raise _UpdateWaits
+
+    def _tell(self, stage: str) -> None:
         trainer = self.network.trainer if self.network else None
         steps, clock = self._steps, self._clock
         loss = trainer.losses() if trainer else {}
@@ -512,8 +518,6 @@ class Session:
         if stage == "training" and loss and clock.seconds - last > _HISTORY_EVERY_S:
             self.history.append({"seconds": clock.seconds, "step": steps, "loss": loss})
         self.host.tick(stage, steps, clock.fraction(steps), clock.eta(steps) if trainer else None, loss, self.judge.estimate)
-        if self._hurried and self.host.update_waits:
-            raise _UpdateWaits
 
 
 def check_image(image: np.ndarray, tick: Callable[[], None] = lambda: None) -> None:
