@@ -104,8 +104,8 @@ LIVER = ("segments", "liver")
         (changed(*LIVER, "points", to=[{"inside": True}]), "liver, point 1, at must be 3 numbers"),
         (changed(*LIVER, "points", to=[{"at": [1, 2, 3], "inside": 1}]), "point 1, inside must be true or false"),
         (changed(*LIVER, "points", to=[{"at": [1, 2, 3], "radius_mm": -1}]), "radius_mm must not be negative"),
-        (changed(*LIVER, "points", to=[[5, 21, 23], [5, 60, 23]]), r"liver, point 2 \(inside\) lies outside of the volume"),
-        (changed(*LIVER, "points", to=[[20, 40, 35]]), "liver, point 1 is said to be inside, but lies outside of its roi"),
+        (changed(*LIVER, "points", to=[[5, 21, 23], [5, 60, 23]]), "liver, inside point 2 lies outside of the volume"),
+        (changed(*LIVER, "points", to=[[20, 40, 35]]), "liver, inside point 1 lies outside of its roi"),
         (changed(*LIVER, "one_piece", to="yes"), "liver, one_piece must be true or false"),
         (changed(*LIVER, "no_holes", to=None), "liver, no_holes must be true or false"),
         (changed(*LIVER, "volume_ml", to=5), r"liver, volume_ml must be \[least, most\]"),
@@ -118,11 +118,23 @@ LIVER = ("segments", "liver")
         (changed(*LIVER, "apart_from", to=[["lung"]]), "there is no such segment"),
         (changed("outside", to=[{"at": [0, 20, 20], "inside": False}]), "outside, point 1 has an unknown key 'inside'"),
         (changed("outside", to=[[0, 20, 99]]), "outside, point 1 lies outside of the volume"),
+        (changed("outside", to=[[5, 22, 23]]), "liver, inside point 1 lies within the radius of outside, point 1, which contradicts it"),
+        (changed("outside", to=[{"at": [5, 30, 23], "radius_mm": 9}]), "liver, inside point 1 lies within the radius of outside, point 1"),
+        (changed(*LIVER, "points", to=[[5, 21, 23], {"at": [5, 21, 23], "inside": False}]), "liver, outside point 1 lies within .* inside point 1"),
+        (changed("segments", "Segment_3", to={"points": [[5, 21, 23]]}), "spleen, inside point 1 lies within the radius of liver, inside point 1"),
     ],
 )
 def test_what_is_wrong_is_named(data, words):
     with pytest.raises(InputError, match=words):
         Hints.from_json(data, TABLE, GRID)
+
+
+def test_points_that_say_the_same_or_of_different_things_may_lie_together():
+    twice = [[5, 21, 23], [5, 21, 23]]
+    not_spleen = {"points": [{"at": [5, 21, 23], "inside": False}]}
+    hints = read(changed("segments", "Segment_2", to=not_spleen) | {"outside": []})
+    assert len(hints.segments[0].inside) == len(hints.segments[1].outside) == 1
+    assert len(read(changed(*LIVER, "points", to=twice)).segments[0].inside) == 2
 
 
 def test_a_file_may_bring_its_own_segments():

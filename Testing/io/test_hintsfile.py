@@ -64,7 +64,6 @@ def test_markups_are_taken_in_whatever_coordinates_either_file_has(write, system
     path = hints_file(
         write,
         {"roi": {"file": "R.mrk.json"}, "points": [{"file": "F.mrk.json", "radius_mm": 2}]},
-        outside={"file": "F.mrk.json"},
         coordinates=system,
     )
     hints = Hints.from_json(read_hints(path), TABLE, GRID)
@@ -72,7 +71,8 @@ def test_markups_are_taken_in_whatever_coordinates_either_file_has(write, system
     assert (liver.roi.center_lps_mm, liver.roi.size_mm) == ((10, 8, 5), (8, 6, 4))
     np.testing.assert_allclose(liver.roi.axes, [(-0.8, -0.6, 0), (0.6, -0.8, 0), (0, 0, 1)])  # the columns
     assert liver.inside == (Point((10, 8, 5), 2), Point((11, 9, 5), 2))
-    assert hints.outside == (Point((10, 8, 5)), Point((11, 9, 5)))
+    alone = hints_file(write, {}, outside={"file": "F.mrk.json"}, coordinates=system)
+    assert Hints.from_json(read_hints(alone), TABLE, GRID).outside == (Point((10, 8, 5)), Point((11, 9, 5)))
 
 
 def test_a_file_of_points_may_lie_outside(write):

@@ -89,7 +89,7 @@ class HintLabels:
         before, here = _plane_of(rois, around, around[0].start - 1), _plane_of(rois, around, around[0].start)
         for k in range(around[0].start, around[0].stop):
             after = _plane_of(rois, around, k + 1)
-            j, i = np.nonzero(_spread(_spread(before | here | after).T).T & ~here)
+            j, i = np.nonzero(_dilated(before | here | after) & ~here)
             yield self._flat(np.stack([np.full(len(j), k), j + around[1].start, i + around[2].start])), BACKGROUND
             before, here = here, after
 
@@ -97,12 +97,15 @@ class HintLabels:
         return np.ravel_multi_index(tuple(places), self.shape)
 
 
-def _spread(mask: np.ndarray) -> np.ndarray:
-    """And the rows before and after each true voxel of a plane."""
-    spread = mask.copy()
-    spread[1:] |= mask[:-1]
-    spread[:-1] |= mask[1:]
-    return spread
+def _dilated(mask: np.ndarray) -> np.ndarray:
+    """The true voxels of a plane and their eight neighbours."""
+    tall = mask.copy()
+    tall[1:] |= mask[:-1]
+    tall[:-1] |= mask[1:]
+    wide = tall.copy()
+    wide[:, 1:] |= tall[:, :-1]
+    wide[:, :-1] |= tall[:, 1:]
+    return wide
 
 
 def _plane_of(rois: Sequence[Region], around: Box, k: int) -> np.ndarray:

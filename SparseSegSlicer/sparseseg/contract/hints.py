@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Point:
     radius_mm: float | None = None
 
     def on(self, geometry: Geometry) -> Region:
-        """Its voxels, the one that it lies in at least. Raises InputError where that is none of the volume's."""
+        """Its voxels, the one that it lies in at least, which must be one of the volume's."""
         radius = RADIUS_VOXELS * min(geometry.spacing_kji_mm) if self.radius_mm is None else self.radius_mm
         return Region.of_ball(self.at_lps_mm, radius, geometry)
 
@@ -133,22 +133,62 @@ class Hints:
         return tuple(sorted(pairs))
 
     def _check_places(self, classes: ClassTable, geometry: Geometry) -> None:
-        for name, hints in zip(classes.names, self.segments, strict=True):
-            roi = hints.roi.on(geometry) if hints.roi else None
-            if hints.roi and roi is None:
-                raise InputError(f"Hints: {name}, roi holds no voxel of the volume.", "Check its center and size, and the coordinates (RAS or LPS).")
-            for kind, points in (("inside", hints.inside), ("outside", hints.outside)):
-                for n, point in enumerate(points, 1):
-                    at = _voxel_of(point, f"{name}, point {n} ({kind})", geometry)
-                    if kind == "inside" and roi is not None and not roi.holds(at[:, None])[0]:
-                        raise InputError(f"Hints: {name}, point {n} is said to be inside, but lies outside of its roi.", "Move one of the two.")
-            least = hints.volume_ml[0]
-            if roi is not None and least is not None and least > roi.volume_ml:
+        claims = [_Claim.of(point, f"outside, point {n}", 0, False, geometry) for n, point in enumerate(self.outside, 1)]
+        for value, (name, hints) in enumerate(zip(classes.names, self.segments, strict=True), 1):
+            for inside, points in ((True, hints.inside), (False, hints.outside)):
+                kind = "inside" if inside else "outside"
+                claims += [_Claim.of(point, f"{name}, {kind} point {n}", value, inside, geometry) for n, point in enumerate(points, 1)]
+            if hints.roi is not None:
+                _check_roi(hints, name, [claim for claim in claims if claim.value == value and claim.inside], geometry)
+        _check_claims(claims)
+
+
+class _Claim(NamedTuple):
+    """A point on the volume: what the user knows it by, its segment (0: any), what it says of it, its voxel, (3,) k, j, i, and its ball."""
+
+    where: str
+    value: int
+    inside: bool
+    at: np.ndarray
+    ball: Region
+
+    @classmethod
+    def of(cls, point: Point, where: str, value: int, inside: bool, geometry: Geometry) -> _Claim:
+        """Raises InputError where it lies outside of the volume."""
+        at = np.rint(np.linalg.solve(geometry.matrix, [*point.at_lps_mm, 1]))[2::-1]
+        if (at < 0).any() or (at >= geometry.shape_kji).any():
+            raise InputError(f"Hints: {where} lies outside of the volume.", "Check its place, and the coordinates (RAS or LPS).")
+        return cls(where, value, inside, at.astype(np.int64), point.on(geometry))
+
+    def contradicts(self, other: _Claim) -> bool:
+        """Whether both cannot be true of one voxel."""
+        if self.inside and other.inside:
+            return self.value != other.value
+        return self.inside != other.inside and (self.value == other.value or 0 in (self.value, other.value))
+
+
+def _check_roi(hints: SegmentHints, name: str, inside: Sequence[_Claim], geometry: Geometry) -> None:
+    roi, least = hints.roi.on(geometry) if hints.roi else None, hints.volume_ml[0]
+    if roi is None:
+        raise InputError(f"Hints: {name}, roi holds no voxel of the volume.", "Check its center and size, and the coordinates (RAS or LPS).")
+    for claim in inside:
+        if not roi.holds(claim.at[:, None])[0]:
+            raise InputError(f"Hints: {claim.where} lies outside of its roi.", "Move one of the two.")
+    if least is not None and least > roi.volume_ml:
+        raise InputError(f"Hints: {name}, volume_ml is at least {least:g}, but its roi holds {roi.volume_ml:.4g} ml only.", "Correct one of the two.")
+
+
+def _check_claims(claims: Sequence[_Claim]) -> None:
+    """Raises InputError where a point lies in the ball of one that contradicts it."""
+    if not claims:
+        return
+    places = np.stack([claim.at for claim in claims], axis=1)
+    for claim in claims:
+        for n in np.flatnonzero(claim.ball.holds(places)).tolist():
+            if claim.contradicts(claims[n]):
                 raise InputError(
-                    f"Hints: {name}, volume_ml is at least {least:g}, but its roi holds {roi.volume_ml:.4g} ml only.", "Correct one of the two."
+                    f"Hints: {claims[n].where} lies within the radius of {claim.where}, which contradicts it.", "Move one, or give a radius."
                 )
-        for n, point in enumerate(self.outside, 1):
-            _voxel_of(point, f"outside, point {n}", geometry)
 
 
 def classes_of(data: Any) -> ClassTable:
@@ -247,14 +287,6 @@ def _value_of(key: Any, classes: ClassTable, where: str) -> int:
     if not found:
         raise InputError(f"Hints: {where} names {key!r:.80}, but there is no such segment.", f"There are {', '.join(classes.names)}.")
     return found[0]
-
-
-def _voxel_of(point: Point, where: str, geometry: Geometry) -> np.ndarray:
-    """(3,) its voxel k, j, i."""
-    ijk = np.rint(np.linalg.solve(geometry.matrix, [*point.at_lps_mm, 1]))[2::-1]
-    if (ijk < 0).any() or (ijk >= geometry.shape_kji).any():
-        raise InputError(f"Hints: {where} lies outside of the volume.", "Check its place, and the coordinates (RAS or LPS).")
-    return ijk.astype(np.int64)
 
 
 # -- what JSON holds ---------------------------------------------------------------------------------------------------
