@@ -29,6 +29,7 @@ UNLABELLED, STROKE, COMPLETE, CORRECTION, HINT = 0, 1, 2, 3, 4  # where a label 
 HINT_WEIGHT = 0.3  # of a voxel that only a hint labels, in those of a stroke: as a pseudo-label at full confidence
 _BALANCE_LIMIT = 10.0  # no class weighs more than this many times the mean: one stray voxel must not steer the network
 _HOW_TO_LABEL_BACKGROUND = "Paint some voxels that belong to none of the segments in a segment named Background, or declare a slice complete."
+_HOW_TO_HINT_BACKGROUND = " Or add points outside to the hints, or a roi to each segment."
 
 
 @dataclass(frozen=True)
@@ -172,7 +173,7 @@ def build_annotation(
         mark_corrections(labels, origin, earlier.labels, earlier.origin, preview)
     counts = Counts(annotation.shape, len(classes) + 1)
     counts.add(labels, origin, box, 1)
-    check_counts(counts.voxels, classes)
+    check_counts(counts.voxels, classes, hints)
     table = weight_table(counts.voxels, settings)
     return Annotation(labels, origin, origin > 0, table, counts, summary(counts, table, classes), tuple(complete_slices), hints=hints)
 
@@ -227,8 +228,8 @@ def check_slices(complete_slices: Sequence[tuple[int, int]], shape_kji: Sequence
             raise AnnotationError(f"Complete slice {index} along axis {'kji'[axis] if axis in (0, 1, 2) else axis} lies outside of the volume.")
 
 
-def check_counts(voxels: np.ndarray, classes: ClassTable) -> None:
-    """Raises AnnotationError where these labelled voxels of each class, (classes,), cannot be trained on."""
+def check_counts(voxels: np.ndarray, classes: ClassTable, hints: HintLabels | None = None) -> None:
+    """Raises AnnotationError where these labelled voxels of each class, (classes,), cannot be trained on. hints: those that there are, for advice."""
     if not voxels.any():
         raise AnnotationError("Nothing is labelled.", "Paint each structure on a few slices, and some background.")
     empty = [s.name for s, count in zip(classes.segments, voxels[1:], strict=True) if not count]
@@ -237,7 +238,7 @@ def check_counts(voxels: np.ndarray, classes: ClassTable) -> None:
     if empty:
         raise AnnotationError(f"No voxel is painted in {', '.join(empty)}.", "Paint it on at least one slice, or remove the segment.")
     if not voxels[0]:
-        raise AnnotationError("No background is labelled.", _HOW_TO_LABEL_BACKGROUND)
+        raise AnnotationError("No background is labelled.", _HOW_TO_LABEL_BACKGROUND + ("" if hints is None else _HOW_TO_HINT_BACKGROUND))
 
 
 def weight_table(voxels: np.ndarray, settings: Settings) -> np.ndarray:

@@ -62,7 +62,7 @@ def revise(
         work.put(whole(shape) if box is None else box, values, complete_slices)
         for axis, index in sorted(set(complete_slices) ^ set(earlier.complete_slices)):
             work.put_slice(axis, index, complete_slices)
-        check_counts(work.counts.voxels, classes)
+        check_counts(work.counts.voxels, classes, earlier.hints)
     except BaseException:
         work.take_back()
         raise
