@@ -150,7 +150,7 @@ def test_hints_alone_can_be_trained_on_and_what_is_missing_is_said():
     assert built(nothing, SegmentHints(roi=BOX, inside=(point(3, 2, 2),))).rows[1].voxels == 1
     with pytest.raises(AnnotationError, match="Nothing is labelled"):
         built(nothing, SegmentHints(one_piece=True))
-    with pytest.raises(AnnotationError, match="No background is labelled.*Or add points outside to the hints"):
+    with pytest.raises(AnnotationError, match=r"No background is labelled.*Or add points outside to the hints"):
         built(nothing, SegmentHints(inside=(point(3, 2, 2),)))
     with pytest.raises(AnnotationError, match="No segment has a painted voxel"):
         built(nothing, SegmentHints(roi=BOX))

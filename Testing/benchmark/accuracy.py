@@ -236,8 +236,8 @@ def hints(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> 
     compute, rows = device.choose(given.device), []
     given.protocols = [PROTOCOL]
     for pair in pairs_in_turn(given, quick=1):
-        rows += hints_of(pair, compute, given.seed)
-        for row in rows[-6:]:
+        rows += (found := hints_of(pair, compute, given.seed))
+        for row in found:
             print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
         write(given.out / "hints.json", head | {"rows": rows})
     finish(given, "hints", head, rows, {f"Dice, {voice}": by_case(rows, voice) for voice in ("grown", "refined")})

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from methods import Pair
 from scores import bounding_box, distance
 from voices import mean_painted
@@ -24,6 +25,7 @@ from sparseseg.session.devices import DeviceChoice
 from sparseseg.session.prior_voice import PriorVoice
 
 ROI_MARGIN = 0.1  # of a segment's extent, on each side
+VOLUME_MARGIN = 0.1  # of a segment's volume, less and more
 OUTSIDE = 5  # points, anywhere in the background
 PROTOCOL = "slices-3"
 Row = dict[str, Any]
@@ -57,13 +59,16 @@ def ways_of(pair: Pair, seed: int) -> list[Way]:
         for strokes in (pair.annotation, middle)
     )
     outside = outside_points(pair, seed)
+    shapes = [shape_of(mask, geometry) for mask in masks.values()]
     return [
         Way("three slices", pair.annotation, missing),
         Way("three slices, ROI", pair.annotation, together(rois, missing)),
         Way("one slice", middle, missing_in_one),
         Way("one slice, ROI", middle, together(rois, missing_in_one)),
+        Way("one slice, ROI, shape", middle, together(rois, missing_in_one, shapes)),
         Way("points", nothing, points, outside),
         Way("points, ROI", nothing, together(rois, points), outside),
+        Way("points, ROI, shape", nothing, together(rois, points, shapes), outside),
     ]
 
 
@@ -78,8 +83,11 @@ def row_of(pair: Pair, way: Way, compute: Compute) -> Row:
     grown = voice.grow(annotation).copy()
     voice.refine_all(annotation)
     refined = voice.stands.label
-    for labels in (grown, refined) if hinted else ():
-        Constraints(hints, hinted, case.classes, case.geometry).hold_places(labels, annotation.labelled, whole(labels.shape))
+    if hinted is not None and voice.grown is not None:
+        constraints = Constraints(hints, hinted, case.classes, case.geometry)
+        for labels, sure in ((grown, voice.grown.confidence.copy()), (refined, voice.stands.confidence)):
+            constraints.hold_places(labels, annotation.labelled, whole(labels.shape), sure)
+            constraints.hold_shapes(labels, sure, annotation.labelled)
     seconds = round(time.perf_counter() - start, 2)
     painted = int((way.strokes > 0).sum())
     dice = {name: mean_painted(labels, pair) for name, labels in (("grown", grown), ("refined", refined))}
@@ -110,6 +118,15 @@ def deepest(mask: np.ndarray, geometry: Geometry) -> Point:
     return point_at(np.unravel_index(int(depth.argmax()), mask.shape), geometry)
 
 
+def shape_of(mask: np.ndarray, geometry: Geometry) -> SegmentHints:
+    """One piece and no holes where that is true of a segment, and its volume, VOLUME_MARGIN less and more."""
+    pieces = sitk.GetArrayViewFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.astype(np.uint8)), True)).max()
+    filled = sitk.GetArrayViewFromImage(sitk.BinaryFillhole(sitk.GetImageFromArray(mask.astype(np.uint8)))).astype(bool)
+    volume_ml = float(mask.sum() * np.prod(geometry.spacing_kji_mm)) / 1000
+    margins = ((1 - VOLUME_MARGIN) * volume_ml, (1 + VOLUME_MARGIN) * volume_ml)
+    return SegmentHints(one_piece=bool(pieces == 1), no_holes=bool((filled == mask).all()), volume_ml=margins)
+
+
 def outside_points(pair: Pair, seed: int) -> tuple[Point, ...]:
     places = np.argwhere(pair.case.truth == 0)
     chosen = np.random.default_rng(seed).choice(len(places), OUTSIDE, replace=False)
@@ -122,8 +139,10 @@ def point_at(place_kji: Sequence[Any], geometry: Geometry) -> Point:
     return Point((x, y, z))
 
 
-def together(some: Sequence[SegmentHints], others: Sequence[SegmentHints]) -> list[SegmentHints]:
-    return [replace(one, inside=other.inside) for one, other in zip(some, others, strict=True)]
+def together(rois: Sequence[SegmentHints], points: Sequence[SegmentHints], shapes: Sequence[SegmentHints] | None = None) -> list[SegmentHints]:
+    """For each segment all that is known of it."""
+    rest = shapes or [SegmentHints() for _ in rois]
+    return [replace(shape, roi=roi.roi, inside=point.inside) for shape, roi, point in zip(rest, rois, points, strict=True)]
 
 
 def by_case(rows: Sequence[Row], voice: str) -> list[Row]:
