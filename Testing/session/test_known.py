@@ -134,6 +134,18 @@ def test_paint_outside_of_a_region_stands_is_said_and_brings_nothing_else_there(
 
 
 @pytest.mark.slow
+def test_a_box_that_is_shown_keeps_a_segment_in_its_region_too(opened, host):
+    phantom = two_organs()
+    session = opened(phantom, Hints((SegmentHints(roi_of(phantom.truth == 1, phantom.geometry)), NOTHING)))
+    session._grow()
+    box = (slice(13, 17), slice(2, 30), slice(2, 34))
+    session._show_box(box, np.ones((4, 28, 32), np.uint8), "prior")
+    shown = host.previews[-1][2]
+    assert host.boxes[-1] == box
+    assert not (shown[OTHER] == 1).any() and (shown[box] == 1).any()
+
+
+@pytest.mark.slow
 def test_one_piece_holds_in_refined_previews_results_and_after_a_correction_elsewhere(opened, host):
     phantom = two_organs()
     session = believe_in_other(opened(phantom, Hints((SegmentHints(one_piece=True), NOTHING))))
@@ -185,6 +197,13 @@ def test_held_out_annotation_is_what_a_person_painted(opened):
     session.judge.hold_out(session.labels, lambda rest, held: session.prior.without(session.labels, rest, held))
     assert session.judge.held.any()
     assert not (session.judge.held & ~session.labels.painted).any()
+
+
+def test_hints_alone_are_not_held_out(opened):
+    phantom = two_organs()
+    session = opened(phantom, of_both(phantom), np.zeros_like(phantom.annotation))
+    session.judge.hold_out(session.labels, lambda rest, held: pytest.fail("there is nothing to hold out"))
+    assert session.judge.held is None
 
 
 def test_the_refiner_is_asked_only_for_segments_that_are_painted_on_slices(opened):

@@ -111,7 +111,7 @@ class Constraints:
             )
 
     def _fill(self, value: int, labels: np.ndarray, sure: np.ndarray, labelled: np.ndarray) -> Iterator[Remark]:
-        """Holes become the segment, but for what is labelled there; not those that hold another segment."""
+        """Holes become the segment, but for what is labelled there; not those that hold another segment, so that no two come to touch."""
         box = box_of(labels == value)
         if box is None:
             return
@@ -122,8 +122,6 @@ class Constraints:
         is_hole[[0, outside]] = False
         is_hole[np.unique(gaps[labels[box] > 0])] = False
         holes = is_hole[gaps]
-        for other in (b if a == value else a for a, b in self._hints.apart if value in (a, b)):
-            holes &= ~_touches(labels[with_margin(box, 1, labels.shape)] == other, box, labels.shape)
         against = holes & labelled[box]
         _overrule(labels[box], holes & ~against, value, sure[box])
         if against.any():
@@ -218,16 +216,6 @@ def _overrule(labels: np.ndarray, where: np.ndarray, value: int, sure: np.ndarra
 def _components(mask: np.ndarray, diagonally: bool) -> np.ndarray:
     """(k, j, i) uint32: 0 outside of the mask, its connected pieces 1, 2, ... in the order of their first voxels."""
     return sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(mask.view(np.uint8)), diagonally))
-
-
-def _touches(other: np.ndarray, box: Box, shape: tuple[int, ...]) -> np.ndarray:
-    """The voxels of a box that share a face with a mask, which holds the box and a voxel more on each side, within the volume."""
-    found = np.zeros(other.shape, bool)
-    for axis in range(3):
-        low, high = neighbours(axis)
-        found[low] |= other[high]
-        found[high] |= other[low]
-    return found[within(box, with_margin(box, 1, shape))]
 
 
 def _enlarged(box: Box, shape: tuple[int, ...]) -> Box:
