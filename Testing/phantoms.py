@@ -9,6 +9,7 @@ import numpy as np
 
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.geometry import Geometry
+from sparseseg.contract.hints import Hints
 from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
 
@@ -37,9 +38,11 @@ def two_organs(shape_kji: tuple[int, int, int] = (24, 40, 36), seed: int = 0) ->
     return Phantom(image, truth, annotation, geometry, ClassTable.numbered(2, ["bright", "dark"]))
 
 
-def make_job(folder: Path, phantom: Phantom, settings: Settings | None = None, annotation: np.ndarray | None = None) -> Path:
+def make_job(
+    folder: Path, phantom: Phantom, settings: Settings | None = None, annotation: np.ndarray | None = None, hints: Hints | None = None
+) -> Path:
     """A job folder with the phantom, quick to train on."""
     settings = settings or replace(Settings(), steps=12, width=4, depth=2, patch_voxels=16**3)
     annotation = phantom.annotation if annotation is None else annotation
-    Job.create(folder, phantom.image, annotation, JobRecord(phantom.geometry, phantom.classes, settings)).close()
+    Job.create(folder, phantom.image, annotation, JobRecord(phantom.geometry, phantom.classes, settings, hints=hints)).close()
     return folder

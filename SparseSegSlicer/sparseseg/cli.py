@@ -25,6 +25,7 @@ from .contract.classes import ClassTable
 from .contract.client import WorkerClient, worker_environment
 from .contract.errors import DeviceError, InputError, OutputError, SparseSegError, StuckError
 from .contract.geometry import Geometry
+from .contract.hints import Hints, classes_of
 from .contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, JobRecord
 from .contract.protocol import (
     Cancel,
@@ -47,6 +48,7 @@ from .contract.protocol import (
 from .contract.settings import Settings
 from .io import export, files
 from .io.dicomseries import Series, find_series
+from .io.hintsfile import read_hints
 
 _INTERRUPTED = 130
 _RESTARTS = 2
@@ -76,7 +78,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     segment = commands.add_parser("segment", help="train on one annotated volume and segment it")
     segment.add_argument("image", type=Path, metavar="IMAGE", help="NRRD, NIfTI, MHA, or a folder with one DICOM series")
-    segment.add_argument("annotation", type=Path, metavar="ANNOTATION", help=".seg.nrrd, or a label map: 0 unlabelled, 1 background, 1 + c segment c")
+    segment.add_argument(
+        "annotation",
+        type=Path,
+        nargs="?",
+        metavar="ANNOTATION",
+        help=".seg.nrrd, or a label map: 0 unlabelled, 1 background, 1 + c segment c; may be left out where --hints names the segments",
+    )
     _add_output(segment)
     segment.add_argument(
         "--complete-slices",
@@ -84,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="WHICH",
         help="none, auto, or e.g. 'axial:12,40;coronal:33' (counted from 0): what is unpainted there is background",
     )
+    segment.add_argument("--hints", type=Path, metavar="FILE.json", help="regions, points, pieces, holes, volumes of segments (docs/hints.md)")
     segment.add_argument("--background", metavar="ID-OR-NAME", help="the segment that means 'none of the others'")
     segment.add_argument(
         "--time-budget", type=float, default=Settings().time_budget_s, metavar="SECONDS", help="for training and prediction (default %(default)g)"
@@ -155,12 +164,11 @@ def _segment(options: argparse.Namespace) -> int:
     show.stage(f"reading {options.image.name}")
     volume = files.read_volume(options.image, options.series)
     _check_dicom(options, volume)
-    strokes = files.read_annotation(options.annotation, volume.geometry, options.background)
+    strokes, hints = _read_annotation(options, volume.geometry)
     _warn_of_overlaps(strokes, show)
     complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
-    record = JobRecord(
-        volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=volume.series.instance_uids if volume.series else ()
-    )
+    source_uids = volume.series.instance_uids if volume.series else ()
+    record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=source_uids, hints=hints)
     with _job_folder(options.job) as folder:
         _write_job(folder, volume.array, strokes.annotation, record)
         train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
@@ -171,6 +179,20 @@ def _segment(options: argparse.Namespace) -> int:
         _write_more(options, folder, record)
         show.done(result, strokes.classes, options.output)
     return _INTERRUPTED if interrupted else 0
+
+
+def _read_annotation(options: argparse.Namespace, geometry: Geometry) -> tuple[files.SparseLabels, Hints | None]:
+    """Strokes and hints; without a file of strokes nothing is painted, and the segments are those of the hints."""
+    if options.annotation is None and options.hints is None:
+        raise InputError("There is neither an annotation nor --hints.", "Give one of them, or both.")
+    said = read_hints(options.hints) if options.hints else None
+    if options.annotation is not None:
+        strokes = files.read_annotation(options.annotation, geometry, options.background)
+    elif options.background or options.complete_slices not in ("none", "auto"):
+        raise InputError("--background and --complete-slices are about an annotation, and there is none.", "Leave them out.")
+    else:
+        strokes = files.SparseLabels(np.zeros(geometry.shape_kji, np.uint8), classes_of(said), {}, {})
+    return strokes, None if said is None else Hints.from_json(said, strokes.classes, geometry)
 
 
 def parse_complete_slices(text: str, annotation: np.ndarray, geometry: Geometry) -> tuple[tuple[int, int], ...]:
@@ -202,6 +224,7 @@ def _write_job(folder: Path, image: np.ndarray, annotation: np.ndarray, record: 
                 job.record.geometry == record.geometry
                 and job.record.classes == record.classes
                 and job.record.complete_slices == record.complete_slices
+                and job.record.hints == record.hints
             )
             if same and np.array_equal(job.image(), image) and np.array_equal(job.annotation(), annotation):  # type: ignore[arg-type]
                 return
@@ -499,7 +522,7 @@ def _check_folder(path: Path | None) -> None:
 
 
 def _refuse_overwriting_inputs(options: argparse.Namespace, outputs: Sequence[Path | None], series: Series | None = None) -> None:
-    names = ("image", "annotation", "model", "segmentation", "uncertainty")
+    names = ("image", "annotation", "hints", "model", "segmentation", "uncertainty")
     inputs = {getattr(options, name).resolve() for name in names if getattr(options, name, None)}
     if series is not None:
         inputs |= {frame.file.resolve() for frame in series.frames}

@@ -3,11 +3,14 @@
 import numpy as np
 import pytest
 
-from sparseseg.annotation.labels import build_annotation
+from sparseseg.annotation.hinted import HintLabels
+from sparseseg.annotation.labels import HINT, build_annotation
 from sparseseg.annotation.revision import revise
 from sparseseg.contract.box import box_of, whole
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import AnnotationError
+from sparseseg.contract.geometry import Geometry
+from sparseseg.contract.hints import Hints, Point, Roi, SegmentHints
 from sparseseg.contract.settings import Settings
 
 ONE, TWO = ClassTable.numbered(1), ClassTable.numbered(2)
@@ -27,6 +30,7 @@ def same(one, other):
     assert one.rows == other.rows
     assert one.complete_slices == other.complete_slices
     assert one.corrections == other.corrections
+    assert (one.counts.hints == other.counts.hints).all()
     assert (one.weights == other.weights).all()
 
 
@@ -97,14 +101,40 @@ def test_a_revision_can_be_taken_back():
     same(before, build_annotation(CUBE, ONE, SETTINGS))
 
 
+HINTED = HintLabels(
+    Hints((SegmentHints(Roi((2, 2, 2), (3, 3, 3)), (Point((2, 2, 2)),)), SegmentHints(Roi((4, 3, 1), (2, 3, 2)), (Point((4, 3, 1), 1.0),)))),
+    Geometry.from_axes((4, 5, 6), (1, 1, 1)),
+)
+
+
+def test_what_is_erased_or_complete_no_longer_is_a_hints_again():
+    annotation = np.zeros((4, 5, 6), np.uint8)
+    annotation[2, 2, 2] = 1
+    before = build_annotation(annotation, TWO, SETTINGS, ((0, 1),), hints=HINTED)
+    assert (before.origin == HINT).any() and not (before.origin[1] == HINT).any()
+    revision = revise(before, np.zeros((1, 1, 1), np.uint8), box_at(2, 2, 2), TWO, SETTINGS, ())
+    same(revision.annotation, build_annotation(np.zeros_like(annotation), TWO, SETTINGS, hints=HINTED))
+    assert revision.annotation.origin[2, 2, 2] == HINT
+    revision.take_back()
+    same(before, build_annotation(annotation, TWO, SETTINGS, ((0, 1),), hints=HINTED))
+
+
+def test_a_stroke_over_a_hint_against_the_preview_is_a_correction():
+    before = build_annotation(np.zeros((4, 5, 6), np.uint8), TWO, SETTINGS, hints=HINTED)
+    assert before.labels[2, 2, 2] == 1
+    stroke = np.full((1, 1, 1), 2, np.uint8)  # as the hint says, but the preview does not
+    assert revise(before, stroke, box_at(2, 2, 2), TWO, SETTINGS, (), np.zeros((4, 5, 6), np.uint8)).annotation.corrections == 1
+
+
+@pytest.mark.parametrize("hints", [None, HINTED], ids=["strokes", "with hints"])
 @pytest.mark.parametrize("seed", range(20))
-def test_many_revisions_are_what_building_anew_gives(seed):
+def test_many_revisions_are_what_building_anew_gives(seed, hints):
     """Strokes, erasing, complete slices that come and go, whole annotations; with and without a preview."""
     rng = np.random.default_rng(seed)
     shape = (4, 5, 6)
     current = rng.choice(4, shape, p=[0.6, 0.2, 0.1, 0.1]).astype(np.uint8)
     current[0, 0, :3], slices = [1, 2, 3], ()
-    annotation = build_annotation(current, TWO, SETTINGS, slices)
+    annotation = build_annotation(current, TWO, SETTINGS, slices, hints=hints)
     for step in range(12):
         preview = rng.integers(0, 3, shape).astype(np.uint8) if step % 2 else None
         low = [int(rng.integers(0, n)) for n in shape]
@@ -115,9 +145,9 @@ def test_many_revisions_are_what_building_anew_gives(seed):
         box = whole(shape) if step == 7 else box_of(changed != current) or box_at(1, 1, 1)
         if step % 3 == 0:
             slices = tuple({(int(a), int(rng.integers(shape[a]))) for a in rng.integers(0, 3, 2)})
-        earlier = build_annotation(current, TWO, SETTINGS, annotation.complete_slices)
+        earlier = build_annotation(current, TWO, SETTINGS, annotation.complete_slices, hints=hints)
         earlier.origin[:] = annotation.origin  # corrections of earlier revisions
-        expected = build_annotation(changed, TWO, SETTINGS, slices, earlier, preview)
+        expected = build_annotation(changed, TWO, SETTINGS, slices, earlier, preview, hints)
         was_labelled, was = annotation.labelled.copy(), annotation.labels.copy()
         revision = revise(annotation, changed[box], box, TWO, SETTINGS, slices, preview)
         annotation, current = revision.annotation, changed

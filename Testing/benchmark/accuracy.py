@@ -1,7 +1,7 @@
 """Accuracy side by side: this project, its prior, Grow from seeds, Fill between slices, random walker, nnU-Net; same strokes, same machine, one run.
 
-Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --next-slice, --transfer, --voices, --speed and --gpu are runs of their own, with
-files of their own.
+Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --next-slice, --transfer, --voices, --hints, --speed and --gpu are runs of their
+own, with files of their own.
 See README.md here and docs/accuracy.md. Numbers are read by people, never by pass/fail tests.
 """
 
@@ -79,6 +79,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     part.add_argument("--next-slice", action="store_true", help="suggested slices against evenly spaced ones")
     part.add_argument("--transfer", action="store_true", help="the second patient, from the first one's model")
     part.add_argument("--voices", action="store_true", help="growing alone and refined, without a worker: quick on many and on large cases")
+    part.add_argument("--hints", action="store_true", help="regions of interest and one slice against three slices, and points alone")
     part.add_argument("--speed", action="store_true", help="answers to corrections, stopping and memory at 7 and 79 M voxels (speed.py)")
     part.add_argument("--gpu", action="store_true", help="times, memory and use of a GPU on a large phantom")
     return parser.parse_args(arguments)
@@ -227,6 +228,21 @@ def beside_grow(pair: Pair, options: Options) -> dict[str, Any]:
     return {GROW: None if label is None else mean_painted(label, pair)}
 
 
+def hints(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    from hinted import PROTOCOL, by_case, hints_of
+
+    from sparseseg.network import device
+
+    compute, rows = device.choose(given.device), []
+    given.protocols = [PROTOCOL]
+    for pair in pairs_in_turn(given, quick=1):
+        rows += (found := hints_of(pair, compute, given.seed))
+        for row in found:
+            print(", ".join(f"{name} {value}" for name, value in row.items()), flush=True)
+        write(given.out / "hints.json", head | {"rows": rows})
+    finish(given, "hints", head, rows, {f"Dice, {voice}": by_case(rows, voice) for voice in ("grown", "refined")})
+
+
 def speed(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
     import speed as measured
 
@@ -275,7 +291,7 @@ def draw(picture: Callable[[], Any]) -> None:
         print(f"no picture: matplotlib is not installed ({error})")
 
 
-PARTS = {"corrections": corrections, "next_slice": next_slice, "transfer": transfer, "voices": voices, "speed": speed, "gpu": gpu}
+PARTS = {"corrections": corrections, "next_slice": next_slice, "transfer": transfer, "voices": voices, "hints": hints, "speed": speed, "gpu": gpu}
 
 if __name__ == "__main__":
     sys.exit(main())

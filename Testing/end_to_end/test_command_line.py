@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -369,3 +370,78 @@ def test_small_and_anisotropic_volumes_work(shape, tmp_path):
     done = sparseseg("segment", tmp_path / "i.nrrd", tmp_path / "a.nrrd", "-o", tmp_path / "d.nrrd", *QUICK)
     assert done.returncode == 0, done.stderr
     assert time.monotonic() - start < 120
+
+
+# ---------------------------------------------------------------- hints
+
+
+def hints_of(phantom, **changes):
+    """For each organ its region and a point inside, as a file has them; RAS."""
+    segments = {}
+    for value, name in ((1, "bright"), (2, "dark")):
+        places, matrix = np.argwhere(phantom.truth == value)[:, ::-1], phantom.geometry.ijk_to_ras()
+        low, high, middle = ((matrix @ [*at, 1])[:3] for at in (places.min(0), places.max(0), places.mean(0).round()))
+        roi = {"center": ((low + high) / 2).tolist(), "size": (np.abs(high - low) + 2).tolist()}
+        segments[name] = {"roi": roi, "points": [middle.tolist()], **changes}
+    return {"hints_version": 1, "segments": segments}
+
+
+@pytest.mark.slow
+def test_hints_alone_bring_their_own_segments(inputs, phantom, capsys):
+    (inputs / "hints.json").write_text(json.dumps(hints_of(phantom, one_piece=True)))
+    given = [inputs / "image.nrrd", "--hints", inputs / "hints.json", "-o", inputs / "dense.seg.nrrd", "--job", inputs / "job", *QUICK]
+    assert run("segment", *given) == 0
+    result = files.read_annotation(inputs / "dense.seg.nrrd", phantom.geometry)
+    assert result.classes.names == ["bright", "dark"]
+    dense = np.maximum(result.annotation, 1) - 1
+    assert all(2 * ((dense == v) & (phantom.truth == v)).sum() / ((dense == v).sum() + (phantom.truth == v).sum()) > 0.9 for v in (1, 2))
+    assert "labelled by hints alone" in capsys.readouterr().err
+    record = json.loads((inputs / "job" / "job.json").read_text())
+    assert record["hints"]["segments"]["Segment_1"]["one_piece"] is True
+    assert run("segment", *given) == 0  # goes on
+    assert (inputs / "job" / "events.jsonl").read_text().count('"event":"result"') == 2  # in the same job
+    (inputs / "hints.json").write_text(json.dumps(hints_of(phantom)))
+    assert run("segment", *given) == 0  # other hints: another job
+    assert (inputs / "job" / "events.jsonl").read_text().count('"event":"result"') == 1
+
+
+@pytest.mark.slow
+def test_hints_beside_strokes_are_held_and_contradictions_named(inputs, phantom, capsys):
+    data = hints_of(phantom)
+    data["segments"] = {"Léber": {"roi": data["segments"]["bright"]["roi"]}}
+    data["segments"]["Léber"]["roi"]["size"][2] -= 12  # cuts slices off that are painted
+    (inputs / "hints.json").write_text(json.dumps(data))
+    assert run("segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "--hints", inputs / "hints.json", "-o", inputs / "d.nrrd", *QUICK) == 0
+    assert "painted as Léber lie outside of its ROI; the paint stands." in capsys.readouterr().err
+    dense = files.read_volume(inputs / "d.nrrd").array
+    assert (dense[phantom.annotation == 2] == 1).all()
+    assert not (dense[2:6] == 1).any() and (phantom.truth[5] == 1).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"segments": {"kidney": {}}}, "no such segment. There are Léber, dark"),
+        ({"segments": {"dark": {"one_peace": True}}}, "dark has an unknown key 'one_peace'"),
+        ({"coordinates": "LPS"}, "lies outside of the volume|holds no voxel"),
+    ],
+)
+def test_a_hint_that_is_wrong_is_named_and_nothing_is_written(inputs, phantom, capsys, change, words):
+    data = hints_of(phantom)
+    data["segments"] = {"Léber": data["segments"]["bright"]}
+    (inputs / "hints.json").write_text(json.dumps(data | change))
+    given = [inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "--hints", inputs / "hints.json", "-o", inputs / "d.nrrd"]
+    assert run("segment", *given) == 2
+    assert re.search(words, capsys.readouterr().err)
+    assert not (inputs / "d.nrrd").exists()
+
+
+def test_there_must_be_strokes_or_hints_and_hints_are_not_overwritten(inputs, phantom, capsys):
+    assert run("segment", inputs / "image.nrrd", "-o", inputs / "d.nrrd") == 2
+    assert "neither an annotation nor --hints" in capsys.readouterr().err
+    (inputs / "hints.json").write_text(json.dumps(hints_of(phantom)))
+    alone = ["segment", inputs / "image.nrrd", "--hints", inputs / "hints.json", "-o", inputs / "d.nrrd"]
+    assert run(*alone, "--complete-slices", "axial:3") == 2
+    assert "are about an annotation" in capsys.readouterr().err
+    assert run(*alone, "--report", inputs / "hints.json") == 2
+    assert "is an input; it would be overwritten" in capsys.readouterr().err

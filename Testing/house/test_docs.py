@@ -11,11 +11,14 @@ from pathlib import Path
 import pytest
 
 from sparseseg import worker
-from sparseseg.contract import errors, job, protocol
+from sparseseg.contract import errors, hints, job, protocol
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.geometry import Geometry
+from sparseseg.contract.hints import Hints
 from sparseseg.contract.job import JobRecord
 from sparseseg.contract.protocol import COMMANDS, EVENTS, decode_command, decode_event, encode
 from sparseseg.contract.settings import Settings
-from sparseseg.session import network_voice, session
+from sparseseg.session import known, network_voice, session
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -72,7 +75,7 @@ def test_exit_codes_are_those_of_the_errors():
 
 
 def test_every_warning_code_of_the_engine_is_listed():
-    said = inspect.getsource(session) + inspect.getsource(network_voice)
+    said = "".join(map(inspect.getsource, (session, network_voice, known)))
     used = set(re.findall(r'(?:host\.|_)warn(?:ing)?\(\s*"(\w+)"', said)) | {"idle", "overlap", "restarted"}
     assert set(rows_of("protocol.md", "warning code")) == used
 
@@ -91,6 +94,15 @@ def test_the_example_of_job_json_is_read():
     assert record.classes.names == ["liver"]
     assert record.settings == Settings(time_budget_s=60)
     assert json.loads(block)["schema_version"] == job.SCHEMA_VERSION
+
+
+def test_the_example_of_hints_is_read_and_every_key_has_a_row():
+    (block,) = json_blocks("hints.md")
+    table, grid = ClassTable.numbered(2, ["liver", "spleen"]), Geometry.from_axes((200, 300, 300), (1, 1, 1), (-150, -150, 0))
+    liver, spleen = Hints.from_json(json.loads(block), table, grid).segments
+    assert (liver.apart_from, liver.volume_ml, spleen.volume_ml) == ((2,), (900, 2500), (None, 600))
+    assert (len(liver.inside), len(liver.outside), len(spleen.inside)) == (1, 1, 1)
+    assert rows_of("hints.md", "key") == ["hints_version", "coordinates", "segments", *hints._SEGMENT_KEYS, "outside"]
 
 
 def test_settings_named_in_the_method_exist():

@@ -7,11 +7,14 @@ import pytest
 import torch
 
 from sparseseg.annotation.border import add_border_weight
-from sparseseg.annotation.labels import build_annotation
+from sparseseg.annotation.hinted import HintLabels
+from sparseseg.annotation.labels import HINT, build_annotation
 from sparseseg.annotation.revision import revise
 from sparseseg.contract.belief import Belief
 from sparseseg.contract.box import whole
 from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.geometry import Geometry
+from sparseseg.contract.hints import Hints, Point, Roi, SegmentHints
 from sparseseg.contract.settings import Settings
 from sparseseg.network.sampling import WorkingGrid
 from sparseseg.network.targets import Targets
@@ -76,6 +79,32 @@ def test_a_correction_weighs_more_than_a_stroke():
     more, less = annotation.origin == 3, (annotation.origin == 1) & (annotation.labels == 2)
     weights = all_weights(targets)
     assert weights[more] == pytest.approx(3 * weights[less][0])
+
+
+def hinted():
+    """Hints on the same grid: a region for each segment, and points."""
+    segments = (SegmentHints(Roi((4, 3, 2), (3, 3, 3)), (Point((4, 3, 2), 1.0),)), SegmentHints(Roi((2, 2, 2), (3, 3, 3)), (Point((1, 2, 2), 0.0),)))
+    return HintLabels(Hints(segments), Geometry.from_axes(SHAPE, (1, 1, 1)))
+
+
+def test_what_hints_label_weighs_as_the_annotation_says_and_beliefs_are_no_labels():
+    values, belief = scribbled(share=0.1)
+    annotation = build_annotation(values, TWO, SETTINGS, hints=hinted())
+    targets = Targets(annotation, belief, None, SETTINGS, CPU)
+    known = annotation.labelled
+    assert (annotation.origin == HINT).any()
+    assert (targets.labels.numpy()[known] == annotation.labels[known]).all()
+    assert (all_weights(targets)[known] == annotation.weights[known]).all()
+    certain = np.maximum(np.minimum(belief.confidence, 252) / 127.5 - 1, 0) ** 2
+    np.testing.assert_allclose(all_weights(targets)[~known], 0.2 * certain[~known], rtol=1e-5, atol=1e-9)
+
+
+def test_hints_alone_are_drawn_from():
+    annotation = build_annotation(np.zeros(SHAPE, np.uint8), TWO, SETTINGS, hints=hinted())
+    nothing = Belief(np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8))
+    targets = Targets(annotation, nothing, None, SETTINGS, CPU)
+    rng, grid = np.random.default_rng(0), WorkingGrid(SHAPE, SHAPE)
+    assert all(0 <= c < n for _ in range(20) for c, n in zip(targets.sampler.draw(rng, (3, 3, 3), grid), SHAPE, strict=True))
 
 
 def test_held_out_labels_are_replaced_by_what_is_believed():

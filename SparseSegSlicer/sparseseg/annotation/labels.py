@@ -6,9 +6,9 @@ loss altogether, and w > 0 where somebody did. Here
     w(x) = m(x) * N / (n_c ** b * sum_k n_k ** (1 - b)),        c = y(x)
 
 with n_c the labelled voxels of class c, N all labelled voxels, b the class balance (0: each voxel counts alike, 1: each class counts
-alike), and m(x) > 1 for corrections. The factor after m is cut to 0.1..10: no class counts more than ten times, or less than a tenth of,
-the mean. Where nothing is cut and m = 1, w is 1 on average over the labelled voxels; nothing is scaled back after cutting. Optionally a
-border term is added to the finished w, as in Ronneberger et al., U-Net, MICCAI 2015, eq. 2.
+alike), and m(x) > 1 for corrections, HINT_WEIGHT for hints. The factor after m is cut to 0.1..10: no class counts more than ten times, or less
+than a tenth of, the mean. Where nothing is cut and m = 1, w is 1 on average over the labelled voxels; nothing is scaled back after
+cutting. Optionally a border term is added to the finished w, as in Ronneberger et al., U-Net, MICCAI 2015, eq. 2.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from ..contract.box import Box, whole
 from ..contract.classes import ClassTable
 from ..contract.errors import AnnotationError
 from ..contract.settings import Settings
+from .hinted import HintLabels
 from .slices import plane
 
-UNLABELLED, STROKE, COMPLETE, CORRECTION = 0, 1, 2, 3  # where a label came from: the values of Annotation.origin
+UNLABELLED, STROKE, COMPLETE, CORRECTION, HINT = 0, 1, 2, 3, 4  # where a label came from: the values of Annotation.origin
+HINT_WEIGHT = 0.3  # of a voxel that only a hint labels, in those of a stroke: as a pseudo-label at full confidence
 _BALANCE_LIMIT = 10.0  # no class weighs more than this many times the mean: one stray voxel must not steer the network
 _HOW_TO_LABEL_BACKGROUND = "Paint some voxels that belong to none of the segments in a segment named Background, or declare a slice complete."
+_HOW_TO_HINT_BACKGROUND = " Or add points outside to the hints, or a roi to each segment."
 
 
 @dataclass(frozen=True)
@@ -38,15 +41,16 @@ class SegmentSummary:
 
 
 class Counts:
-    """Labelled voxels of each class on each slice, and how many of each class are corrections: what a summary needs, kept up to date by boxes.
+    """Labelled voxels of each class on each slice, and how many of each class are corrections or hints: what a summary needs, kept up to date by
+    boxes.
 
-    slices: for each axis (classes, n) int64; corrections: (classes,) int64.
+    slices: for each axis (classes, n) int64; corrections, hints: (classes,) int64.
     """
 
     def __init__(self, shape_kji: Sequence[int], classes: int) -> None:
         self.classes = classes
         self.slices = [np.zeros((classes, n), np.int64) for n in shape_kji]
-        self.corrections = np.zeros(classes, np.int64)
+        self.corrections, self.hints = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
 
     def add(self, labels: np.ndarray, origin: np.ndarray, box: Box, times: int) -> None:
         """Count what is labelled in a box (times 1), or take it back (-1). Plane by plane, so that nothing of the volume's size is made."""
@@ -61,6 +65,7 @@ class Counts:
                 code = mine * n + at[axis - 1] + box[axis].start
                 self.slices[axis] += times * np.bincount(code, minlength=self.classes * n).reshape(self.classes, n)
             self.corrections += times * np.bincount(mine[came_from[at] == CORRECTION], minlength=self.classes)
+            self.hints += times * np.bincount(mine[came_from[at] == HINT], minlength=self.classes)
 
     @property
     def voxels(self) -> np.ndarray:
@@ -75,6 +80,7 @@ class Counts:
     def copy(self) -> Counts:
         other = Counts([counts.shape[1] for counts in self.slices], self.classes)
         other.slices, other.corrections = [counts.copy() for counts in self.slices], self.corrections.copy()
+        other.hints = self.hints.copy()
         return other
 
 
@@ -82,9 +88,9 @@ class Counts:
 class Annotation:
     """Labels and weights of one revision; all arrays (K, J, I), shared with the revision after it, which changes them in place.
 
-    labels: uint8, 0 background, c segment c, 0 where unlabelled; origin: uint8, UNLABELLED, STROKE, COMPLETE or CORRECTION; labelled: bool,
-    origin > 0; table: (4, classes) float32, the weight of each origin and class; border: float32, what is added to w at labelled voxels, or None.
-    rows: background first, then the segments in table order.
+    labels: uint8, 0 background, c segment c, 0 where unlabelled; origin: uint8, UNLABELLED, STROKE, COMPLETE, CORRECTION or HINT; labelled:
+    bool, origin > 0; table: (5, classes) float32, the weight of each origin and class; border: float32, what is added to w at labelled voxels, or
+    None; hints: what labels voxels that nobody painted, or None. rows: background first, then the segments in table order.
     """
 
     labels: np.ndarray
@@ -95,6 +101,12 @@ class Annotation:
     rows: tuple[SegmentSummary, ...]
     complete_slices: tuple[tuple[int, int], ...]
     border: np.ndarray | None = None
+    hints: HintLabels | None = None
+
+    @property
+    def painted(self) -> np.ndarray:
+        """(K, J, I) bool: labelled, and not by hints alone; `labelled` itself where there are none."""
+        return painted_of(self.origin) if self.counts.hints.any() else self.labelled
 
     @property
     def weights(self) -> np.ndarray:
@@ -105,6 +117,12 @@ class Annotation:
         """w in a box, (k, j, i) float32."""
         weights = self.table[self.origin[box], self.labels[box]]
         return weights if self.border is None else weights + np.where(self.labelled[box], self.border[box], 0)
+
+    def painted_slices(self) -> np.ndarray:
+        """(classes,) int64: on how many slices each class is painted, of the axis with fewest; what hints alone label does not count."""
+        hinted = None if self.hints is None else self.hints.on_slices(self.counts.classes)
+        painted = self.counts.slices if hinted is None else [all_ - some for all_, some in zip(self.counts.slices, hinted, strict=True)]
+        return np.min([(counts > 0).sum(1) for counts in painted], axis=0)
 
     @property
     def corrections(self) -> int:
@@ -123,6 +141,8 @@ class Annotation:
             )
         if self.corrections:
             lines.append(f"{self.corrections} voxels correct the preview and weigh more.")
+        if hinted := int(self.counts.hints.sum()):
+            lines.append(f"{hinted} voxels are labelled by hints alone and weigh less.")
         return "\n".join(lines)
 
 
@@ -133,12 +153,13 @@ def build_annotation(
     complete_slices: Sequence[tuple[int, int]] = (),
     earlier: Annotation | None = None,
     preview: np.ndarray | None = None,
+    hints: HintLabels | None = None,
 ) -> Annotation:
     """Labels and weights from an annotation map.
 
     annotation: (K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c. complete_slices: (axis, index): what is unlabelled there
     becomes background. earlier and preview ((K, J, I) uint8, 0 background, c segment c): the revision before this one and the result that
-    the user saw; strokes that are new since then and contradict it are corrections, and stay corrections.
+    the user saw; strokes that are new since then and contradict it are corrections, and stay corrections. hints label what nobody painted.
     Raises AnnotationError where this cannot be trained on.
     """
     settings = settings or Settings()
@@ -147,17 +168,24 @@ def build_annotation(
     check_values(annotation, classes)
     check_slices(complete_slices, annotation.shape)
     box = whole(annotation.shape)
-    labels, origin = labels_in(annotation, box, complete_slices)
+    labels, origin = labels_in(annotation, box, complete_slices, hints)
     if earlier is not None:
         mark_corrections(labels, origin, earlier.labels, earlier.origin, preview)
     counts = Counts(annotation.shape, len(classes) + 1)
     counts.add(labels, origin, box, 1)
-    check_counts(counts.voxels, classes)
+    check_counts(counts.voxels, classes, hints)
     table = weight_table(counts.voxels, settings)
-    return Annotation(labels, origin, origin > 0, table, counts, summary(counts, table, classes), tuple(complete_slices))
+    return Annotation(labels, origin, origin > 0, table, counts, summary(counts, table, classes), tuple(complete_slices), hints=hints)
 
 
-def labels_in(annotation: np.ndarray, box: Box, complete_slices: Sequence[tuple[int, int]]) -> tuple[np.ndarray, np.ndarray]:
+def painted_of(origin: np.ndarray) -> np.ndarray:
+    """Where a person labelled, by strokes or complete slices: bool of origin's shape."""
+    return (origin != UNLABELLED) & (origin != HINT)
+
+
+def labels_in(
+    annotation: np.ndarray, box: Box, complete_slices: Sequence[tuple[int, int]], hints: HintLabels | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels and origin of a box, (k, j, i) uint8 both, from its annotation values; corrections are not told yet."""
     annotation = np.asarray(annotation)  # of a memory map, which would make more of them
     painted = annotation > 0
@@ -166,6 +194,11 @@ def labels_in(annotation: np.ndarray, box: Box, complete_slices: Sequence[tuple[
         if box[axis].start <= index < box[axis].stop:
             view = origin[plane(axis, index - box[axis].start)]
             view[view == UNLABELLED] = COMPLETE
+    if hints is not None:
+        places, values = hints.within(box)
+        free = origin[places] == UNLABELLED
+        alone = tuple(part[free] for part in places)
+        labels[alone], origin[alone] = values[free] - 1, HINT
     return labels, origin
 
 
@@ -175,7 +208,7 @@ def mark_corrections(
     """In origin, strokes that contradict the preview or did so when they were painted; all (k, j, i) uint8 of one box."""
     corrected = (origin_before == CORRECTION) & (labels_before == labels)
     if preview is not None:
-        corrected |= ((origin_before == UNLABELLED) | (labels_before != labels)) & (preview != labels)
+        corrected |= (~painted_of(origin_before) | (labels_before != labels)) & (preview != labels)
     origin[corrected & (origin == STROKE)] = CORRECTION
 
 
@@ -195,8 +228,8 @@ def check_slices(complete_slices: Sequence[tuple[int, int]], shape_kji: Sequence
             raise AnnotationError(f"Complete slice {index} along axis {'kji'[axis] if axis in (0, 1, 2) else axis} lies outside of the volume.")
 
 
-def check_counts(voxels: np.ndarray, classes: ClassTable) -> None:
-    """Raises AnnotationError where these labelled voxels of each class, (classes,), cannot be trained on."""
+def check_counts(voxels: np.ndarray, classes: ClassTable, hints: HintLabels | None = None) -> None:
+    """Raises AnnotationError where these labelled voxels of each class, (classes,), cannot be trained on. hints: those that there are, for advice."""
     if not voxels.any():
         raise AnnotationError("Nothing is labelled.", "Paint each structure on a few slices, and some background.")
     empty = [s.name for s, count in zip(classes.segments, voxels[1:], strict=True) if not count]
@@ -205,23 +238,26 @@ def check_counts(voxels: np.ndarray, classes: ClassTable) -> None:
     if empty:
         raise AnnotationError(f"No voxel is painted in {', '.join(empty)}.", "Paint it on at least one slice, or remove the segment.")
     if not voxels[0]:
-        raise AnnotationError("No background is labelled.", _HOW_TO_LABEL_BACKGROUND)
+        raise AnnotationError("No background is labelled.", _HOW_TO_LABEL_BACKGROUND + ("" if hints is None else _HOW_TO_HINT_BACKGROUND))
 
 
 def weight_table(voxels: np.ndarray, settings: Settings) -> np.ndarray:
-    """The weight of each origin and class, (4, classes) float32, from the labelled voxels of each class, (classes,)."""
+    """The weight of each origin and class, (5, classes) float32, from the labelled voxels of each class, (classes,)."""
     present = np.maximum(voxels, 1).astype(np.float64)
     weights = voxels.sum() / (present**settings.class_balance * (voxels / present**settings.class_balance).sum())
-    table = np.zeros((4, len(voxels)), np.float32)
+    table = np.zeros((5, len(voxels)), np.float32)
     table[STROKE] = table[COMPLETE] = np.clip(weights, 1 / _BALANCE_LIMIT, _BALANCE_LIMIT)
     table[CORRECTION] = table[STROKE] * np.float32(settings.correction_weight)
+    table[HINT] = table[STROKE] * np.float32(HINT_WEIGHT)
     return table
 
 
 def summary(counts: Counts, table: np.ndarray, classes: ClassTable) -> tuple[SegmentSummary, ...]:
     names = [classes.background.name if classes.background else "Background", *classes.names]
     slices = [(axis > 0).sum(1) for axis in counts.slices]
-    weights = (counts.voxels - counts.corrections) * table[STROKE] + counts.corrections * table[CORRECTION]
+    weights = (
+        (counts.voxels - counts.corrections - counts.hints) * table[STROKE] + counts.corrections * table[CORRECTION] + counts.hints * table[HINT]
+    )
     return tuple(
         SegmentSummary(name, int(counts.voxels[c]), float(weights[c]), (int(slices[0][c]), int(slices[1][c]), int(slices[2][c])))
         for c, name in enumerate(names)

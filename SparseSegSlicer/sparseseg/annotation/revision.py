@@ -12,7 +12,6 @@ from ..contract.classes import ClassTable
 from ..contract.settings import Settings
 from .labels import (
     COMPLETE,
-    UNLABELLED,
     Annotation,
     Counts,
     check_counts,
@@ -20,6 +19,7 @@ from .labels import (
     check_values,
     labels_in,
     mark_corrections,
+    painted_of,
     summary,
     weight_table,
 )
@@ -62,7 +62,7 @@ def revise(
         work.put(whole(shape) if box is None else box, values, complete_slices)
         for axis, index in sorted(set(complete_slices) ^ set(earlier.complete_slices)):
             work.put_slice(axis, index, complete_slices)
-        check_counts(work.counts.voxels, classes)
+        check_counts(work.counts.voxels, classes, earlier.hints)
     except BaseException:
         work.take_back()
         raise
@@ -85,7 +85,7 @@ class _Work:
 
     def put(self, box: Box, values: np.ndarray, complete_slices: Sequence[tuple[int, int]]) -> None:
         earlier = self._earlier
-        labels, origin = labels_in(values, box, complete_slices)
+        labels, origin = labels_in(values, box, complete_slices, earlier.hints)
         before = earlier.labels[box].copy(), earlier.origin[box].copy()
         mark_corrections(labels, origin, *before, None if self._preview is None else self._preview[box])
         self.counts.add(*before, box, -1)
@@ -97,7 +97,7 @@ class _Work:
         """A slice that is complete now, or no longer: with the strokes that are on it."""
         k, j, i = (slice(index, index + 1) if a == axis else slice(0, n) for a, n in enumerate(self._earlier.labels.shape))
         origin = self._earlier.origin[k, j, i]
-        strokes = (origin != UNLABELLED) & (origin != COMPLETE)
+        strokes = painted_of(origin) & (origin != COMPLETE)
         self.put((k, j, i), np.where(strokes, self._earlier.labels[k, j, i] + np.uint8(1), np.uint8(0)), complete_slices)
 
     def take_back(self) -> None:

@@ -28,6 +28,7 @@ from .box import Box, box_from_json, box_to_json, shape_of, whole
 from .classes import ClassTable
 from .errors import InputError, JobError, OutputError
 from .geometry import Geometry
+from .hints import Hints
 from .settings import Settings
 
 SCHEMA_VERSION = 2  # 2: the record names the annotation's files
@@ -71,7 +72,7 @@ class Change:
 class JobRecord:
     """What job.json holds. `complete_slices` are (axis, index) pairs, axis 0 = k, 1 = j, 2 = i; `source_uids` the SOP Instance UIDs of the DICOM
     images that the volume came from, so that a result can refer to them. The annotation is the file `annotation` with all `changes` in turn, so
-    that one renamed job.json is a new revision or none."""
+    that one renamed job.json is a new revision or none. `hints` are what is known without painting; older engines do not ask for them."""
 
     geometry: Geometry
     classes: ClassTable
@@ -82,8 +83,10 @@ class JobRecord:
     engine_version: str = __version__
     annotation: str = ANNOTATION
     changes: tuple[Change, ...] = ()
+    hints: Hints | None = None
 
     def to_json(self) -> dict[str, Any]:
+        hints = {} if self.hints is None else {"hints": self.hints.to_json(self.classes)}
         return {
             "schema_version": SCHEMA_VERSION,
             "engine_version": self.engine_version,
@@ -94,6 +97,7 @@ class JobRecord:
             "annotation": self.annotation,
             "changes": [{"file": change.file, "box": box_to_json(change.box)} for change in self.changes],
             "source_uids": list(self.source_uids),
+            **hints,
             "settings": self.settings.to_json(),
         }
 
@@ -105,10 +109,10 @@ class JobRecord:
         if type(data["schema_version"]) is not int or data["schema_version"] != SCHEMA_VERSION:
             raise JobError(f"The job has schema version {data['schema_version']}, this engine reads {SCHEMA_VERSION}.", "Start a new job.")
         try:
-            geometry = Geometry.from_json(data["geometry"])
+            geometry, classes = Geometry.from_json(data["geometry"]), ClassTable.from_json(data["classes"])
             return cls(
                 geometry,
-                ClassTable.from_json(data["classes"]),
+                classes,
                 Settings.from_json(data["settings"]),
                 _checked_revision(data["revision"]),
                 checked_slices(data["complete_slices"], geometry.shape_kji),
@@ -116,6 +120,7 @@ class JobRecord:
                 str(data["engine_version"]),
                 _checked_name(data.get("annotation", ANNOTATION)),
                 tuple(Change(_checked_name(c["file"]), _checked_box(c["box"], geometry.shape_kji)) for c in data.get("changes", [])),
+                Hints.from_json(data["hints"], classes, geometry) if "hints" in data else None,
             )
         except _UNREADABLE as error:
             raise JobError(f"job.json is damaged ({error}).", "Start a new job.") from error

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..annotation.labels import CORRECTION, STROKE, Annotation
+from ..annotation.labels import CORRECTION, HINT, STROKE, Annotation
 from ..contract.belief import Belief
 from ..contract.box import Box, planes, whole
 from ..contract.settings import Settings
 from .sampling import PatchSampler
 
 _LABELLED, _CORRECTED = 254, 255  # codes of the user's own labels; below them a code is the confidence of what is believed
+_HINTED = 253  # code of what hints alone label, where there are hints
+_CODES = np.array([0, _LABELLED, _LABELLED, _CORRECTED, _HINTED], np.uint8)  # by a label's origin
 
 
 class Targets:
@@ -37,6 +39,7 @@ class Targets:
     ) -> None:
         """held: bool (K, J, I), voxels whose labels are not to be trained on, or None. tick is called several times a second, and may raise."""
         self._settings, self._device = settings, device
+        self._first_label = _LABELLED if annotation.hints is None else _HINTED  # of the codes of labels
         shape = annotation.labels.shape
         self.labels = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.codes = torch.zeros(shape, dtype=torch.uint8, device=device)
@@ -54,13 +57,13 @@ class Targets:
             mine = annotation.labelled[at] if held is None else annotation.labelled[at] & ~held[at]
             otherwise = 0 if self._settings.ignore_weights else belief.label[at]
             labels = np.where(mine, annotation.labels[at], otherwise).astype(np.uint8)
-            codes = np.minimum(belief.confidence[at], np.uint8(_LABELLED - 1))
-            codes[mine] = np.where(annotation.origin[at][mine] == CORRECTION, np.uint8(_CORRECTED), np.uint8(_LABELLED))
+            codes = np.minimum(belief.confidence[at], np.uint8(self._first_label - 1))
+            codes[mine] = _CODES[annotation.origin[at][mine]]
             self.labels[at] = torch.from_numpy(labels).to(self._device)
             self.codes[at] = torch.from_numpy(codes).to(self._device)
         if self.sampler is not None:
             labels, codes = self.labels[box].cpu().numpy(), self.codes[box].cpu().numpy()
-            self.sampler.add(box, labels, self._weighs[codes], codes >= _LABELLED)
+            self.sampler.add(box, labels, self._weighs[codes], codes >= self._first_label)
 
     def _table(self, annotation: Annotation) -> np.ndarray:
         classes = annotation.table.shape[1]
@@ -69,6 +72,8 @@ class Targets:
         certain = np.maximum(np.linspace(-1, 1, 256), 0) ** 2
         table = np.repeat((self._settings.pseudo_label_weight * certain).astype(np.float32)[:, None], classes, axis=1)
         table[_LABELLED], table[_CORRECTED] = annotation.table[STROKE], annotation.table[CORRECTION]
+        if annotation.hints is not None:
+            table[_HINTED] = annotation.table[HINT]
         return table
 
     def on(self, device: torch.device) -> Targets:
@@ -84,7 +89,7 @@ class Targets:
         codes, labels = self.codes.view(-1)[index].long(), self.labels.view(-1)[index].long()
         weights = self.table[codes, labels]
         if self.extra is not None:
-            weights = weights + torch.where(codes >= _LABELLED, self.extra.view(-1)[index].float(), 0)
+            weights = weights + torch.where(codes >= self._first_label, self.extra.view(-1)[index].float(), 0)
         return weights
 
     def _new_sampler(self, tick: Callable[[], None]) -> PatchSampler:
@@ -94,11 +99,11 @@ class Targets:
         for at in planes(self.labels.shape):
             tick()
             counts += np.bincount(self.codes[at].cpu().numpy().ravel(), minlength=256)
-        sampler = PatchSampler(tuple(self.labels.shape), classes, int(counts[weighs].sum()), int(counts[_LABELLED:].sum()))
+        sampler = PatchSampler(tuple(self.labels.shape), classes, int(counts[weighs].sum()), int(counts[self._first_label :].sum()))
         for at in planes(self.labels.shape):
             tick()
             codes = self.codes[at].cpu().numpy()
-            sampler.add(at, self.labels[at].cpu().numpy(), weighs[codes], codes >= _LABELLED)
+            sampler.add(at, self.labels[at].cpu().numpy(), weighs[codes], codes >= self._first_label)
         return sampler
 
     @property

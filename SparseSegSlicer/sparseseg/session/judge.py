@@ -52,7 +52,7 @@ class Judge:
         prior_without: what is believed from the labels in a mask alone, where another is held out (both (K, J, I) bool); and which segments are
         better refined.
         """
-        held = estimate.split(annotation.labels, annotation.labelled, len(self._ids) + 1)
+        held = estimate.split(annotation.labels, annotation.painted, len(self._ids) + 1)  # hints prove nothing
         if held is not None:
             self.prior, self.use = prior_without(annotation.labelled & ~held, held)
         self.held = held

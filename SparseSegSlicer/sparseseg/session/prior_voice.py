@@ -17,6 +17,7 @@ from ..annotation.revision import Revision
 from ..contract.belief import Belief
 from ..contract.box import Box, shape_of, union, whole, within
 from ..prior import compiled
+from ..prior.bounded import BoundedGrown
 from ..prior.grown import Grown
 from ..prior.reach import Reach
 from .devices import DeviceChoice
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from ..prior.refiner import Refined
 
 _WARM_UP_S = 2.0  # for compiled kernels, before growing begins without them
+_LEAST_SLICES = 2  # of a segment in a volume with hints, for the refiner to be asked: from points and single slices it never learned
 _RENEW_AFTER = 10  # corrections, until levels and region follow the annotation again
 Tick = Callable[[], None]
 
@@ -53,6 +55,7 @@ class PriorVoice:
         self._open: _Open | None = None
         self._corrections = 0  # since levels and region were chosen
         self.use: list[bool] | None = None  # which segments the refiner corrects
+        self._shown: list[bool] | None = None  # which are painted well enough for it; None: all, as hints have no part in them
         self._used: list[bool] | None = None  # which it did in what stands; None: all
         self._stands: Belief | None = None
 
@@ -80,7 +83,7 @@ class PriorVoice:
 
     def refines(self, value: int) -> bool:
         """Whether the refiner corrects a segment."""
-        return self._refines and (self.use is None or value > len(self.use) or self.use[value - 1])
+        return self._refines and all(which is None or value > len(which) or which[value - 1] for which in (self.use, self._shown))
 
     # -- from nothing --------------------------------------------------------------------------------------------------
 
@@ -88,7 +91,7 @@ class PriorVoice:
         """The whole of growing, if it is not there yet; its labels, (K, J, I) uint8. early: as of Grown.start."""
         compiled.wait(_WARM_UP_S, self._tick)
         if self.grown is None:
-            self.grown = Grown.start(self._image, annotation.labels, annotation.labelled, self._spacing, self._tick, early)
+            self.grown = self._grown_of(annotation, annotation.labelled, early)
         elif self.grown.plan is None:  # an update of it was cancelled
             self.grown.renew(annotation.labels, annotation.labelled, self._tick, early)
         return self.grown.label
@@ -97,10 +100,11 @@ class PriorVoice:
         """The whole of the refiner, for the first time or where other segments are refined than before. Sets `stands`."""
         self.grow(annotation)
         assert self.grown is not None
+        self._look_at(annotation)
         if self._refines:
             self._ask_refiner(None, annotation)
         self._let_stand(self.grown if self._refined is None else self._refined)
-        self._used = None if self.use is None else [self.refines(value) for value in range(1, annotation.table.shape[1])]
+        self._used = self._all_uses(annotation)
         self._reach = Reach(annotation.labelled, self._spacing)
 
     def _let_stand(self, new: Grown | Refined) -> None:
@@ -110,7 +114,7 @@ class PriorVoice:
 
     def without(self, annotation: Annotation, rest: np.ndarray, held: np.ndarray) -> tuple[Belief, list[bool] | None]:
         """What this voice would believe of the labels in `rest` alone; and which segments are better refined, as far as those in `held` tell."""
-        grown = Grown.start(self._image, annotation.labels, rest, self._spacing, self._tick)
+        grown = self._grown_of(annotation, rest)
         if not self._refines:
             return Belief(grown.label, grown.confidence), None
         refined = self._refined_of(grown, annotation.labels, rest, None)
@@ -126,10 +130,29 @@ class PriorVoice:
         wanted = [self.refines(value) for value in values]
         if self._refined is None or use is None or wanted == (self._used or [True] * len(values)):
             return False
-        self._refined.set_use(use, self._tick)
+        self._refined.set_use(wanted, self._tick)
         self._let_stand(self._refined)
         self._used = wanted
         return True
+
+    def _look_at(self, annotation: Annotation) -> None:
+        """See which segments are painted well enough to be refined."""
+        self._shown = None if annotation.hints is None else [bool(n >= _LEAST_SLICES) for n in annotation.painted_slices()[1:]]
+
+    def _all_uses(self, annotation: Annotation) -> list[bool] | None:
+        if self.use is None and self._shown is None:
+            return None
+        return [self.refines(value) for value in range(1, annotation.table.shape[1])]
+
+    def _grown_of(self, annotation: Annotation, labelled: np.ndarray, early: Callable[[np.ndarray], None] | None = None) -> Grown:
+        """Growing from those labels of an annotation that are true in a mask; where hints say how far segments go, no farther."""
+        painted = annotation.counts.voxels - annotation.counts.hints
+        bounds = None if annotation.hints is None else annotation.hints.extent(painted[1:].tolist())
+        if bounds is None:
+            return Grown.start(self._image, annotation.labels, labelled, self._spacing, self._tick, early)
+        grown = BoundedGrown(self._image, self._spacing, bounds)
+        grown.renew(annotation.labels, labelled, self._tick, early)
+        return grown
 
     def _refined_of(self, grown: Grown, labels: np.ndarray, labelled: np.ndarray, use: list[bool] | None) -> Refined:
         compute = self._devices.compute(self._tick)
@@ -183,18 +206,19 @@ class PriorVoice:
         from strokes it is what the user saw; the next correction is answered from here."""
         if self._corrections < _RENEW_AFTER or self.grown is None or self._open is not None:
             return
-        grown = Grown.start(self._image, annotation.labels, annotation.labelled, self._spacing, self._tick)
-        refined = self._refined_of(grown, annotation.labels, annotation.labelled, self.use) if self._refines else None
+        grown = self._grown_of(annotation, annotation.labelled)
+        self._look_at(annotation)
+        refined = self._refined_of(grown, annotation.labels, annotation.labelled, self._all_uses(annotation)) if self._refines else None
         self.grown, self._refined, self._corrections = grown, refined, 0  # only once both are there: a new correction ends this at any time
 
     def _ask_refiner(self, box: Box | None, annotation: Annotation) -> Box | None:
         """Bring the refiner up to date in a box, or as a whole."""
         assert self.grown is not None
         if self._refined is None:
-            self._refined = self._refined_of(self.grown, annotation.labels, annotation.labelled, self.use)
+            self._refined = self._refined_of(self.grown, annotation.labels, annotation.labelled, self._all_uses(annotation))
             return whole(annotation.labels.shape)
         if box is None:
-            return self._refined.renew(annotation.labels, annotation.labelled, self.use, self._tick)
+            return self._refined.renew(annotation.labels, annotation.labelled, self._all_uses(annotation), self._tick)
         return self._refined.update(box, annotation.labels, annotation.labelled, self._tick)
 
     def _merged(self, new: Grown | Refined, box: Box, annotation: Annotation) -> Belief:

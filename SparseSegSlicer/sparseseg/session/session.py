@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..annotation.border import add_border_weight
+from ..annotation.hinted import HintLabels
 from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
 from ..contract.belief import Belief
-from ..contract.box import Box, planes
+from ..contract.box import Box, planes, whole
 from ..contract.errors import AnnotationError, InputError, JobError
 from ..contract.job import MODEL, Job, Update
 from ..contract.settings import Settings
@@ -26,6 +27,7 @@ from ..quality.fusion import fuse
 from .devices import DeviceChoice
 from .host import Clock, Host, Outcome
 from .judge import Judge
+from .known import Known
 from .prior_voice import PriorVoice
 from .publisher import Publisher
 
@@ -57,6 +59,9 @@ class Session:
         self.network: NetworkVoice | None = None
         self.judge = Judge(job.record.classes.ids)
         self.publisher = Publisher(job, host)
+        record = job.record
+        self.hints = None if record.hints is None else HintLabels(record.hints, record.geometry)
+        self.known = None if record.hints is None or self.hints is None else Known(record.hints, self.hints, record, host)
         self.prior = self._new_prior()
         self.history: list[dict[str, Any]] = []
         self.timings: dict[str, float] = {}
@@ -75,7 +80,7 @@ class Session:
             annotation = job.annotation()
             if annotation is not None:
                 session.annotation = session._with_border(
-                    build_annotation(annotation, job.record.classes, session.settings, job.record.complete_slices)
+                    build_annotation(annotation, job.record.classes, session.settings, job.record.complete_slices, hints=session.hints)
                 )
         except BaseException:
             job.close()
@@ -110,6 +115,8 @@ class Session:
         """
         start = time.monotonic()
         adopted = self._adopt(self.job.update(name, revision, complete_slices, box))
+        if self.known:
+            self.known.compare(self.labels, adopted.box)
         if not self.prior.can_answer:
             self._grow()
             self._follow_up()
@@ -145,7 +152,7 @@ class Session:
         if earlier is None:
             if update.box is not None:
                 raise JobError("The job has no annotation yet that a part of it could change.", "Send the whole annotation.")
-            annotation = build_annotation(update.values, classes, self.settings, update.complete_slices)
+            annotation = build_annotation(update.values, classes, self.settings, update.complete_slices, hints=self.hints)
             self.job.adopt(update)
             self.annotation = self._with_border(annotation)
             return Revision(self.annotation, None, np.zeros((0, 0, 0), bool), True, lambda: None)
@@ -183,6 +190,8 @@ class Session:
             self.prior = self._new_prior()
         self._clock = Clock(self.settings)
         self._running = True
+        if self.known:
+            self.known.compare(self.labels, whole(self.labels.labels.shape))
         try:
             self._grow()
             self._whole(self._refine_all)
@@ -203,7 +212,7 @@ class Session:
                 self._show(self._fused(), "prior")
             return
         is_new = self.prior.grown is None or self.prior.grown.plan is None
-        label = self.prior.grow(self.labels, early=lambda label: self._show(label, "growing"))
+        label = self._placed(self.prior.grow(self.labels, early=lambda label: self._show(self._placed(label), "growing")))
         self.devices.start()  # not before: loading torch beside growing would double the time to the first answer
         if is_new:
             self.timings["prior"] = time.monotonic() - start
@@ -350,12 +359,26 @@ class Session:
         """All voices together, with the user's labels, (K, J, I) uint8. fresh: the network is asked anew if it has learned on."""
         if fresh:
             self._ask_network()
-        dense = self.prior.stands.label.copy()
+        stands = self.prior.stands
+        if self.known:  # in place: what was ruled out stays so, far from later strokes
+            self.known.hold(stands.label, stands.confidence, self.labels.labelled, lambda: self._tell("prior"))
+        dense = stands.label.copy()
         if self._network_counts:
+            sure = np.empty_like(stands.confidence)
             for box in planes(dense.shape):
-                dense[box] = self._fuse(box)[0]
+                dense[box], uncertainty = self._fuse(box)
+                sure[box] = 255 - uncertainty
+            if self.known:
+                self.known.hold(dense, sure, self.labels.labelled, lambda: self._tell("prior"))
         np.copyto(dense, self.labels.labels, where=self.labels.labelled)
         return dense
+
+    def _placed(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of the whole volume, with segments only where hints let them be; the same array without hints, else a copy."""
+        if self.known:
+            labels = labels.copy()
+            self.known.hold_places(labels, self.labels.labelled, whole(labels.shape))
+        return labels
 
     def _fused_in(self, box: Box) -> np.ndarray:
         labels = self._fuse(box)[0]
@@ -377,9 +400,11 @@ class Session:
         self.publisher.show(labels, source, self._steps)
 
     def _show_box(self, box: Box, labels: np.ndarray, source: str) -> None:
+        if self.known:
+            self.known.hold_places(labels, self.labels.labelled[box], box)
         np.copyto(labels, self.labels.labels[box], where=self.labels.labelled[box])
         if self.publisher.shown is None:
-            self._show(self.prior.grown.label if self.prior.grown else labels, "growing")
+            self._show(self._placed(self.prior.grown.label) if self.prior.grown else labels, "growing")
         else:
             self.publisher.show(labels, source, self._steps, box)
 
@@ -408,6 +433,7 @@ class Session:
             dense[box], uncertainty[box] = self._fuse(box)
         np.copyto(dense, self.labels.labels, where=self.labels.labelled)
         uncertainty[self.labels.labelled] = 0
+        self._hold_result(dense, uncertainty)
         self.judge.renew_estimate(self._confidences())
         self._tick("saving")
         self.job.gather_changes()
@@ -430,12 +456,22 @@ class Session:
             )
         network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick)
         dense, uncertainty = network.predict_with(loaded)
+        self._hold_result(dense, uncertainty)
         return self._outcome(dense, uncertainty, None, None, "predicted")
+
+    def _hold_result(self, dense: np.ndarray, uncertainty: np.ndarray) -> None:
+        """A result as hints want it, in place."""
+        if self.known is None:
+            return
+        sure = np.subtract(255, uncertainty, out=uncertainty)
+        labelled = np.zeros(dense.shape, bool) if self.annotation is None else self.annotation.labelled
+        self.known.hold(dense, sure, labelled, lambda: self._tick("predicting"), is_result=True)
+        np.subtract(255, sure, out=uncertainty)
 
     def _outcome(self, dense: np.ndarray, uncertainty: np.ndarray, model: Path | None, report: Path | None, reason: str) -> Outcome:
         result, uncertain = self.publisher.result(dense, uncertainty)
         ids = self.job.record.classes.ids
-        labelled = self.annotation.labelled if self.annotation else None
+        labelled = self.annotation.painted if self.annotation else None
         trust = {segment: round(float(t), 3) for segment, t in zip(ids, self.judge.trust[1:], strict=True)} if model else {}
         slices = suggest.next_slices(uncertainty, labelled)
         estimated = dict(self.judge.estimate) if model else {}
@@ -461,6 +497,7 @@ class Session:
             **self.network.describe(),
             "settings": self.settings.to_json(),
             "annotation": self.labels.text(),
+            "hints": self.known.report(self.labels) if self.known else [],
             "estimate": self.judge.estimate,
             "trust": [float(t) for t in self.judge.trust],
             "timings": self.timings,
@@ -468,6 +505,12 @@ class Session:
         }
 
     def _tick(self, stage: str) -> None:
+        """Tell the host, and leave the step at work where a newer annotation ends it."""
+        self._tell(stage)
+        if self._hurried and self.host.update_waits:
+            raise _UpdateWaits
+
+    def _tell(self, stage: str) -> None:
         trainer = self.network.trainer if self.network else None
         steps, clock = self._steps, self._clock
         loss = trainer.losses() if trainer else {}
@@ -475,8 +518,6 @@ class Session:
         if stage == "training" and loss and clock.seconds - last > _HISTORY_EVERY_S:
             self.history.append({"seconds": clock.seconds, "step": steps, "loss": loss})
         self.host.tick(stage, steps, clock.fraction(steps), clock.eta(steps) if trainer else None, loss, self.judge.estimate)
-        if self._hurried and self.host.update_waits:
-            raise _UpdateWaits
 
 
 def check_image(image: np.ndarray, tick: Callable[[], None] = lambda: None) -> None:
