@@ -19,10 +19,10 @@ import torch.nn.functional as F
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "SparseSegSlicer"), str(ROOT / "Testing")]
 
-import hands
-from sparseseg.contract.belief import Belief
-from sparseseg.prior.grown import compute_prior
-from sparseseg.prior.levels import blur
+import hands  # noqa: E402
+from sparseseg.contract.belief import Belief  # noqa: E402
+from sparseseg.prior.grown import compute_prior  # noqa: E402
+from sparseseg.prior.levels import blur  # noqa: E402
 
 Rng = np.random.Generator
 ENLARGED, _LARGE = 0.12, 5_000_000  # share of the volumes that are seen at twice the resolution, where that gives so many voxels at most
@@ -408,7 +408,7 @@ def annotated(rng: Rng, image: np.ndarray, truth: np.ndarray, spacing: tuple[flo
 
 
 def enlarged(rng: Rng, image: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The same with voxels of half the edge, and noise of their own: as a finer scanner sees it. Strokes are one voxel thin there, gaps twice as many."""
+    """The same with voxels of half the edge, and noise of their own: as a finer scanner sees it, where strokes are one voxel thin."""
     fine = F.interpolate(torch.from_numpy(image[None, None]), scale_factor=2, mode="trilinear", align_corners=False)[0, 0].numpy()
     spread = float(np.subtract(*np.percentile(image[::2, ::2, ::2], (90, 10))))
     fine += np.float32(spread * np.exp(rng.uniform(np.log(0.02), np.log(0.3)))) * rng.standard_normal(fine.shape, dtype=np.float32)

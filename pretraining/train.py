@@ -1,6 +1,6 @@
 """Train the refiner on synthetic volumes and, where there are any, on patients.
 
-usage: train.py [--seed 1] [--steps N | --minutes M] [--makers 1] [--patients FOLDER] [--out refiner.pt] [--resume FILE] [--data FOLDER] [--device cuda]
+usage: train.py [--seed 1] [--steps N | --minutes M] [--makers 1] [--patients FOLDER] [--out refiner.pt] [--resume FILE] [--data FOLDER]
 
 Other processes make volumes and draw lessons from them, each volume several times, another segment and another view of it each time; this one
 learns. The same seed, number of makers and steps give the same lessons in the same order. The log says, now and then, the loss, mean Dice of prior
@@ -246,10 +246,9 @@ def train(options: argparse.Namespace) -> None:
         network.load_state_dict(load(options.resume))
     average, optimizer = Average(network), torch.optim.AdamW(network.parameters(), options.rate, weight_decay=0.01)
     recent: deque[tuple[float, float, float]] = deque(maxlen=1000)
+    length = f"{options.minutes:g} minutes" if options.minutes else f"{options.steps} steps"
     start, told, step, share = time.monotonic(), 0.0, 0, 0.0
-    say(
-        f"{compute.why}; seed {options.seed}, {options.makers} makers, {f'{options.minutes:g} minutes' if options.minutes else f'{options.steps} steps'}"
-    )
+    say(f"{compute.why}; seed {options.seed}, {options.makers} makers, {length}")
     while share < 1:
         for group in optimizer.param_groups:
             group["lr"] = options.rate * min(1, (step + 1) / 100) * max(0.01, 0.5 + 0.5 * math.cos(math.pi * share))

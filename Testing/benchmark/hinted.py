@@ -18,6 +18,7 @@ from sparseseg.annotation.labels import build_annotation
 from sparseseg.contract.box import whole
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.hints import Hints, Point, Roi, SegmentHints
+from sparseseg.contract.settings import Settings
 from sparseseg.network.device import Compute
 from sparseseg.prior import compiled
 from sparseseg.quality.constraints import Constraints
@@ -79,7 +80,7 @@ def row_of(pair: Pair, way: Way, compute: Compute) -> Row:
     says_something = way.outside or any(segment != SegmentHints() for segment in way.segments)
     hinted = HintLabels(hints, case.geometry) if says_something else None
     annotation = build_annotation(way.strokes, case.classes, hints=hinted)
-    voice = PriorVoice(case.image, case.geometry.spacing_kji_mm, True, DeviceChoice(chosen=compute), lambda: None)
+    voice = PriorVoice(case.image, case.geometry.spacing_kji_mm, Settings(), DeviceChoice(chosen=compute), lambda: None)
     grown = voice.grow(annotation).copy()
     voice.refine_all(annotation)
     refined = voice.stands.label

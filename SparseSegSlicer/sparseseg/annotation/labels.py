@@ -6,7 +6,7 @@ loss altogether, and w > 0 where somebody did. Here
     w(x) = m(x) * N / (n_c ** b * sum_k n_k ** (1 - b)),        c = y(x)
 
 with n_c the labelled voxels of class c, N all labelled voxels, b the class balance (0: each voxel counts alike, 1: each class counts
-alike), and m(x) > 1 for corrections, HINT_WEIGHT for hints. The factor after m is cut to 0.1..10: no class counts more than ten times, or less
+alike), and m(x) > 1 for corrections, HINT_WEIGHT for hints, below 1 for labels in doubt (prior.standing). The factor after m is cut to 0.1..10: no class counts more than ten times, or less
 than a tenth of, the mean. Where nothing is cut and m = 1, w is 1 on average over the labelled voxels; nothing is scaled back after
 cutting. Optionally a border term is added to the finished w, as in Ronneberger et al., U-Net, MICCAI 2015, eq. 2.
 """
@@ -113,9 +113,13 @@ class Annotation:
         """w, (K, J, I) float32, exactly 0 where unlabelled; made anew at each call."""
         return self.weights_in(whole(self.labels.shape))
 
-    def weights_in(self, box: Box) -> np.ndarray:
-        """w in a box, (k, j, i) float32."""
+    def weights_in(self, box: Box, confidence: np.ndarray | None = None) -> np.ndarray:
+        """w in a box, (k, j, i) float32. confidence: uint8, alike, how far labels are trusted (255 fully), where that is known: strokes and complete
+        slices in doubt weigh as much less."""
         weights = self.table[self.origin[box], self.labels[box]]
+        if confidence is not None:
+            plain = (self.origin[box] == STROKE) | (self.origin[box] == COMPLETE)
+            weights *= np.where(plain, confidence * np.float32(1 / 255), np.float32(1))
         return weights if self.border is None else weights + np.where(self.labelled[box], self.border[box], 0)
 
     def painted_slices(self) -> np.ndarray:

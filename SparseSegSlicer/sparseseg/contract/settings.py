@@ -55,6 +55,7 @@ class Settings:
     residual: bool = False
     full_resolution: bool = False  # never work on a coarser grid
     mirror: bool = False  # off unless asked: mirroring swaps left and right organs
+    smooth_contours: bool = False  # painted voxels at the rim of what was painted may take another label in the refined result
     refine: bool = True  # correct the prior by the network that comes with the engine
     estimate: bool = True  # hold annotation out in the first part of the run, to measure quality and choose the trust in the network
 

@@ -1,7 +1,8 @@
 """What the network trains on: the user's labels, and what is believed elsewhere, with a small weight. One byte of label and one of weight a voxel.
 
 This is the update of y and w from prior knowledge: where only the prior speaks, w = pseudo_label_weight * max(0, 2 q - 1)^2 with q its
-confidence; a label that is wrong half of the time teaches nothing.
+confidence; a label that is wrong half of the time teaches nothing. And of the user's own labels those in doubt weigh as much less as they are
+trusted less.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from ..contract.box import Box, planes, whole
 from ..contract.settings import Settings
 from .sampling import PatchSampler
 
-_LABELLED, _CORRECTED = 254, 255  # codes of the user's own labels; below them a code is the confidence of what is believed
-_HINTED = 253  # code of what hints alone label, where there are hints
+_HINTED, _LABELLED, _CORRECTED = 253, 254, 255  # codes of labels; below them, of labels in doubt, and the confidence of what is believed
+_DOUBTED, _LEVELS = 249, 4  # the first code of labels in doubt, and in how many levels of trust they are told apart
 _CODES = np.array([0, _LABELLED, _LABELLED, _CORRECTED, _HINTED], np.uint8)  # by a label's origin
 
 
@@ -39,7 +40,6 @@ class Targets:
     ) -> None:
         """held: bool (K, J, I), voxels whose labels are not to be trained on, or None. tick is called several times a second, and may raise."""
         self._settings, self._device = settings, device
-        self._first_label = _LABELLED if annotation.hints is None else _HINTED  # of the codes of labels
         shape = annotation.labels.shape
         self.labels = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.codes = torch.zeros(shape, dtype=torch.uint8, device=device)
@@ -57,13 +57,16 @@ class Targets:
             mine = annotation.labelled[at] if held is None else annotation.labelled[at] & ~held[at]
             otherwise = 0 if self._settings.ignore_weights else belief.label[at]
             labels = np.where(mine, annotation.labels[at], otherwise).astype(np.uint8)
-            codes = np.minimum(belief.confidence[at], np.uint8(self._first_label - 1))
+            trust = belief.confidence[at]
+            codes = np.minimum(trust, np.uint8(_DOUBTED - 1))
             codes[mine] = _CODES[annotation.origin[at][mine]]
+            doubted = (codes == _LABELLED) & (trust < 255)
+            codes[doubted] = _DOUBTED + trust[doubted].astype(np.int64) * _LEVELS // 255
             self.labels[at] = torch.from_numpy(labels).to(self._device)
             self.codes[at] = torch.from_numpy(codes).to(self._device)
         if self.sampler is not None:
             labels, codes = self.labels[box].cpu().numpy(), self.codes[box].cpu().numpy()
-            self.sampler.add(box, labels, self._weighs[codes], codes >= self._first_label)
+            self.sampler.add(box, labels, self._weighs[codes], codes >= _DOUBTED)
 
     def _table(self, annotation: Annotation) -> np.ndarray:
         classes = annotation.table.shape[1]
@@ -72,8 +75,9 @@ class Targets:
         certain = np.maximum(np.linspace(-1, 1, 256), 0) ** 2
         table = np.repeat((self._settings.pseudo_label_weight * certain).astype(np.float32)[:, None], classes, axis=1)
         table[_LABELLED], table[_CORRECTED] = annotation.table[STROKE], annotation.table[CORRECTION]
-        if annotation.hints is not None:
-            table[_HINTED] = annotation.table[HINT]
+        table[_HINTED] = annotation.table[HINT]
+        for level in range(_LEVELS):
+            table[_DOUBTED + level] = annotation.table[STROKE] * np.float32((level + 0.5) / _LEVELS)
         return table
 
     def on(self, device: torch.device) -> Targets:
@@ -89,7 +93,7 @@ class Targets:
         codes, labels = self.codes.view(-1)[index].long(), self.labels.view(-1)[index].long()
         weights = self.table[codes, labels]
         if self.extra is not None:
-            weights = weights + torch.where(codes >= self._first_label, self.extra.view(-1)[index].float(), 0)
+            weights = weights + torch.where(codes >= _DOUBTED, self.extra.view(-1)[index].float(), 0)
         return weights
 
     def _new_sampler(self, tick: Callable[[], None]) -> PatchSampler:
@@ -99,11 +103,11 @@ class Targets:
         for at in planes(self.labels.shape):
             tick()
             counts += np.bincount(self.codes[at].cpu().numpy().ravel(), minlength=256)
-        sampler = PatchSampler(tuple(self.labels.shape), classes, int(counts[weighs].sum()), int(counts[self._first_label :].sum()))
+        sampler = PatchSampler(tuple(self.labels.shape), classes, int(counts[weighs].sum()), int(counts[_DOUBTED:].sum()))
         for at in planes(self.labels.shape):
             tick()
             codes = self.codes[at].cpu().numpy()
-            sampler.add(at, self.labels[at].cpu().numpy(), weighs[codes], codes >= self._first_label)
+            sampler.add(at, self.labels[at].cpu().numpy(), weighs[codes], codes >= _DOUBTED)
         return sampler
 
     @property

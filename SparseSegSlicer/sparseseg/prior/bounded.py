@@ -16,8 +16,8 @@ from .together import Tick
 class BoundedGrown(Grown):
     """Grown whose region is `bounds`, and around segments' labels outside of it as far as any growing goes."""
 
-    def __init__(self, image: np.ndarray, spacing_kji_mm: Sequence[float], bounds: Box) -> None:
-        super().__init__(image, spacing_kji_mm)
+    def __init__(self, image: np.ndarray, spacing_kji_mm: Sequence[float], bounds: Box, origin: np.ndarray | None = None) -> None:
+        super().__init__(image, spacing_kji_mm, origin)
         self._bounds = bounds
 
     def _choose_grid(self, labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Grid:

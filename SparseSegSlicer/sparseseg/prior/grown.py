@@ -46,8 +46,8 @@ def compute_prior(
 
 
 class Grown:
-    """label and confidence as in Belief, changed in place by update and renew; what is labelled keeps its label, with confidence 255, or less where it
-    is in doubt (standing.py). renewals: how often it began anew.
+    """label and confidence as in Belief, changed in place by update and renew; what is labelled keeps its label, with confidence 255, or less where
+    it is in doubt (standing.py). renewals: how often it began anew.
 
     If tick raises in the midst of update or renew, both are unfinished until the next of these, which then begins anew by itself.
     """

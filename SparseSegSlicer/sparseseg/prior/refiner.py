@@ -30,13 +30,19 @@ _CONTEXT = 8  # more of them, which it is shown
 
 class Refined:
     """What the refiner believes: label and confidence, (K, J, I) uint8, kept up to date in place. The confidence is 255 times about the chance
-    that the label is right, 255 at labelled voxels."""
+    that the label is right, 255 at labelled voxels that are not in doubt."""
 
     def __init__(
-        self, volumes: Volumes, device: torch.device, dtype: torch.dtype, use: Sequence[bool] | None = None, network: nn.Module | None = None
+        self,
+        volumes: Volumes,
+        device: torch.device,
+        dtype: torch.dtype,
+        use: Sequence[bool] | None = None,
+        network: nn.Module | None = None,
+        smooth: bool = False,
     ) -> None:
         """use: for each segment, segment 1 first, whether it is corrected (all are if None)."""
-        self.volumes, self.device, self.dtype, self.use = volumes, device, dtype, use
+        self.volumes, self.device, self.dtype, self.use, self._smooth = volumes, device, dtype, use, smooth
         self.network = network or load_refiner(device)
         self.label, self.confidence = np.zeros(volumes.label.shape, np.uint8), np.zeros(volumes.label.shape, np.uint8)
         self.views: dict[int, View] = {}
@@ -56,12 +62,13 @@ class Refined:
         tick: Tick = lambda: None,
         use: Sequence[bool] | None = None,
         network: nn.Module | None = None,
+        smooth: bool = False,
     ) -> Refined:
         """Everything for the first time. Volumes as in refiner_view.Volumes; they are kept, not copied. tick is called several times a second; what
-        it raises ends the work."""
+        it raises ends the work. smooth: labels in doubt give way to what is believed there."""
         k, j, i = (float(s) for s in spacing_kji_mm)
         volumes = Volumes(grown_label, grown_confidence, image, labels, labelled, (k, j, i))
-        refined = cls(volumes, device or torch.device("cpu"), dtype, use, network)
+        refined = cls(volumes, device or torch.device("cpu"), dtype, use, network, smooth)
         refined.renew(tick=tick)
         return refined
 
@@ -171,7 +178,7 @@ class Refined:
         return box
 
     def _decide(self, tick: Tick) -> Box | None:
-        changed = compete(self.label, self.confidence, self.volumes, list(self.views.values()), self._around_open(), tick)
+        changed = compete(self.label, self.confidence, self.volumes, list(self.views.values()), self._around_open(), tick, self._smooth)
         self._open = []
         return changed
 

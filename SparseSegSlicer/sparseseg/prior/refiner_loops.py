@@ -156,10 +156,10 @@ def pool_sums(label, confidence, labels, labelled, factors, value, out):  # type
 
 
 @njit(nogil=True, cache=True)
-def decide(now, grown, annotated, origin, certain, chance, table, nearest, share, added, changed):  # type: ignore[no-untyped-def]
+def decide(now, grown, annotated, origin, certain, chance, table, nearest, share, added, changed, smooth):  # type: ignore[no-untyped-def]
     """Let segments compete in a box that begins at origin (k, j, i). now: label, confidence, which are written; grown: those of growing; annotated:
     labels, labelled; all (k, j, i) views of the box. certain, chance: refiner_vote's tables; table, nearest, share, added: its Gathered.
-    changed: (6,) int64, widened to hold what became different, first and last + 1 of each axis, in the volume's voxels."""
+    changed: (6,) int64, widened to hold what became different, first and last + 1 of each axis, in the volume's voxels. smooth: see compete."""
     label, confidence = now
     grown_label, grown_confidence = grown
     labels, labelled = annotated
@@ -190,12 +190,17 @@ def decide(now, grown, annotated, origin, certain, chance, table, nearest, share
                         best[i] = logit
                     seen[i] = True
             for i in range(columns):
-                if labelled[k, j, i]:
-                    new, sure = labels[k, j, i], np.uint8(255)
-                elif seen[i]:
+                if seen[i]:
                     new, sure = winner[i], chance[min(int(abs(best[i]) * np.float32(256)), len(chance) - 1)]
                 else:
                     new, sure = np.uint8(0), grown_confidence[k, j, i]
+                if labelled[k, j, i]:
+                    if grown_confidence[k, j, i] == 255:
+                        new, sure = labels[k, j, i], np.uint8(255)
+                    elif not smooth:
+                        if new != labels[k, j, i]:
+                            sure = np.uint8(255 - sure)
+                        new = labels[k, j, i]
                 if new != label[k, j, i] or sure != confidence[k, j, i]:
                     label[k, j, i], confidence[k, j, i] = new, sure
                     _widen_box(changed, k + origin[0], j + origin[1], i + origin[2])

@@ -33,32 +33,40 @@ class Gathered(NamedTuple):
     added: np.ndarray
 
 
-def compete(label: np.ndarray, confidence: np.ndarray, volumes: Volumes, views: Sequence[View], box: Box, tick: Tick) -> Box | None:
-    """Write label and confidence, (K, J, I) uint8, in a box; annotated voxels keep their label and are certain. Returns where something became
-    different, None where nothing did."""
+def compete(
+    label: np.ndarray, confidence: np.ndarray, volumes: Volumes, views: Sequence[View], box: Box, tick: Tick, smooth: bool = False
+) -> Box | None:
+    """Write label and confidence, (K, J, I) uint8, in a box; annotated voxels keep their label and are certain. Where growing doubts their label
+    (confidence below 255), it is as certain as it fares among the segments; with `smooth` the best of these takes its place. Returns where something
+    became different, None where nothing did."""
     changed = np.array([np.iinfo(np.int64).max, 0] * 3)
     planes = max(1, _SLAB // ((box[1].stop - box[1].start) * (box[2].stop - box[2].start)))
     for k in range(box[0].start, box[0].stop, planes):
         tick()
         part = (slice(k, min(k + planes, box[0].stop)), box[1], box[2])
-        _compete(label, confidence, volumes, _gathered(views, part), part, changed)
+        _compete(label, confidence, volumes, _gathered(views, part), part, changed, smooth)
     if changed[1] == 0:
         return None
     first, last = changed[0::2].tolist(), changed[1::2].tolist()
     return (slice(first[0], last[0]), slice(first[1], last[1]), slice(first[2], last[2]))
 
 
-def _compete(label: np.ndarray, confidence: np.ndarray, volumes: Volumes, gathered: Gathered, box: Box, changed: np.ndarray) -> None:
+def _compete(label: np.ndarray, confidence: np.ndarray, volumes: Volumes, gathered: Gathered, box: Box, changed: np.ndarray, smooth: bool) -> None:
     now, grown = (label[box], confidence[box]), (volumes.label[box], volumes.confidence[box])
     annotated = (volumes.labels[box], volumes.labelled[box])
     origin = (box[0].start, box[1].start, box[2].start)
     if (loops := compiled.loops()) is not None:
-        loops.decide(now, grown, annotated, origin, CERTAIN, CHANCE, *gathered, changed)
+        loops.decide(now, grown, annotated, origin, CERTAIN, CHANCE, *gathered, changed, smooth)
         return
     for k in range(len(now[0])):
         new, sure = _decided(k, *grown, gathered)
-        np.copyto(new, annotated[0][k], where=annotated[1][k])
-        np.copyto(sure, np.uint8(255), where=annotated[1][k])
+        doubted = annotated[1][k] & (grown[1][k] < 255)
+        stands = annotated[1][k] & ~doubted
+        if not smooth:
+            np.copyto(sure, 255 - sure, where=doubted & (new != annotated[0][k]))
+            stands |= doubted
+        np.copyto(new, annotated[0][k], where=stands)
+        np.copyto(sure, np.uint8(255), where=stands & ~doubted)
         differs = (new != now[0][k]) | (sure != now[1][k])
         now[0][k], now[1][k] = new, sure
         if differs.any():

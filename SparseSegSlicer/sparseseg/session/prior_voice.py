@@ -16,10 +16,12 @@ from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
 from ..contract.belief import Belief
 from ..contract.box import Box, shape_of, union, whole, within
+from ..contract.settings import Settings
 from ..prior import compiled
 from ..prior.bounded import BoundedGrown
 from ..prior.grown import Grown
 from ..prior.reach import Reach
+from ..prior.standing import precision
 from .devices import DeviceChoice
 from .judge import choose_use
 
@@ -46,9 +48,11 @@ class _Open:
 class PriorVoice:
     """stands: the belief that is shown and trained on, (K, J, I) uint8 both, changed in place; complete once `refine_all` was called."""
 
-    def __init__(self, image: np.ndarray, spacing_kji_mm: tuple[float, float, float], refines: bool, devices: DeviceChoice, tick: Tick) -> None:
-        """refines: whether there is a refiner at all, or growing stands as it is."""
-        self._image, self._spacing, self._refines, self._devices, self._tick = image, spacing_kji_mm, refines, devices, tick
+    def __init__(self, image: np.ndarray, spacing_kji_mm: tuple[float, float, float], settings: Settings, devices: DeviceChoice, tick: Tick) -> None:
+        """settings.refine: whether there is a refiner at all, or growing stands as it is; settings.smooth_contours: whether it may overrule labels in
+        doubt."""
+        self._image, self._spacing, self._devices, self._tick = image, spacing_kji_mm, devices, tick
+        self._refines, self._smooths = settings.refine, settings.smooth_contours and settings.refine
         self.grown: Grown | None = None
         self._refined: Refined | None = None
         self._reach: Reach | None = None
@@ -68,9 +72,20 @@ class PriorVoice:
     def is_complete(self) -> bool:
         return self._stands is not None
 
-    @property
-    def has_refiner(self) -> bool:
-        return self._refines
+    def is_for(self, settings: Settings) -> bool:
+        """Whether these settings ask for the same refiner."""
+        return (self._refines, self._smooths) == (settings.refine, settings.smooth_contours and settings.refine)
+
+    def precision(self, annotation: Annotation) -> float:
+        """How precise the annotation is, 0..1: how far labels in doubt are trusted (prior.standing)."""
+        return precision(annotation.labelled, self.stands.confidence)
+
+    def painted_in(self, annotation: Annotation, box: Box) -> np.ndarray:
+        """Where the annotation stands in the result, (k, j, i) bool of a box: all of it, but what smoothing may overrule."""
+        labelled = annotation.labelled[box]
+        if not self._smooths or self._stands is None:
+            return labelled
+        return labelled & (self._stands.confidence[box] == 255)
 
     @property
     def can_answer(self) -> bool:
@@ -149,8 +164,8 @@ class PriorVoice:
         painted = annotation.counts.voxels - annotation.counts.hints
         bounds = None if annotation.hints is None else annotation.hints.extent(painted[1:].tolist())
         if bounds is None:
-            return Grown.start(self._image, annotation.labels, labelled, self._spacing, self._tick, early)
-        grown = BoundedGrown(self._image, self._spacing, bounds)
+            return Grown.start(self._image, annotation.labels, labelled, self._spacing, self._tick, early, origin=annotation.origin)
+        grown = BoundedGrown(self._image, self._spacing, bounds, annotation.origin)
         grown.renew(annotation.labels, labelled, self._tick, early)
         return grown
 
@@ -159,7 +174,17 @@ class PriorVoice:
         from ..prior.refiner import Refined
 
         return Refined.start(
-            grown.label, grown.confidence, self._image, labels, labelled, self._spacing, compute.device, compute.dtype, self._tick, use
+            grown.label,
+            grown.confidence,
+            self._image,
+            labels,
+            labelled,
+            self._spacing,
+            compute.device,
+            compute.dtype,
+            self._tick,
+            use,
+            smooth=self._smooths,
         )
 
     # -- a correction --------------------------------------------------------------------------------------------------

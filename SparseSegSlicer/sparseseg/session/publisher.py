@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..annotation.labels import Annotation
+from ..contract.belief import Belief
 from ..contract.box import Box, planes
 from ..contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job
 from .host import Host
@@ -57,10 +58,10 @@ class Publisher:
         self._remember(dense)
         return result, uncertain
 
-    def inputs(self, annotation: Annotation, prior: np.ndarray, tick: Callable[[], None] = lambda: None) -> None:
+    def inputs(self, annotation: Annotation, prior: Belief, tick: Callable[[], None] = lambda: None) -> None:
         """The voxel weight map, float32, and the prior's labels, uint8."""
-        self._job.save_planes(WEIGHTS, annotation.labels.shape, np.float32, _planes_of_weights(annotation, tick))
-        self._job.save_array(PRIOR, prior)
+        self._job.save_planes(WEIGHTS, annotation.labels.shape, np.float32, _planes_of_weights(annotation, prior, tick))
+        self._job.save_array(PRIOR, prior.label)
 
     def report(self, data: dict[str, Any]) -> Path:
         self._job.save_json(REPORT, data)
@@ -81,7 +82,7 @@ class Publisher:
         self._files = self._files[first:]
 
 
-def _planes_of_weights(annotation: Annotation, tick: Callable[[], None]) -> Iterator[np.ndarray]:
+def _planes_of_weights(annotation: Annotation, prior: Belief, tick: Callable[[], None]) -> Iterator[np.ndarray]:
     for box in planes(annotation.labels.shape):
         tick()
-        yield annotation.weights_in(box)[0]
+        yield annotation.weights_in(box, prior.confidence[box])[0]

@@ -99,7 +99,7 @@ class Session:
 
     def _new_prior(self) -> PriorVoice:
         spacing = self.job.record.geometry.spacing_kji_mm
-        return PriorVoice(self.job.image(), spacing, self.settings.refine, self.devices, lambda: self._tick("prior"))
+        return PriorVoice(self.job.image(), spacing, self.settings, self.devices, lambda: self._tick("prior"))
 
     def _with_border(self, annotation: Annotation) -> Annotation:
         if self.settings.border_weight <= 0:
@@ -186,7 +186,7 @@ class Session:
     def train(self, overrides: dict[str, Any] | None = None, start_from: str = "", resume: bool = True) -> Outcome:
         """Train until the budget is spent or the host wants to finish. Raises SparseSegError; the labels and earlier results stay."""
         self.settings = Settings.from_json({**self.job.record.settings.to_json(), **(overrides or {})})
-        if self.settings.refine != self.prior.has_refiner:
+        if not self.prior.is_for(self.settings):
             self.prior = self._new_prior()
         self._clock = Clock(self.settings)
         self._running = True
@@ -370,8 +370,12 @@ class Session:
                 sure[box] = 255 - uncertainty
             if self.known:
                 self.known.hold(dense, sure, self.labels.labelled, lambda: self._tell("prior"))
-        np.copyto(dense, self.labels.labels, where=self.labels.labelled)
-        return dense
+        return self._with_paint(dense, whole(dense.shape))
+
+    def _with_paint(self, labels: np.ndarray, box: Box) -> np.ndarray:
+        """Labels of a box, uint8, in place: what the user painted stands."""
+        np.copyto(labels, self.labels.labels[box], where=self.prior.painted_in(self.labels, box))
+        return labels
 
     def _placed(self, labels: np.ndarray) -> np.ndarray:
         """Labels of the whole volume, with segments only where hints let them be; the same array without hints, else a copy."""
@@ -381,9 +385,7 @@ class Session:
         return labels
 
     def _fused_in(self, box: Box) -> np.ndarray:
-        labels = self._fuse(box)[0]
-        np.copyto(labels, self.labels.labels[box], where=self.labels.labelled[box])
-        return labels
+        return self._with_paint(self._fuse(box)[0], box)
 
     def _fuse(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         stands, network = self.prior.stands, self.network.known_belief if self.network and self._network_counts else None
@@ -402,7 +404,7 @@ class Session:
     def _show_box(self, box: Box, labels: np.ndarray, source: str) -> None:
         if self.known:
             self.known.hold_places(labels, self.labels.labelled[box], box)
-        np.copyto(labels, self.labels.labels[box], where=self.labels.labelled[box])
+        self._with_paint(labels, box)
         if self.publisher.shown is None:
             self._show(self._placed(self.prior.grown.label) if self.prior.grown else labels, "growing")
         else:
@@ -430,14 +432,14 @@ class Session:
         dense, uncertainty = np.empty_like(self.prior.stands.label), np.empty_like(self.prior.stands.label)
         for box in planes(dense.shape):
             self._tick("predicting")
-            dense[box], uncertainty[box] = self._fuse(box)
-        np.copyto(dense, self.labels.labels, where=self.labels.labelled)
-        uncertainty[self.labels.labelled] = 0
+            labels, uncertainty[box] = self._fuse(box)
+            dense[box] = self._with_paint(labels, box)
+            uncertainty[box][self.prior.painted_in(self.labels, box)] = 0
         self._hold_result(dense, uncertainty)
         self.judge.renew_estimate(self._confidences())
         self._tick("saving")
         self.job.gather_changes()
-        self.publisher.inputs(self.labels, self.prior.stands.label, lambda: self._tick("saving"))
+        self.publisher.inputs(self.labels, self.prior.stands, lambda: self._tick("saving"))
         model = self._save_model(finished=True)
         report = self.publisher.report(self._report(reason))
         return self._outcome(dense, uncertainty, model, report, reason)
@@ -497,6 +499,7 @@ class Session:
             **self.network.describe(),
             "settings": self.settings.to_json(),
             "annotation": self.labels.text(),
+            "precision": self.prior.precision(self.labels),
             "hints": self.known.report(self.labels) if self.known else [],
             "estimate": self.judge.estimate,
             "trust": [float(t) for t in self.judge.trust],
