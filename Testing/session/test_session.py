@@ -27,7 +27,7 @@ class Host:
     """Remembers what it was told; `on_tick` may do anything."""
 
     def __init__(self):
-        self.previews, self.boxes, self.warnings, self.stages, self.updates = [], [], [], [], []
+        self.previews, self.boxes, self.warnings, self.stages, self.updates, self.checks = [], [], [], [], [], []
         self.finishing = False
         self.on_tick = lambda stage, step: None
 
@@ -48,6 +48,9 @@ class Host:
             dense[box] = part
         self.boxes.append(box)
         self.previews.append((source, revision, dense))
+
+    def check(self, places, revision):
+        self.checks.append((places, revision))
 
     def warning(self, code, sentence, advice):
         self.warnings.append((code, sentence))

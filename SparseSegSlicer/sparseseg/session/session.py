@@ -23,6 +23,7 @@ from ..contract.job import MODEL, Job, Update
 from ..contract.settings import Settings
 from ..quality import estimate, suggest
 from ..quality.fusion import fuse
+from .checker import Checker
 from .devices import DeviceChoice
 from .host import Clock, Host, Outcome
 from .judge import Judge
@@ -58,6 +59,7 @@ class Session:
         self.judge = Judge(job.record.classes.ids)
         self.publisher = Publisher(job, host)
         self.prior = self._new_prior()
+        self.checker = Checker(job, host)
         self.history: list[dict[str, Any]] = []
         self.timings: dict[str, float] = {}
         self._clock = Clock(self.settings)
@@ -158,6 +160,7 @@ class Session:
         self.annotation = self._with_border(revision.annotation)
         if revision.box is not None:
             self.judge.annotated(self.annotation, revision.box)
+            self.checker.annotated(self.annotation)
         return revision
 
     def _refine_corrections(self) -> None:
@@ -173,6 +176,7 @@ class Session:
             if self.prior.has_open_corrections:
                 self._refine_corrections()
             self.prior.renew_if_due(self.labels)
+            self.checker.look(self.labels, self.prior.grown_without)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -188,6 +192,7 @@ class Session:
             self._whole(self._refine_all)
             self._begin_network(start_from, resume)
             self._hold_out()
+            self._check()
             self._learn()
             if self.judge.held is not None:
                 self._end_holding()
@@ -254,6 +259,16 @@ class Session:
             self._whole(lambda: self.judge.hold_out(self.labels, lambda rest, held: self.prior.without(self.labels, rest, held)))
             self._whole(self._refine_as_judged)
         self._learn_from()
+
+    def _check(self) -> None:
+        """Look for mistakes in the annotation; a new annotation comes first, and then the worker looks when it is idle."""
+        self._hurried = True
+        try:
+            self.checker.look(self.labels, self.prior.grown_without)
+        except _UpdateWaits:
+            pass
+        finally:
+            self._hurried = False
 
     def _refine_as_judged(self) -> None:
         if self.judge.held is not None and self.prior.refine_only(self.judge.use, self.labels):
@@ -439,7 +454,9 @@ class Session:
         trust = {segment: round(float(t), 3) for segment, t in zip(ids, self.judge.trust[1:], strict=True)} if model else {}
         slices = suggest.next_slices(uncertainty, labelled)
         estimated = dict(self.judge.estimate) if model else {}
-        return Outcome(result, uncertain, model, report, reason, self._steps, self._clock.seconds, estimated, trust, slices)
+        return Outcome(
+            result, uncertain, model, report, reason, self._steps, self._clock.seconds, estimated, trust, slices, self.checker.places if model else []
+        )
 
     def _save_model(self, finished: bool) -> Path:
         assert self.network is not None
@@ -463,6 +480,7 @@ class Session:
             "annotation": self.labels.text(),
             "estimate": self.judge.estimate,
             "trust": [float(t) for t in self.judge.trust],
+            "check": [place.to_json() for place in self.checker.places],
             "timings": self.timings,
             "history": self.history,
         }
