@@ -17,25 +17,25 @@ BelievedWithout = Callable[[Annotation, np.ndarray], Belief]
 
 
 class Checker:
-    """places: the surest first; all of them are told to the host whenever they become others."""
+    """places: the surest first; all of them are told to the host whenever they become others. is_current: whether they are of the annotation now."""
 
     def __init__(self, job: Job, host: Host) -> None:
         self._job, self._host = job, host
         self._doubts: list[check.Doubt] = []
-        self._is_current = False
+        self.is_current = False
         self.places: list[Place] = []
 
     def annotated(self, annotation: Annotation) -> None:
         """Labels came or went: what was corrected is no mistake any more. The rest stays until it is looked for again."""
-        self._is_current = False
+        self.is_current = False
         self._keep([doubt for doubt in self._doubts if doubt.stands(annotation)])
 
     def look(self, annotation: Annotation, believed_without: BelievedWithout) -> None:
         """Once for each revision; some growings, so of seconds in large volumes. believed_without: from the labels in a mask, (K, J, I) bool,
         alone. What it raises ends this, and nothing has changed."""
-        if not self._is_current:
+        if not self.is_current:
             self._keep(check.doubts(self._job.image(), annotation, lambda rest: believed_without(annotation, rest)))
-            self._is_current = True
+            self.is_current = True
 
     def _keep(self, doubts: list[check.Doubt]) -> None:
         record, before = self._job.record, self.places

@@ -41,6 +41,7 @@ _STEPS_TO_TRUST = 50  # a network that learned for fewer is left out of the resu
 _AFTER_UPDATE = 0.5  # where in the run (and its learning rate) a correction takes training back to, at most
 _MIN_SIDE = 8  # voxels: below that a 3-D network makes no sense, except along one axis
 _HISTORY_EVERY_S = 0.5
+_CHECK_AFTER_S = 3.0  # of a run without a new annotation, until the last one is looked at for mistakes
 _NO_ANNOTATION = ("The job has no annotation.", "Paint each structure on a few slices, and some background.")
 
 
@@ -65,6 +66,7 @@ class Session:
         self._clock = Clock(self.settings)
         self._hurried = False  # whether a waiting update ends the step at work
         self._running = False  # whether `train` is at work
+        self._updated_at = 0.0  # when a run has last taken a new annotation
 
     @classmethod
     def open(cls, folder: Path, devices: DeviceChoice, host: Host) -> Session:
@@ -261,7 +263,7 @@ class Session:
         self._learn_from()
 
     def _check(self) -> None:
-        """Look for mistakes in the annotation; a new annotation comes first, and then the worker looks when it is idle."""
+        """Look for mistakes in the annotation; a new annotation comes first, and then it is looked at after a while."""
         self._hurried = True
         try:
             self.checker.look(self.labels, self.prior.grown_without)
@@ -284,6 +286,8 @@ class Session:
             network.step(self._clock.schedule(network.steps))
             self._tick("training")
             self._take_updates()
+            if not self.checker.is_current and time.monotonic() - self._updated_at > _CHECK_AFTER_S:
+                self._check()
             if self.judge.is_due(self._clock.fraction(network.steps)):
                 self._measure()
                 if self.judge.is_over:
@@ -301,6 +305,7 @@ class Session:
         while (update := self.host.take_update()) is not None:
             update(self)
             taken = True
+            self._updated_at = time.monotonic()
         if taken:
             if self.prior.is_complete and self.prior.has_open_corrections:
                 self._refine_corrections()
