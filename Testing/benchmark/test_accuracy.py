@@ -12,7 +12,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import accuracy
 import methods
-import mistakes
 import peers
 import plots
 import scores
@@ -267,36 +266,3 @@ def test_every_part_has_a_quick_run(part, rows, tmp_path):
     assert len(found) == rows
     if part == "corrections":
         assert all(r["right in preview"] in (None, 1.0) for r in found)
-
-
-def piece(axis=0, index=5, **evidence):
-    numbers = dict.fromkeys(vars(mistakes.check.Evidence)["__dataclass_fields__"], 0.0) | evidence
-    box = tuple(slice(index, index + 1) if a == axis else slice(0, 5) for a in range(3))
-    return mistakes.Piece(axis, index, (), box, 0, 1, True, mistakes.check.Evidence(**numbers))
-
-
-def test_weights_are_fitted_so_that_what_tells_mistakes_counts():
-    rng = np.random.default_rng(0)
-    found = tuple(mistakes.Found(piece(cover=float(n % 2), gray=float(rng.normal())), n % 2 == 1 and n > 20, False) for n in range(200))
-    weights, strokes = mistakes.fit([mistakes.Run("a", "slices-3", "exact", "none", found)])
-    assert weights["cover"] > 2 > abs(weights["gray"])
-    assert strokes == {"constant": -9.0}
-    covered = mistakes.check.sureness(piece(cover=1.0), weights, strokes)
-    assert covered == pytest.approx(0.9, abs=0.08)  # as often as it is a mistake
-    assert mistakes.check.sureness(piece(cover=0.0), weights, strokes) < 0.1
-
-
-def test_the_threshold_is_the_lowest_that_is_precise_enough():
-    listed = [[(0.9, True), (0.5, True)], [(0.6, True), (0.3, False)], [(0.7, True), (0.2, False)]]
-    assert mistakes.threshold(listed) == pytest.approx(0.22)  # 4 of 5 are right
-    assert mistakes.threshold([[(0.91, False)]]) == pytest.approx(0.92)
-
-
-def test_a_table_counts_runs_that_were_found_and_entries_that_are_right():
-    rows = [
-        {"case": "a", "annotation": "s", "hands": "exact", "mistake": "forgotten", "right": 2, "entries": 3},
-        {"case": "a", "annotation": "s", "hands": "exact", "mistake": "forgotten", "right": 0, "entries": 1},
-        {"case": "a", "annotation": "s", "hands": "exact", "mistake": "none", "right": 0, "entries": 2},
-    ]
-    *_, total = mistakes.tables(rows)["Cases"]
-    assert list(total.values()) == ["**all**", 2, 0.5, 4, 0.5, 1, 2]
