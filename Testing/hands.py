@@ -102,3 +102,25 @@ def with_mistake(
     out = annotation.copy()
     out[plane_of(at)][mask] = 1 if kind == "forgotten" else rng.choice(others)
     return out, at, mask
+
+
+def with_wrong_stroke(
+    rng: Rng, annotation: np.ndarray, slices: Sequence[Slice], brush: np.ndarray | None = None, least: int = 12
+) -> tuple[np.ndarray, Slice, np.ndarray] | None:
+    """One stroke, a connected piece of strokes of a segment on one of the slices, painted as another segment, or as background where there is none.
+
+    brush: the same strokes drawn thicker, of which the stroke's surroundings are taken instead. Returns the annotation, the slice and what is
+    mistaken, (K, J, I) bool; None where no slice has such a stroke.
+    """
+    choices = [(at, *piece) for at in slices for piece in pieces(annotation, at, least)]
+    if not choices:
+        return None
+    at, value, flat = choices[int(rng.integers(len(choices)))]
+    others = [int(v) for v in np.unique(annotation) if v > 1 and v != value] or [1]
+    mask = np.zeros(annotation.shape, bool)
+    mask[plane_of(at)] = flat
+    out = (annotation if brush is None else brush).copy()
+    if brush is not None:
+        mask = grown_by(mask, 2) & (brush == value)
+    out[mask] = rng.choice(others)
+    return out, at, mask

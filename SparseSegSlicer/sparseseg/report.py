@@ -25,6 +25,7 @@ from .contract.classes import ClassTable
 from .contract.errors import OutputError
 from .contract.geometry import Geometry
 from .contract.job import write_whole
+from .contract.place import AT_A_TIME
 
 _PLANES = {  # LPS axis of slices, columns and rows; whether rows run against theirs; letters left, right, top, bottom; ends of the slices' axis
     "axial": (2, 0, 1, False, "RLAP", "IS"),
@@ -104,7 +105,7 @@ def write_report(path: Path, data: ReportInput) -> None:
 def render(data: ReportInput) -> str:
     """The whole page."""
     rows = dice_table(data)
-    parts = [_head(data, rows), _table(data, rows), _overlays(data), _curves(data.run), _run_table(data)]
+    parts = [_head(data, rows), _table(data, rows), _check(data.run), _overlays(data), _curves(data.run), _run_table(data)]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
@@ -201,6 +202,18 @@ def _table(data: ReportInput, rows: list[DiceRow]) -> str:
         '<section><h2>Segments</h2>\n<div class="wide"><table class="numbers"><thead><tr>'
         f'<th scope="col">Segment</th>{head}<th scope="col">Volume, ml</th></tr></thead>\n<tbody>{"".join(lines)}</tbody></table></div>\n'
         f'<p class="note">{scope}A dash: nothing to measure, or too few held-out voxels.</p></section>\n'
+    )
+
+
+def _check(run: dict[str, Any]) -> str:
+    """Where the annotation is probably mistaken; nothing where it is not."""
+    places = (run.get("check") or [])[:AT_A_TIME]
+    if not places:
+        return ""
+    rows = "".join(f"<li>{escape(place['sentence'])}</li>" for place in places)
+    return (
+        f'<section><h2>Check the annotation</h2>\n<ol class="check">{rows}</ol>\n<p class="note">Places where what was painted and everything else '
+        "disagree, the surest first. Nothing was changed: correct them and train again, or leave them where the painting is right.</p></section>\n"
     )
 
 
@@ -596,6 +609,7 @@ h3{font-size:1rem;margin:1.3rem 0 .4rem}
 .verdict{font-size:1.15rem;margin:.2rem 0 .5rem}
 .note{color:var(--soft);font-size:.875rem;max-width:60rem;margin:.5rem 0}
 .wide{overflow-x:auto}
+.check{margin:.4rem 0;padding-left:1.6rem}
 table{border-collapse:collapse;font-variant-numeric:tabular-nums}
 th,td{text-align:left;vertical-align:top;padding:.38rem .9rem .38rem 0;border-bottom:1px solid var(--line);font-weight:400}
 thead th{color:var(--soft);font-size:.875rem;border-bottom-color:var(--soft)}

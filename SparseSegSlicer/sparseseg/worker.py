@@ -31,6 +31,7 @@ from .contract.protocol import (
     MAX_LINE,
     PROTOCOL_VERSION,
     Cancel,
+    Check,
     Close,
     Command,
     Device,
@@ -54,6 +55,7 @@ from .prior import compiled
 
 if TYPE_CHECKING:
     from .contract.box import Box
+    from .contract.place import Place
     from .session.host import Outcome
     from .session.session import Session
 
@@ -259,6 +261,9 @@ class Worker:
         seconds = round(time.monotonic() - self._started, 3)
         self._emit(Preview(self._answering, revision, str(file), source, step, seconds, box_to_json(box)))
 
+    def check(self, places: list[Place], revision: int) -> None:
+        self._emit(Check("" if self._idling else self._answering, revision, [place.to_json() for place in places]))
+
     def warning(self, code: str, sentence: str, advice: str) -> None:
         self._emit(Warning(self._answering, self._revision, code, sentence, advice))
 
@@ -342,6 +347,7 @@ class Worker:
                 outcome.estimate,
                 outcome.trust,
                 outcome.next_slices,
+                [place.to_json() for place in outcome.places],
             )
         )
 

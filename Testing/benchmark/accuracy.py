@@ -1,7 +1,7 @@
 """Accuracy side by side: this project, its prior, Grow from seeds, Fill between slices, random walker, nnU-Net; same strokes, same machine, one run.
 
-Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --next-slice, --transfer, --voices, --hints, --speed and --gpu are runs of their
-own, with files of their own.
+Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --next-slice, --transfer, --voices, --hints, --check, --speed and --gpu are runs of
+their own, with files of their own.
 See README.md here and docs/accuracy.md. Numbers are read by people, never by pass/fail tests.
 """
 
@@ -80,6 +80,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     part.add_argument("--transfer", action="store_true", help="the second patient, from the first one's model")
     part.add_argument("--voices", action="store_true", help="growing alone and refined, without a worker: quick on many and on large cases")
     part.add_argument("--hints", action="store_true", help="regions of interest and one slice against three slices, and points alone")
+    part.add_argument("--check", action="store_true", help="simulated mistakes in the annotation: how many are found")
     part.add_argument("--speed", action="store_true", help="answers to corrections, stopping and memory at 7 and 79 M voxels (speed.py)")
     part.add_argument("--gpu", action="store_true", help="times, memory and use of a GPU on a large phantom")
     return parser.parse_args(arguments)
@@ -243,6 +244,19 @@ def hints(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> 
     finish(given, "hints", head, rows, {f"Dice, {voice}": by_case(rows, voice) for voice in ("grown", "refined")})
 
 
+def check(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    from mistakes import runs_of, scored, shipped, to_json
+    from mistakes import tables as summed
+
+    runs = []
+    for pair in pairs_in_turn(given):
+        runs += runs_of(pair, 1 if given.quick else None)
+        print(f"{pair.name}: {len(runs)} runs", flush=True)
+        write(given.out / "check-evidence.json", head | {"runs": [to_json(run) for run in runs], "shipped": shipped(runs)})
+    rows = scored(runs)
+    finish(given, "check", head, rows, summed(rows))
+
+
 def speed(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
     import speed as measured
 
@@ -291,7 +305,16 @@ def draw(picture: Callable[[], Any]) -> None:
         print(f"no picture: matplotlib is not installed ({error})")
 
 
-PARTS = {"corrections": corrections, "next_slice": next_slice, "transfer": transfer, "voices": voices, "hints": hints, "speed": speed, "gpu": gpu}
+PARTS = {
+    "corrections": corrections,
+    "next_slice": next_slice,
+    "transfer": transfer,
+    "voices": voices,
+    "hints": hints,
+    "check": check,
+    "speed": speed,
+    "gpu": gpu,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,6 +12,7 @@ from sparseseg.contract.protocol import (
     EVENTS,
     MAX_LINE,
     Cancel,
+    Check,
     Close,
     Command,
     Device,
@@ -51,6 +52,8 @@ MESSAGES = [
     Preview("2", 1, "/jobs/a/preview-1.npy", "network", 3, 1.5),
     Preview("2", 1, "/jobs/a/preview-1.npy", "growing", 3, 1.5, [[0, 5], [2, 7], [1, 2]]),
     Result("2", 1, "dense.npy", "uncertainty.npy", "model.pt", "report.json", "budget", 9, 2.5, {"a": 0.5}, {"a": 1.0}, [[0, 4]]),
+    Check("2", 1, []),
+    Check("", 2, [{"axis": 0, "index": 4, "box": [[4, 5], [1, 3], [2, 7]], "sureness": 0.9, "sentence": "Slice 4 ..."}]),
     Warning("2", 1, "memory", "It ran out of memory.", "Close programs."),
     Error("2", 1, "annotation", "Nothing is labelled.", "Paint.", True),
 ]
@@ -76,7 +79,7 @@ def test_every_message_comes_back_as_it_was(message):
 def test_there_is_an_example_of_every_message():
     assert {type(m) for m in MESSAGES} == {*COMMANDS.values(), *EVENTS.values()}
     assert sorted(COMMANDS) == ["cancel", "close", "finish", "open", "predict", "train", "update"]
-    assert sorted(EVENTS) == ["device", "error", "preview", "progress", "ready", "result", "warning"]
+    assert sorted(EVENTS) == ["check", "device", "error", "preview", "progress", "ready", "result", "warning"]
 
 
 def test_the_line_itself_is_as_documented():
@@ -123,7 +126,7 @@ def test_a_whole_number_too_large_for_a_fraction_is_refused_as_one():
         decode_event(json.dumps({**PREVIEW, "seconds": 10**400}))
 
 
-OPEN = {"command": "open", "id": "1", "job": "a", "protocol": 2}
+OPEN = {"command": "open", "id": "1", "job": "a", "protocol": 3}
 UPDATE = {"command": "update", "id": "1", "annotation": "a.npy", "revision": 2}
 PREVIEW = {"event": "preview", "id": "1", "revision": 1, "file": "f", "source": "prior", "step": 0, "seconds": 1.0}
 PROGRESS = {
@@ -170,7 +173,7 @@ def test_a_command_that_is_none_is_refused(message, words):
 @pytest.mark.parametrize(
     ("message", "words"),
     [
-        ({**PREVIEW, "event": "view"}, "Unknown event 'view'.*Known: device, error, preview"),
+        ({**PREVIEW, "event": "view"}, "Unknown event 'view'.*Known: check, device, error, preview"),
         (OPEN, "Unknown event None"),
         ({**PREVIEW, "seconds": True}, "preview: seconds must be float, got True"),
         ({**PREVIEW, "seconds": "1"}, "preview: seconds must be float, got '1'"),
@@ -249,7 +252,7 @@ def test_commands_and_events_have_one_kind_each():
         assert cls.kind == kind
         assert cls.__name__.lower() == kind
         assert issubclass(cls, Command) == (kind in COMMANDS)
-    assert protocol.PROTOCOL_VERSION == 2
+    assert protocol.PROTOCOL_VERSION == 3
 
 
 def test_a_host_that_does_not_name_its_protocol_is_an_old_one():

@@ -79,6 +79,25 @@ def test_segment_writes_named_coloured_segments_and_all_that_was_asked_for(input
 
 
 @pytest.mark.slow
+def test_a_forgotten_structure_stands_in_the_report_and_right_annotation_does_not(inputs, phantom):
+    forgetful = phantom.annotation.copy()
+    forgetful[12][phantom.truth[12] == 2] = 1
+    pages = {}
+    for name, annotation in (("right", phantom.annotation), ("forgetful", forgetful)):
+        labels = sitk.GetImageFromArray(annotation)
+        labels.CopyInformation(sitk.ReadImage(str(inputs / "image.nrrd")))
+        sitk.WriteImage(labels, str(inputs / f"{name}.nii.gz"))
+        extra = ["--report", inputs / f"{name}.html", *QUICK]
+        done = sparseseg("segment", inputs / "image.nrrd", inputs / f"{name}.nii.gz", "-o", inputs / f"{name}-dense.nii.gz", *extra)
+        assert done.returncode == 0, done.stderr
+        pages[name] = (inputs / f"{name}.html").read_text(encoding="utf-8")
+    (entry,) = re.findall("<li>(.*?)</li>", pages["forgetful"])
+    assert re.fullmatch(r"The axial slice 12 is complete, but what looks like segment 2 is background there \(\d+ voxels\)\.", entry)
+    assert "Check the annotation" in pages["forgetful"]
+    assert "Check the annotation" not in pages["right"]
+
+
+@pytest.mark.slow
 def test_a_label_map_in_gives_a_label_map_out_on_the_same_grid(inputs, phantom):
     sitk_image = sitk.GetImageFromArray(phantom.annotation)
     sitk_image.CopyInformation(sitk.ReadImage(str(inputs / "image.nrrd")))

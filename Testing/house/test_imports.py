@@ -32,7 +32,7 @@ WITH_TORCH = {
 WITH_TORCH_IN_A_FUNCTION = {"worker", "cli"}  # they talk before the seconds that loading takes
 THIRD_PARTY = {
     "numpy": None,
-    "SimpleITK": {"io.files", "io.dicomseries", "prior.interpolation", "prior.distance", "quality.constraints"},
+    "SimpleITK": {"io.files", "io.dicomseries", "prior.interpolation", "prior.distance", "quality.constraints", "quality.check"},
     "numba": {"prior.kernels", "prior.counting", "prior.refiner_loops"},
 }  # None: anywhere
 OPTIONAL_IN_A_FUNCTION = {"io.dicomseries": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}}

@@ -626,3 +626,26 @@ def alive(pid):
             return stat.read().split()[2] != "Z"
     except OSError:
         return True
+
+
+# ---------------------------------------------------------------- check my annotation
+
+
+def test_a_stroke_with_the_wrong_segment_is_listed_until_it_is_mended(session):
+    """The liver's stroke on the middle slice painted as kidney; what the engine says of it arrives, and goes once it is corrected."""
+    controller = session()
+    stroke = (voxels(controller) == controller.strokes.classes.ids.index("Liver") + 2) & (np.arange(40)[:, None, None] == 20)
+    assert stroke.any()
+    paint(controller, "Liver", stroke, 0)
+    paint(controller, "Kidney", stroke, 1)
+    settle(controller)
+    train(controller)
+    spin(controller, lambda: controller.places)
+    assert {(place.axis, place.index, place.painted, place.believed) for place in controller.places} == {(0, 20, "Kidney", "Liver")}
+    paint(controller, "Kidney", stroke, 0)
+    paint(controller, "Liver", stroke, 1)
+    spin(controller, lambda: not controller.places)
+
+
+def test_right_strokes_are_not_spoken_of(trained):
+    assert trained.places == []

@@ -17,6 +17,7 @@ from sparseseg.network import device
 from sparseseg.network.trainer import Trainer
 from sparseseg.prior.grown import Grown
 from sparseseg.session import network_voice, prior_voice
+from sparseseg.session import session as session_module
 from sparseseg.session.devices import DeviceChoice
 from sparseseg.session.session import Session
 
@@ -27,7 +28,7 @@ class Host:
     """Remembers what it was told; `on_tick` may do anything."""
 
     def __init__(self):
-        self.previews, self.boxes, self.warnings, self.stages, self.updates = [], [], [], [], []
+        self.previews, self.boxes, self.warnings, self.stages, self.updates, self.checks = [], [], [], [], [], []
         self.finishing = False
         self.on_tick = lambda stage, step: None
 
@@ -48,6 +49,9 @@ class Host:
             dense[box] = part
         self.boxes.append(box)
         self.previews.append((source, revision, dense))
+
+    def check(self, places, revision):
+        self.checks.append((places, revision))
 
     def warning(self, code, sentence, advice):
         self.warnings.append((code, sentence))
@@ -439,6 +443,45 @@ def test_a_cancelled_stroke_is_answered_with_the_next_one(opened, host):
     np.testing.assert_array_equal(running.publisher.shown[labelled], annotation[labelled] - 1)
     np.testing.assert_array_equal(running.publisher.shown, np.where(labelled, running.annotation.labels, running.prior.stands.label))
     assert (running.prior.stands.label[two] == 2).all()
+
+
+def test_a_mistake_that_is_painted_in_a_run_is_told_in_that_run(opened, host, monkeypatch):
+    monkeypatch.setattr(session_module, "_CHECK_AFTER_S", 0.0)
+    running, phantom = opened(replace(QUICK, estimate=False)), two_organs()
+    forgetful = phantom.annotation.copy()
+    forgetful[12][phantom.truth[12] == 1] = 1
+
+    def paint(stage, step):
+        if stage == "training" and step == 2 and not host.updates and running.job.record.revision == 1:
+            assert host.checks == []
+            np.save(running.job.path("annotation-0002.npy"), forgetful)
+            host.updates.append(lambda session: session.update("annotation-0002.npy", 2, []))
+
+    host.on_tick = paint
+    outcome = running.train()
+    ((places, revision),) = host.checks
+    assert revision == 2
+    assert [(place.index, place.believed) for place in places] == [(12, "Segment_1")]
+    assert outcome.places == places
+
+
+def test_an_update_that_comes_while_mistakes_are_looked_for_is_answered_first(opened, host, monkeypatch):
+    running, phantom = opened(replace(QUICK, estimate=False)), two_organs()
+    looked = []
+
+    def look(annotation, believed_without):
+        looked.append(len(host.previews))
+        if len(looked) == 1:
+            np.save(running.job.path("annotation-0002.npy"), phantom.annotation)
+            host.updates.append(lambda session: session.update("annotation-0002.npy", 2, []))
+        believed_without(annotation, annotation.labelled)
+
+    monkeypatch.setattr(running.checker, "look", look)
+    running.train()
+    assert running.job.record.revision == 2
+    assert looked[0] >= 2  # after growing and refiner have answered
+    answered = [revision for _, revision, _ in host.previews]
+    assert 2 in answered
 
 
 @pytest.mark.slow

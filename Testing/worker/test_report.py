@@ -265,6 +265,16 @@ def test_without_truth_prior_or_history(tmp_path, run):
     assert ("of training" in page.text) == bool(run.get("history"))
 
 
+def test_probable_mistakes_are_listed_the_surest_first_and_silence_means_none(tmp_path):
+    told = [{"sentence": f"Slice {n} & <b>others</b>."} for n in range(12)]
+    page = page_of(tmp_path, phantom(run=RUN | {"check": told}))
+    text = Page(page).text
+    assert "Check the annotation" in text
+    assert [n for n in range(12) if f"Slice {n} & <b>others</b>." in text] == list(range(10))
+    for none in (RUN, RUN | {"check": []}):
+        assert "Check the annotation" not in page_of(tmp_path, phantom(run=none))
+
+
 def test_a_result_worse_than_the_prior_is_called_so(tmp_path):
     data = phantom()
     worse = data.dense.copy()

@@ -1,4 +1,5 @@
-"""The panel's two tables: annotated slices, and segments. They show the Controller and call it; a signal of their own filling is ignored."""
+"""The panel's tables: annotated slices, segments, and places to look at again. They show the Controller and call it; signals of their own
+filling are ignored."""
 
 import qt
 
@@ -6,6 +7,8 @@ from ..scene.Segments import backgroundSegmentID
 
 _SLICE_COLUMNS = ("View", "Position", "Complete", "Use", "Voxels per segment")
 _SEGMENT_COLUMNS = ("Segment", "Train", "Keep as is", "Estimated Dice")
+_PLACE_COLUMNS = ("What", "Show", "Fix", "Keep")
+_BUTTON_WIDTH = 46
 
 
 def _item(text, checked=None, tip="", color=None):
@@ -115,6 +118,44 @@ class SegmentTable:
             self._controller.setSegmentChoice(self._ids[row], unused=not ticked)
         elif column == 2:
             self._controller.setSegmentChoice(self._ids[row], locked=ticked)
+
+
+class PlaceTable:
+    """A sentence and three buttons a row. section: what holds the table, hidden while there is nothing to say."""
+
+    def __init__(self, table, section, controller) -> None:
+        self._table, self._section, self._controller, self._places = table, section, controller, None
+        _prepare(table, _PLACE_COLUMNS)
+        table.horizontalHeader().setStretchLastSection(False)
+        table.horizontalHeader().setVisible(False)
+        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
+        table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)  # sentences take as many lines as they need
+        for column in range(1, len(_PLACE_COLUMNS)):
+            table.setColumnWidth(column, _BUTTON_WIDTH)
+
+    def update(self) -> None:
+        places = self._controller.places
+        if places == self._places:
+            return
+        self._places = places
+        self._section.visible = bool(places)
+        self._table.setRowCount(len(places))
+        for n, place in enumerate(places):
+            self._table.setItem(n, 0, _item(place.sentence, tip=place.sentence))
+            for column, (text, tip, call) in enumerate(self._actions(), start=1):
+                button = qt.QToolButton()
+                button.text = text
+                button.setToolTip(tip)
+                button.connect("clicked()", lambda call=call, place=place: call(place))
+                self._table.setCellWidget(n, column, button)
+
+    def _actions(self) -> tuple:
+        controller = self._controller
+        return (
+            ("Show", "Jumps there in all slice views.", controller.showPlace),
+            ("Fix", "Jumps there, and chooses the segment that it looks like for painting.", controller.fixPlace),
+            ("Keep", "It is right as it is: not shown again.", controller.keepPlace),
+        )
 
 
 def _segments(strokes) -> tuple:

@@ -15,7 +15,7 @@ from .Chart import Chart
 from .DicomPanel import DicomPanel
 from .EventPump import EventPump
 from .Install import Install
-from .Tables import SegmentTable, SliceTable
+from .Tables import PlaceTable, SegmentTable, SliceTable
 
 STROKE_EFFECTS = ("Paint", "Draw", "Erase", "Level tracing", "Scissors")
 _SHORTCUTS = (
@@ -49,8 +49,10 @@ class Widget:
         self.install = Install(self.ui)
         self.controller = Controller(slicer.mrmlScene, self.install.setup.launch, self.scheduleUpdate)
         self.controller.waiting = _waitCursor
+        self.controller.selectSegment = self.onSelectSegment
         self.dicom = DicomPanel(self.ui, self.controller, self.install.setup)
         self.slices, self.segments = SliceTable(self.ui.sliceTable, self.controller), SegmentTable(self.ui.segmentTable, self.controller)
+        self.places = PlaceTable(self.ui.placeTable, self.ui.placesSection, self.controller)
         self.chart = Chart(self.ui.chartLabel)
         self._shortcuts: list = []
         self._entered = self._updating = self._updateDue = False
@@ -189,6 +191,10 @@ class Widget:
     def onSegmentationAdded(self, node) -> None:
         self.controller.prepareSegmentation(node)
 
+    def onSelectSegment(self, segmentID: str) -> None:
+        self._attachEditor()
+        self.ui.editor.setCurrentSegmentID(segmentID)
+
     def onTrain(self) -> None:
         if self.controller.state is State.TRAINING:
             self.controller.finish()
@@ -264,6 +270,7 @@ class Widget:
             self._showProgress()
             self._showWords()
             self.slices.update()
+            self.places.update()
             self.segments.update()
             self.dicom.update()
             self.chart.show(self.controller.report.curve, self._colors())

@@ -55,6 +55,14 @@ def jumpTo(volumeNode, axis: int, index: int) -> str:
     return node.GetLayoutName()
 
 
+def jumpToVoxel(volumeNode, axis: int, voxel_kji: tuple[int, int, int]) -> None:
+    """Shows a voxel in every slice view, in that along `axis` on its slice."""
+    jumpTo(volumeNode, axis, voxel_kji[axis])
+    place = (_ijkToWorld(volumeNode, volumeGeometry(volumeNode)) @ [*reversed(voxel_kji), 1])[:3]
+    for node in sliceNodes(volumeNode.GetScene()):
+        node.JumpSliceByOffsetting(*place)
+
+
 def alignViews(volumeNode) -> None:
     """Turns every slice view to the volume's own planes, so that strokes stay on single slices."""
     for node in sliceNodes(volumeNode.GetScene()):

@@ -16,11 +16,12 @@ import slicer
 import vtk
 
 from sparseseg.annotation.labels import SegmentSummary, build_annotation
-from sparseseg.contract.box import Box, box_from_json, shape_of, union
+from sparseseg.contract.box import Box, box_from_json, box_to_json, shape_of, union
 from sparseseg.contract.classes import BACKGROUND_TAG
 from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.job import WEIGHTS, JobRecord
-from sparseseg.contract.protocol import Device, Error, Progress, Ready, Result, Warning
+from sparseseg.contract.place import AT_A_TIME, Place
+from sparseseg.contract.protocol import Check, Device, Error, Progress, Ready, Result, Warning
 from sparseseg.contract.protocol import Preview as PreviewEvent
 
 from ..scene import SceneImport, SliceViews
@@ -45,11 +46,13 @@ _BACKGROUND_COLOR = (0.45, 0.45, 0.45)
 
 
 class Controller:
-    """`changed` is called after anything that a panel shows may have changed; `waiting` is entered around the two slow main-thread steps."""
+    """`changed` is called after anything that a panel shows may have changed; `waiting` is entered around the two slow main-thread steps;
+    `selectSegment` is given the ID of the segment to paint with."""
 
     def __init__(self, scene, launch: Callable[[], Launch] = Launch, changed: Callable[[], None] = lambda: None, makeRun=EngineRun) -> None:
         self.scene, self._launch, self.changed, self._makeRun = scene, launch, changed, makeRun
         self.waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
+        self.selectSegment: Callable[[str], None] = lambda segmentID: None
         self.state = State.EMPTY
         self.message = Message("info", "Choose a volume and a segmentation.")
         self.report = Report()
@@ -159,6 +162,7 @@ class Controller:
             self.parameters.set("slicesOf", volume.GetID())
             self.parameters.set("complete", [])
             self.parameters.set("ignored", [])
+            self.parameters.set("kept", [])
         ensureBackground(segmentation)
         self._observeInputs(volume, segmentation)
         welcome = Message("info", "Paint each structure, and some background, on a few slices; then press Train.")
@@ -295,6 +299,34 @@ class Controller:
         else:
             self.complain(error)
 
+    # -- check my annotation -------------------------------------------------------------------------------------------
+
+    @property
+    def places(self) -> list[Place]:
+        """Where the strokes are probably mistaken, the surest first: a few at a time, and none that the user keeps."""
+        if self.isApplied:
+            return []
+        kept = self.parameters.get("kept")
+        return [place for place in self.report.places if not any(_isKept(place, entry) for entry in kept)][:AT_A_TIME]
+
+    def showPlace(self, place: Place) -> None:
+        with self.complaining():
+            SliceViews.jumpToVoxel(self.volumeNode, place.axis, place.centre_kji)
+
+    def fixPlace(self, place: Place) -> None:
+        """Shows it, with the segment that it probably belongs to ready for painting."""
+        self.showPlace(place)
+        self.selectSegment(place.believed or backgroundSegmentID(self.segmentationNode.GetSegmentation()))
+
+    def keepPlace(self, place: Place) -> None:
+        """It is right as it is, and not shown again."""
+        self.parameters.setMember("kept", _keptEntry(place), True)
+        self.changed()
+
+    def _onPlaces(self, places: list) -> None:
+        with self.complaining():
+            self.report.places = [Place.from_json(place, self._run.geometry.shape_kji) for place in places]
+
     # -- training ------------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
@@ -423,6 +455,8 @@ class Controller:
             self._loadPreview(event)
         elif isinstance(event, Result):
             self._onResult(event)
+        elif isinstance(event, Check):
+            self._onPlaces(event.places)
         elif isinstance(event, Warning):
             self.report.onCpu = self.report.onCpu or event.code == "device"
             self.say(Message("warning", event.sentence, event.advice))
@@ -451,6 +485,7 @@ class Controller:
     def _onResult(self, event: Result) -> None:
         self.report.estimate = event.estimate or self.report.estimate
         self.report.nextSlices, self._nextSlice = event.next_slices, 0
+        self._onPlaces(event.places)
         self._loadWhole(event.file, event.revision, self._onResultShown)
 
     def _onError(self, event: Error) -> None:
@@ -756,6 +791,16 @@ def ensureBackground(segmentationNode) -> str:
         segmentation.GetSegment(segmentID).SetColor(*_BACKGROUND_COLOR)
     segmentation.GetSegment(segmentID).SetTag(BACKGROUND_TAG, "1")
     return segmentID
+
+
+def _keptEntry(place: Place) -> list:
+    return [place.axis, place.index, place.painted, place.believed, box_to_json(place.box)]
+
+
+def _isKept(place: Place, entry: list) -> bool:
+    """Whether it is about the voxels of an entry, of which a later check may see a few more or less."""
+    *what, box = entry
+    return _keptEntry(place)[:-1] == what and all(first <= n < last for n, (first, last) in zip(place.centre_kji, box, strict=True))
 
 
 def _sameStrokes(a: Strokes | None, b: Strokes | None) -> bool:

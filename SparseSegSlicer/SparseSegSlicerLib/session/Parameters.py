@@ -15,7 +15,8 @@ MODULE_NAME = "SparseSegSlicer"
 _DEFAULTS: dict[str, Any] = {
     "complete": [],  # [axis, index] pairs, axis 0 = k
     "ignored": [],
-    "slicesOf": "",  # the ID of the volume that these slices belong to
+    "kept": [],  # places where the strokes are right, whatever a check says: [axis, index, painted ID, believed ID, box]
+    "slicesOf": "",  # the ID of the volume that these slices and places belong to
     "locked": [],  # segment IDs: keep as is
     "unused": [],  # segment IDs that take no part
     "device": "auto",

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 
+from sparseseg.contract.place import Place
 from sparseseg.contract.protocol import Progress
 
 
@@ -48,5 +49,6 @@ class Report:
     curve: list[tuple[float, float, dict[str, float]]] = field(default_factory=list)  # step, loss, estimate by segment ID
     estimate: dict[str, float] = field(default_factory=dict)
     nextSlices: list[list[int]] = field(default_factory=list)
+    places: list[Place] = field(default_factory=list)  # where the strokes are probably mistaken, those that the user keeps among them
     why: str = ""
     onCpu: bool = False

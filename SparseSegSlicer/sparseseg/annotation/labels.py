@@ -6,9 +6,10 @@ loss altogether, and w > 0 where somebody did. Here
     w(x) = m(x) * N / (n_c ** b * sum_k n_k ** (1 - b)),        c = y(x)
 
 with n_c the labelled voxels of class c, N all labelled voxels, b the class balance (0: each voxel counts alike, 1: each class counts
-alike), and m(x) > 1 for corrections, HINT_WEIGHT for hints, below 1 for labels in doubt (prior.standing). The factor after m is cut to 0.1..10: no class counts more than ten times, or less
-than a tenth of, the mean. Where nothing is cut and m = 1, w is 1 on average over the labelled voxels; nothing is scaled back after
-cutting. Optionally a border term is added to the finished w, as in Ronneberger et al., U-Net, MICCAI 2015, eq. 2.
+alike), and m(x) > 1 for corrections, HINT_WEIGHT for hints, below 1 for labels in doubt (prior.standing). The factor after m is cut to
+0.1..10: no class counts more than ten times, or less than a tenth of, the mean. Where nothing is cut and m = 1, w is 1 on average over the
+labelled voxels; nothing is scaled back after cutting. Optionally a border term is added to the finished w, as in Ronneberger et al., U-Net,
+MICCAI 2015, eq. 2.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from .errors import SparseSegError
 
-PROTOCOL_VERSION = 2  # 2: annotation and previews may travel as boxes
+PROTOCOL_VERSION = 3  # 2: annotation and previews may travel as boxes; 3: `check`
 MAX_LINE = 1_000_000  # characters; longer lines are refused unread
 
 
@@ -179,6 +179,16 @@ class Result(Event):
     estimate: dict[str, float]
     trust: dict[str, float]  # segment ID -> how far the network, not the prior, decides: 0..1
     next_slices: list[list[int]]  # [axis, index], most uncertain first
+    places: list[dict[str, Any]] = field(default_factory=list)  # as of `check`
+
+
+@dataclass(frozen=True)
+class Check(Event):
+    """Where the annotation is probably mistaken, the surest first: all such places (contract/place.py) as they are now, none where the list is
+    empty. Sent when the list becomes another one."""
+
+    kind: ClassVar[str] = "check"
+    places: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -204,7 +214,7 @@ class Error(Event):
 
 Message = Command | Event
 COMMANDS: dict[str, type[Command]] = {c.kind: c for c in (Open, Train, Update, Finish, Cancel, Predict, Close)}
-EVENTS: dict[str, type[Event]] = {e.kind: e for e in (Ready, Device, Progress, Preview, Result, Warning, Error)}
+EVENTS: dict[str, type[Event]] = {e.kind: e for e in (Ready, Device, Progress, Preview, Result, Check, Warning, Error)}
 
 
 def encode(message: Message) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..contract.box import Box
+from ..contract.place import Place
 from ..contract.settings import Settings
 
 
@@ -32,6 +33,7 @@ class Host(Protocol):
         estimate: dict[str, float] | None = None,
     ) -> None: ...
     def preview(self, file: Path, source: str, step: int, revision: int, box: Box | None) -> None: ...
+    def check(self, places: list[Place], revision: int) -> None: ...
     def warning(self, code: str, sentence: str, advice: str) -> None: ...
     def take_update(self) -> Callable[[Any], None] | None:
         """What takes the oldest new annotation into the session that it is given; None where none has arrived."""
@@ -52,6 +54,7 @@ class Outcome:
     estimate: dict[str, float]
     trust: dict[str, float]
     next_slices: list[list[int]]
+    places: list[Place]
 
 
 @dataclass

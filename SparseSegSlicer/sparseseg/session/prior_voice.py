@@ -138,6 +138,12 @@ class PriorVoice:
             refined.set_use(use, self._tick)
         return Belief(refined.label, refined.confidence), use
 
+    def grown_without(self, annotation: Annotation, rest: np.ndarray) -> Belief:
+        """What growing alone would believe of the labels in `rest`, (K, J, I) bool, with the region and grid that all labels ask for."""
+        plan = self.grown.plan if self.grown is not None else None
+        grown = Grown.start(self._image, annotation.labels, rest, self._spacing, self._tick, plan=plan)
+        return Belief(grown.label, grown.confidence)
+
     def refine_only(self, use: list[bool] | None, annotation: Annotation) -> bool:
         """Correct these segments from here on; whether that changes what stands."""
         values = range(1, annotation.table.shape[1])

@@ -24,6 +24,7 @@ from ..contract.job import MODEL, Job, Update
 from ..contract.settings import Settings
 from ..quality import estimate, suggest
 from ..quality.fusion import fuse
+from .checker import Checker
 from .devices import DeviceChoice
 from .host import Clock, Host, Outcome
 from .judge import Judge
@@ -42,6 +43,7 @@ _STEPS_TO_TRUST = 50  # a network that learned for fewer is left out of the resu
 _AFTER_UPDATE = 0.5  # where in the run (and its learning rate) a correction takes training back to, at most
 _MIN_SIDE = 8  # voxels: below that a 3-D network makes no sense, except along one axis
 _HISTORY_EVERY_S = 0.5
+_CHECK_AFTER_S = 3.0  # of a run without a new annotation, until the last one is looked at for mistakes
 _NO_ANNOTATION = ("The job has no annotation.", "Paint each structure on a few slices, and some background.")
 
 
@@ -63,11 +65,13 @@ class Session:
         self.hints = None if record.hints is None else HintLabels(record.hints, record.geometry)
         self.known = None if record.hints is None or self.hints is None else Known(record.hints, self.hints, record, host)
         self.prior = self._new_prior()
+        self.checker = Checker(job, host)
         self.history: list[dict[str, Any]] = []
         self.timings: dict[str, float] = {}
         self._clock = Clock(self.settings)
         self._hurried = False  # whether a waiting update ends the step at work
         self._running = False  # whether `train` is at work
+        self._updated_at = 0.0  # when a run has last taken a new annotation
 
     @classmethod
     def open(cls, folder: Path, devices: DeviceChoice, host: Host) -> Session:
@@ -165,6 +169,7 @@ class Session:
         self.annotation = self._with_border(revision.annotation)
         if revision.box is not None:
             self.judge.annotated(self.annotation, revision.box)
+            self.checker.annotated(self.annotation)
         return revision
 
     def _refine_corrections(self) -> None:
@@ -180,6 +185,7 @@ class Session:
             if self.prior.has_open_corrections:
                 self._refine_corrections()
             self.prior.renew_if_due(self.labels)
+            self.checker.look(self.labels, self.prior.grown_without)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -197,6 +203,7 @@ class Session:
             self._whole(self._refine_all)
             self._begin_network(start_from, resume)
             self._hold_out()
+            self._check()
             self._learn()
             if self.judge.held is not None:
                 self._end_holding()
@@ -264,6 +271,16 @@ class Session:
             self._whole(self._refine_as_judged)
         self._learn_from()
 
+    def _check(self) -> None:
+        """Look for mistakes in the annotation; a new annotation comes first, and then it is looked at after a while."""
+        self._hurried = True
+        try:
+            self.checker.look(self.labels, self.prior.grown_without)
+        except _UpdateWaits:
+            pass
+        finally:
+            self._hurried = False
+
     def _refine_as_judged(self) -> None:
         if self.judge.held is not None and self.prior.refine_only(self.judge.use, self.labels):
             self._show(self._fused(), "prior")
@@ -278,6 +295,8 @@ class Session:
             network.step(self._clock.schedule(network.steps))
             self._tick("training")
             self._take_updates()
+            if not self.checker.is_current and time.monotonic() - self._updated_at > _CHECK_AFTER_S:
+                self._check()
             if self.judge.is_due(self._clock.fraction(network.steps)):
                 self._measure()
                 if self.judge.is_over:
@@ -295,6 +314,7 @@ class Session:
         while (update := self.host.take_update()) is not None:
             update(self)
             taken = True
+            self._updated_at = time.monotonic()
         if taken:
             if self.prior.is_complete and self.prior.has_open_corrections:
                 self._refine_corrections()
@@ -477,7 +497,9 @@ class Session:
         trust = {segment: round(float(t), 3) for segment, t in zip(ids, self.judge.trust[1:], strict=True)} if model else {}
         slices = suggest.next_slices(uncertainty, labelled)
         estimated = dict(self.judge.estimate) if model else {}
-        return Outcome(result, uncertain, model, report, reason, self._steps, self._clock.seconds, estimated, trust, slices)
+        return Outcome(
+            result, uncertain, model, report, reason, self._steps, self._clock.seconds, estimated, trust, slices, self.checker.places if model else []
+        )
 
     def _save_model(self, finished: bool) -> Path:
         assert self.network is not None
@@ -503,6 +525,7 @@ class Session:
             "hints": self.known.report(self.labels) if self.known else [],
             "estimate": self.judge.estimate,
             "trust": [float(t) for t in self.judge.trust],
+            "check": [place.to_json() for place in self.checker.places],
             "timings": self.timings,
             "history": self.history,
         }
