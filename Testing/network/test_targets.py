@@ -68,8 +68,24 @@ def test_elsewhere_the_belief_weighs_by_its_confidence():
     belief = Belief(np.array([[[0] * 5, [1, 2, 0, 1, 2]]], np.uint8), np.array([[[0] * 5, [0, 127, 128, 204, 255]]], np.uint8))
     targets = Targets(build_annotation(values, TWO, SETTINGS), belief, None, SETTINGS, CPU)
     assert targets.labels[0, 1].tolist() == [1, 2, 0, 1, 2]
-    by_hand = [0, 0, (1 / 255) ** 2, 0.6**2, (2 * 253 / 255 - 1) ** 2]  # 254 and 255 are codes of labels, so 253 is the most
+    by_hand = [0, 0, (1 / 255) ** 2, 0.6**2, (2 * 248 / 255 - 1) ** 2]  # from 249 on are codes of labels, so 248 is the most
     np.testing.assert_allclose(all_weights(targets)[0, 1], 0.2 * np.array(by_hand), rtol=1e-5, atol=1e-9)
+
+
+def test_labels_in_doubt_weigh_as_they_are_trusted():
+    """In four levels of trust; corrections and hints weigh what they weigh."""
+    values, belief = scribbled()
+    annotation = corrected(values)
+    trust = np.random.default_rng(2).integers(0, 255, SHAPE, np.uint8)
+    trust[::2] = 255
+    targets = Targets(annotation, belief, None, SETTINGS, CPU, trust=trust)
+    factor = np.where((annotation.origin == 1) & (trust < 255), (trust.astype(int) * 4 // 255 + 0.5) / 4, 1)
+    known = annotation.labelled
+    np.testing.assert_allclose(all_weights(targets)[known], (annotation.weights * factor)[known], rtol=1e-6)
+    assert (targets.labels.numpy()[known] == annotation.labels[known]).all()
+    part = Targets(annotation, belief, None, SETTINGS, CPU)
+    part.put(whole(SHAPE), annotation, belief, None, trust=trust)
+    same(part, targets)
 
 
 def test_a_correction_weighs_more_than_a_stroke():
@@ -95,7 +111,7 @@ def test_what_hints_label_weighs_as_the_annotation_says_and_beliefs_are_no_label
     assert (annotation.origin == HINT).any()
     assert (targets.labels.numpy()[known] == annotation.labels[known]).all()
     assert (all_weights(targets)[known] == annotation.weights[known]).all()
-    certain = np.maximum(np.minimum(belief.confidence, 252) / 127.5 - 1, 0) ** 2
+    certain = np.maximum(np.minimum(belief.confidence, 248) / 127.5 - 1, 0) ** 2
     np.testing.assert_allclose(all_weights(targets)[~known], 0.2 * certain[~known], rtol=1e-5, atol=1e-9)
 
 
@@ -116,7 +132,7 @@ def test_held_out_labels_are_replaced_by_what_is_believed():
     assert (targets.labels.numpy()[held] == belief.label[held]).all()
     without = annotation.labelled & ~held
     assert (targets.labels.numpy()[without] == annotation.labels[without]).all()
-    certain = np.maximum(np.minimum(belief.confidence, 253) / 127.5 - 1, 0) ** 2
+    certain = np.maximum(np.minimum(belief.confidence, 248) / 127.5 - 1, 0) ** 2
     np.testing.assert_allclose(all_weights(targets)[held], 0.2 * certain[held], rtol=1e-5)
 
 

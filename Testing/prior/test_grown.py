@@ -10,6 +10,7 @@ import pytest
 from sparseseg.contract.box import Box, union, whole
 from sparseseg.prior import compiled, grid, growing, scales, vote
 from sparseseg.prior.grown import Grown, compute_prior
+from sparseseg.prior.standing import in_doubt
 
 SPACING = (2.0, 1.0, 1.0)
 WITH_NUMBA = pytest.mark.skipif(not compiled.available(), reason="needs numba")
@@ -96,7 +97,9 @@ def test_random_strokes_updated_equal_anew(engine: str, coarse: bool, seed: int)
         boxes = [scene.stroke() for _ in range(scene.rng.integers(1, 4))]
         changed = scene.update(voice, union(*boxes))  # type: ignore[arg-type]
         assert_as_anew(scene, voice)
-        assert (voice.label[scene.labelled] == scene.labels[scene.labelled]).all() and (voice.confidence[scene.labelled] == 255).all()
+        assert (voice.label[scene.labelled] == scene.labels[scene.labelled]).all()
+        doubted = in_doubt(scene.labels, scene.labelled)
+        assert (voice.confidence[scene.labelled & ~doubted] == 255).all() and (voice.confidence[doubted] > 0).all()
         differs = (voice.label != before[0]) | (voice.confidence != before[1])
         if voice.renewals == 0:
             used = [np.flatnonzero(differs.any(axis=tuple(a for a in range(3) if a != axis))) for axis in range(3)]

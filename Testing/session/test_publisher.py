@@ -6,6 +6,7 @@ import pytest
 from phantoms import make_job, two_organs
 from sparseseg.annotation.border import add_border_weight
 from sparseseg.annotation.labels import build_annotation
+from sparseseg.contract.belief import Belief
 from sparseseg.contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job
 from sparseseg.contract.settings import Settings
 from sparseseg.session.publisher import Publisher
@@ -124,10 +125,16 @@ def test_the_weights_are_written_as_the_annotation_has_them(publisher, job, bord
     if border:
         annotation = add_border_weight(annotation, record.geometry.spacing_kji_mm, border, 2)
     prior = full(job, 1)
-    publisher.inputs(annotation, prior)
+    trust = np.full(prior.shape, 255, np.uint8)
+    half = tuple(at[:1] for at in np.nonzero(annotation.labelled))
+    trust[half] = 128
+    publisher.inputs(annotation, Belief(prior, trust))
     written = np.load(job.path(WEIGHTS))
     assert written.dtype == np.float32
-    assert np.array_equal(written, annotation.weights)
+    weights = annotation.weights
+    weights[half] -= (weights[half] - (0 if annotation.border is None else annotation.border[half])) * np.float32(127 / 255)
+    np.testing.assert_allclose(written, weights, rtol=1e-5)
+    assert np.array_equal(written == 0, weights == 0)
     assert np.array_equal(np.load(job.path(PRIOR)), prior)
 
 

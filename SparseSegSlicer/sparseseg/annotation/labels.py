@@ -114,13 +114,13 @@ class Annotation:
         """w, (K, J, I) float32, exactly 0 where unlabelled; made anew at each call."""
         return self.weights_in(whole(self.labels.shape))
 
-    def weights_in(self, box: Box, confidence: np.ndarray | None = None) -> np.ndarray:
-        """w in a box, (k, j, i) float32. confidence: uint8, alike, how far labels are trusted (255 fully), where that is known: strokes and complete
+    def weights_in(self, box: Box, trust: np.ndarray | None = None) -> np.ndarray:
+        """w in a box, (k, j, i) float32. trust: uint8, alike, how far labels are trusted (255 fully), where that is known: strokes and complete
         slices in doubt weigh as much less."""
         weights = self.table[self.origin[box], self.labels[box]]
-        if confidence is not None:
+        if trust is not None:
             plain = (self.origin[box] == STROKE) | (self.origin[box] == COMPLETE)
-            weights *= np.where(plain, confidence * np.float32(1 / 255), np.float32(1))
+            weights *= np.where(plain, trust * np.float32(1 / 255), np.float32(1))
         return weights if self.border is None else weights + np.where(self.labelled[box], self.border[box], 0)
 
     def painted_slices(self) -> np.ndarray:

@@ -37,18 +37,28 @@ class Targets:
         settings: Settings,
         device: torch.device,
         tick: Callable[[], None] = lambda: None,
+        trust: np.ndarray | None = None,
     ) -> None:
-        """held: bool (K, J, I), voxels whose labels are not to be trained on, or None. tick is called several times a second, and may raise."""
+        """held: bool (K, J, I), voxels whose labels are not to be trained on, or None. trust: uint8 (K, J, I), how far labels are trusted, 255 fully
+        (all are if None). tick is called several times a second, and may raise."""
         self._settings, self._device = settings, device
         shape = annotation.labels.shape
         self.labels = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.codes = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.extra = None if annotation.border is None else torch.from_numpy(annotation.border.astype(np.float16)).to(device)
         self.sampler: PatchSampler | None = None  # where patches are taken
-        self.put(whole(shape), annotation, belief, held, tick)
+        self.put(whole(shape), annotation, belief, held, tick, trust)
         self.sampler = self._new_sampler(tick)
 
-    def put(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None, tick: Callable[[], None] = lambda: None) -> None:
+    def put(
+        self,
+        box: Box,
+        annotation: Annotation,
+        belief: Belief,
+        held: np.ndarray | None,
+        tick: Callable[[], None] = lambda: None,
+        trust: np.ndarray | None = None,
+    ) -> None:
         """Take a box anew from the annotation and what is believed. Plane by plane: nothing of the volume's size is made."""
         self.table = torch.from_numpy(self._table(annotation)).to(self._device)
         for k in range(box[0].start, box[0].stop):
@@ -57,11 +67,11 @@ class Targets:
             mine = annotation.labelled[at] if held is None else annotation.labelled[at] & ~held[at]
             otherwise = 0 if self._settings.ignore_weights else belief.label[at]
             labels = np.where(mine, annotation.labels[at], otherwise).astype(np.uint8)
-            trust = belief.confidence[at]
-            codes = np.minimum(trust, np.uint8(_DOUBTED - 1))
+            codes = np.minimum(belief.confidence[at], np.uint8(_DOUBTED - 1))
             codes[mine] = _CODES[annotation.origin[at][mine]]
-            doubted = (codes == _LABELLED) & (trust < 255)
-            codes[doubted] = _DOUBTED + trust[doubted].astype(np.int64) * _LEVELS // 255
+            if trust is not None:
+                doubted = (codes == _LABELLED) & (trust[at] < 255)
+                codes[doubted] = _DOUBTED + trust[at][doubted].astype(np.int64) * _LEVELS // 255
             self.labels[at] = torch.from_numpy(labels).to(self._device)
             self.codes[at] = torch.from_numpy(codes).to(self._device)
         if self.sampler is not None:

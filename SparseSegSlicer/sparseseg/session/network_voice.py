@@ -94,15 +94,15 @@ class NetworkVoice:
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def learn_from(self, annotation: Annotation, belief: Belief, held: np.ndarray | None, settings: Settings) -> None:
+    def learn_from(self, annotation: Annotation, belief: Belief, held: np.ndarray | None, settings: Settings, trust: np.ndarray) -> None:
         """Train on these labels from the next step on."""
         assert self.trainer is not None
-        self.trainer.volume.targets = Targets(annotation, belief, held, settings, self.compute.device, lambda: self._tick("starting"))
+        self.trainer.volume.targets = Targets(annotation, belief, held, settings, self.compute.device, lambda: self._tick("starting"), trust)
 
-    def learn_change(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None) -> None:
+    def learn_change(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None, trust: np.ndarray) -> None:
         """The same, where only a box of them changed."""
         assert self.trainer is not None
-        self.trainer.volume.targets.put(box, annotation, belief, held)
+        self.trainer.volume.targets.put(box, annotation, belief, held, trust=trust)
 
     def step(self, progress: float) -> None:
         """One step; where memory runs out, a smaller one; where nothing is left to halve, on the CPU."""

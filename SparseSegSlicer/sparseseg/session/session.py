@@ -337,7 +337,8 @@ class Session:
 
     def _learn_from(self) -> None:
         assert self.network is not None
-        self.network.learn_from(self.labels, self.judge.prior or self.prior.stands, self.judge.held, self.settings)
+        stands = self.prior.stands
+        self.network.learn_from(self.labels, self.judge.prior or stands, self.judge.held, self.settings, stands.confidence)
 
     def _learn_change(self, box: Box | None) -> None:
         if self.network is None or self.network.trainer is None or self.network.trainer.volume.targets is None or box is None:
@@ -345,7 +346,8 @@ class Session:
         if self.annotation is not None and self.annotation.border is not None:
             self._learn_from()  # the border's weight reaches beyond the box
         else:
-            self.network.learn_change(box, self.labels, self.judge.prior or self.prior.stands, self.judge.held)
+            stands = self.prior.stands
+            self.network.learn_change(box, self.labels, self.judge.prior or stands, self.judge.held, stands.confidence)
 
     # -- the judge -----------------------------------------------------------------------------------------------------
 
