@@ -99,6 +99,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     segment.add_argument("--steps", type=int, default=0, metavar="N", help="train exactly N steps instead, for a repeatable result")
     segment.add_argument("--seed", type=int, default=0, metavar="N")
+    segment.add_argument("--smooth-contours", action="store_true", help="what was painted may change at the rims of strokes and contours")
     segment.add_argument("--start-from", type=Path, metavar="MODEL", help="begin with the weights of an earlier model")
     segment.add_argument("--save-model", type=Path, metavar="FILE", help="keep the trained model")
     segment.add_argument("--job", type=Path, metavar="DIR", help="keep the job folder; with the same inputs, go on from its last checkpoint")
@@ -159,7 +160,7 @@ def _segment(options: argparse.Namespace) -> int:
     for path in (options.save_model, options.report):
         _check_folder(path)
     _refuse_overwriting_inputs(options, [*outputs, options.save_model, options.report])
-    settings = Settings(time_budget_s=options.time_budget, steps=options.steps, seed=options.seed)
+    settings = Settings(time_budget_s=options.time_budget, steps=options.steps, seed=options.seed, smooth_contours=options.smooth_contours)
     show = Screen(options.json)
     show.stage(f"reading {options.image.name}")
     volume = files.read_volume(options.image, options.series)

@@ -574,6 +574,7 @@ def _run_table(data: ReportInput) -> str:
         "Trust in the network": ", ".join(f"{name} {t:.2g}" for name, t in zip(data.classes.names, (run.get("trust") or [])[1:], strict=False)),
         "Volume": f"{_times(data.geometry.shape_kji)} voxels of {_times(data.geometry.spacing_kji_mm)} mm {order}",
         "Annotation": run.get("annotation"),
+        "Precision of the annotation": _precision(run),
         "Settings": ", ".join(f"{name} {value}" for name, value in (run.get("settings") or {}).items()),
         "Engine": f"SparseSegSlicer {run.get('engine_version', __version__)}",
     }
@@ -587,6 +588,12 @@ def _network(network: dict[str, Any]) -> str | None:
     levels = len(network.get("kernels") or []) or "?"
     text = f"3-D U-Net, width {network.get('width', '?')}, {levels} levels" + (", residual" if network.get("residual") else "")
     return text + (f", {network['parameters']:,} parameters" if "parameters" in network else "")
+
+
+def _precision(run: dict[str, Any]) -> str | None:
+    """Of the labels where two meet and at the rims of strokes."""
+    value = _finite(run.get("annotation_precision"))
+    return None if value is None else f"{value:.2f}: the share of the labels at its contours and rims that the image and all other labels agree with"
 
 
 def _amount(run: dict[str, Any], key: str, form: str) -> str | None:

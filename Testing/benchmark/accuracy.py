@@ -25,7 +25,7 @@ import simulate
 import tables
 from common import markdown
 from machine import limit_threads, machine
-from methods import DEFAULT_METHODS, METHODS, PROTOCOLS, Options, Pair
+from methods import DEFAULT_METHODS, IMPRECISE, METHODS, PROTOCOLS, Options, Pair
 from peers import HIDDEN
 from product import default_budget
 
@@ -249,6 +249,7 @@ def check(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> 
     from mistakes import tables as summed
 
     runs = []
+    given.protocols = [p for p in given.protocols if p not in IMPRECISE]  # mistakes come with hands of their own
     for pair in pairs_in_turn(given):
         runs += runs_of(pair, 1 if given.quick else None)
         print(f"{pair.name}: {len(runs)} runs", flush=True)

@@ -17,6 +17,7 @@ from peers import PEERS, Task
 from product import Product, Refused
 from scores import mean_dice, scores
 
+import hands
 from cases import Case, annotate_slices, load_case, spread_slices
 from phantoms import two_organs
 from sparseseg.contract.errors import SparseSegError
@@ -26,7 +27,11 @@ from sparseseg.io import files
 PRODUCT = "sparseseg"
 METHODS = (PRODUCT, *PEERS)
 DEFAULT_METHODS = tuple(m for m in METHODS if m != "nnunet")
-PROTOCOLS = ("slices-3", "slices-5", "ortho-3", "strokes-2", "strokes-3")
+EXACT = ("slices-3", "slices-5", "ortho-3", "strokes-2", "strokes-3")
+# by the end of a protocol's name: contours so many voxels off (standard deviation); a brush of radius 2 that crosses the border by so many voxels
+CONTOURS_OFF, BRUSH_OVER, RADIUS = {"-off1": 1, "-off2": 2}, {"-thick": 0, "-over": 1}, 2
+IMPRECISE = (*(f"slices-5{end}" for end in CONTOURS_OFF), *(f"strokes-3{end}" for end in BRUSH_OVER))
+PROTOCOLS = (*EXACT, *IMPRECISE)
 GENERATED = "even-"  # even-4: four complete axial slices from truth, evenly spread
 PEER_LIMIT_S = 1800
 
@@ -50,22 +55,29 @@ class Options:
 
 @dataclass(frozen=True)
 class Pair:
-    """A case with one annotation of it, (K, J, I) uint8: 0 unlabelled, 1 background, 1 + c segment c."""
+    """A case with one annotation of it, (K, J, I) uint8: 0 unlabelled, 1 background, 1 + c segment c. exact: that which it was made imprecise
+    from, or None; nothing is scored on either."""
 
     case: Case
     protocol: str
     annotation: np.ndarray
     modality: str = "CT"
+    exact: np.ndarray | None = None
 
     @property
     def name(self) -> str:
         return f"{self.case.name}, {self.protocol}"
 
+    @property
+    def seen(self) -> np.ndarray:
+        """An annotation map, above 0 where nothing is scored."""
+        return self.annotation if self.exact is None else np.maximum(self.annotation, self.exact)
+
     def with_annotation(self, annotation: np.ndarray) -> Pair:
         return replace(self, annotation=annotation)
 
     def dice(self, result: np.ndarray) -> float | None:
-        return mean_dice(result, self.case.truth, self.annotation)
+        return mean_dice(result, self.case.truth, self.seen)
 
 
 def case_folders(given: list[Path]) -> list[Path]:
@@ -87,8 +99,19 @@ def load_pair(folder: Path, protocol: str, case: Case | None = None) -> Pair | N
         annotation = annotate_slices(case.truth, spread_slices(case.truth, 0, int(protocol.removeprefix(GENERATED))))
         complete = set(np.unique(annotation)) >= {value + 1 for value in np.unique(case.truth)}
         return Pair(case, protocol, annotation, modality) if complete else None
-    file = folder / "annotations" / f"{protocol}.nii.gz"
-    return Pair(case, protocol, files.read_volume(file).array.astype(np.uint8), modality) if file.exists() else None
+    end = next((end for end in (*CONTOURS_OFF, *BRUSH_OVER) if protocol.endswith(end)), "")
+    file = folder / "annotations" / f"{protocol.removesuffix(end)}.nii.gz"
+    if not file.exists():
+        return None
+    annotation = files.read_volume(file).array.astype(np.uint8)
+    return Pair(case, protocol, imprecise(annotation, case.truth, end), modality, annotation) if end else Pair(case, protocol, annotation, modality)
+
+
+def imprecise(annotation: np.ndarray, truth: np.ndarray, end: str) -> np.ndarray:
+    """The annotation as imprecise hands make it; the same hands each time."""
+    if end in CONTOURS_OFF:
+        return hands.contours_off(np.random.default_rng(0), annotation, CONTOURS_OFF[end])
+    return hands.brushed(annotation, truth, RADIUS, BRUSH_OVER[end])
 
 
 def phantom_pairs() -> list[Pair]:
@@ -107,7 +130,7 @@ def run(method: str, pair: Pair, options: Options) -> dict[str, Any]:
     row |= outcome
     if label is not None:
         row["segments"] = pair.case.classes.names
-        row |= scores(label, pair.case.truth, pair.annotation, pair.case.geometry.spacing_kji_mm)
+        row |= scores(label, pair.case.truth, pair.seen, pair.case.geometry.spacing_kji_mm)
     if row.get("estimate") is not None and row["dice"]["mean"] is not None:
         row["estimate_error"] = abs(row["estimate"] - row["dice"]["mean"])
     return row

@@ -14,6 +14,7 @@ from sparseseg.network.device import Compute
 from sparseseg.prior import compiled
 from sparseseg.prior.grown import Grown
 from sparseseg.prior.refiner import Refined
+from sparseseg.prior.standing import precision
 
 NAMES = ("grown", "refined")
 GROW = "Grow from seeds"
@@ -39,6 +40,7 @@ def voices_of(pair: Pair, compute: Compute) -> Row:
         "painted": sorted(int(v) - 1 for v in np.unique(pair.annotation) if v > 1),
         "grown": mean_painted(grown.label, pair),
         "refined": mean_painted(refined.label, pair),
+        "precision": round(precision(labelled, grown.confidence), 3),
         "grown s": round(seconds[0], 2),
         "refined s": round(seconds[1], 2),
     }
@@ -46,18 +48,20 @@ def voices_of(pair: Pair, compute: Compute) -> Row:
 
 def mean_painted(label: np.ndarray, pair: Pair) -> float | None:
     """Mean Dice of the segments that the annotation has, on the voxels that it leaves unlabelled."""
-    found = painted_dice(label, pair.case.truth, pair.annotation)
+    found = painted_dice(label, pair.case.truth, pair.seen)
     return round(float(np.mean([*found.values()])), 4) if found else None
 
 
 def with_mean(rows: Sequence[Row]) -> list[Row]:
-    """The rows as a table has them, and the mean of each case and of all."""
-    columns = [name for name in (*NAMES, GROW) if any(name in row for row in rows)]
+    """The rows as a table has them, and the mean of each case, of each annotation and of all."""
+    columns = [name for name in (*NAMES, GROW, "precision") if any(name in row for row in rows)]
     shown = [{name: row.get(name) for name in ("case", "annotation", *columns, "grown s", "refined s")} for row in rows]
-    for case in [*dict.fromkeys(row["case"] for row in rows), None]:
-        mine = [row for row in rows if case in (None, row["case"])]
-        means = {name: _mean([row.get(name) for row in mine]) for name in columns}
-        shown.append({"case": case or "**all**", "annotation": "**mean**", **means, "grown s": None, "refined s": None})
+    groups = [("case", case) for case in dict.fromkeys(row["case"] for row in rows)]
+    groups += [("annotation", protocol) for protocol in dict.fromkeys(row["annotation"] for row in rows)]
+    for key, value in [*groups, ("", "")]:
+        means = {name: _mean([row.get(name) for row in rows if not key or row[key] == value]) for name in columns}
+        of = {"case": value if key == "case" else "**all**", "annotation": value if key == "annotation" else "**mean**"}
+        shown.append({**of, **means, "grown s": None, "refined s": None})
     return shown
 
 

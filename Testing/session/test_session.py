@@ -1,11 +1,13 @@
 """A session without a process around it: what happens when memory runs out, numbers go wrong, labels change."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
+import hands
 from phantoms import make_job, two_organs
 from sparseseg.annotation.labels import CORRECTION, build_annotation
 from sparseseg.contract.belief import Belief
@@ -16,6 +18,7 @@ from sparseseg.contract.settings import Settings
 from sparseseg.network import device
 from sparseseg.network.trainer import Trainer
 from sparseseg.prior.grown import Grown
+from sparseseg.prior.standing import in_doubt
 from sparseseg.session import network_voice, prior_voice
 from sparseseg.session import session as session_module
 from sparseseg.session.devices import DeviceChoice
@@ -420,6 +423,35 @@ def test_many_strokes_in_boxes_are_one_annotation(opened):
     np.testing.assert_array_equal(running.prior.grown.confidence, grown.confidence)
     np.testing.assert_array_equal(running.job.annotation(), annotation)
     np.testing.assert_array_equal(running.publisher.shown[anew.labelled], anew.labels[anew.labelled])
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_paint_stands_unless_smoothing_is_asked_for_and_then_but_at_rims(opened, smooth):
+    exact = two_organs().annotation
+    painted = hands.contours_off(np.random.default_rng(0), exact, 2)
+    running = opened(replace(QUICK, estimate=False, smooth_contours=smooth), annotation=painted)
+    outcome = running.train()
+    dense, labels, labelled = np.load(outcome.dense), running.annotation.labels, running.annotation.labelled
+    overruled = labelled & (dense != labels)
+    assert overruled.any() == smooth
+    assert not (overruled & ~in_doubt(labels, labelled)).any()
+    np.testing.assert_array_equal(running.publisher.shown, dense)
+    if smooth:
+        assert (dense == exact - 1)[overruled].mean() > 0.6
+
+
+def test_labels_in_doubt_weigh_less_and_the_report_says_how_precise_they_are(opened):
+    precise = {}
+    for off in (0, 2):
+        painted = hands.contours_off(np.random.default_rng(0), two_organs().annotation, off)
+        running = opened(replace(QUICK, estimate=False), annotation=painted)
+        running.train()
+        plain, written = running.annotation.weights, np.load(running.job.path("weights.npy"))
+        doubted = in_doubt(running.annotation.labels, running.annotation.labelled)
+        assert (written < plain)[doubted].mean() > 0.9 and (written > 0)[doubted].all()
+        np.testing.assert_array_equal(written[~doubted], plain[~doubted])
+        precise[off] = json.loads(running.job.path("report.json").read_text(encoding="utf-8"))["annotation_precision"]
+    assert precise[2] < precise[0] < 1
 
 
 def test_a_cancelled_stroke_is_answered_with_the_next_one(opened, host):

@@ -42,6 +42,7 @@ RUN = {
     "batch": 2,
     "settings": {"seed": 0, "learning_rate": 0.004},
     "annotation": "36 of 600 voxels labelled.\nliver: 4 voxels",
+    "annotation_precision": 0.684,
     "estimate": {"Segment_1": 0.8, "Segment_2": 0.6},
     "trust": [0.3, 0.5, 0.7],
     "timings": {"prior": 0.4},
@@ -192,6 +193,11 @@ def test_pictures_have_the_patients_proportions(tmp_path):
     boxes = [[float(v) for v in a["viewbox"].split()] for _, a in Page(page_of(tmp_path, phantom())).tags if a.get("class") == "view"]
     seen = {round(b[2] / b[3], 2) for b in boxes}
     assert seen == {round(18 / 8, 2), round(18 / 50, 2), round(8 / 50, 2)}  # mm: 9 x 2 by 8 x 1, 9 x 2 by 10 x 5, 8 x 1 by 10 x 5
+
+
+def test_how_precise_the_annotation_is_is_told(tmp_path):
+    assert "0.68: the share of the labels at its contours" in page_of(tmp_path, phantom())
+    assert "Precision of the annotation" not in page_of(tmp_path, phantom(run={}))
 
 
 def test_slices_are_one_annotated_and_those_farthest_from_annotation():

@@ -34,7 +34,7 @@ _SPINS = {
     "steps": ("steps", int),
     "seed": ("seed", int),
 }
-_CHECKS = {"mirror": "mirror", "estimateQuality": "estimate", "fullResolution": "full_resolution"}
+_CHECKS = {"mirror": "mirror", "estimateQuality": "estimate", "fullResolution": "full_resolution", "smoothContours": "smooth_contours"}
 _PRIMARY = {State.EMPTY: "Train", State.IDLE: "Train", State.STARTING: "Starting...", State.TRAINING: "Finish now", State.FINISHING: "Finishing..."}
 _LEVEL_STYLE = {"info": "", "warning": "color: #b9770e", "error": "color: #c0392b; font-weight: bold"}
 

@@ -77,8 +77,9 @@ class PriorVoice:
         return (self._refines, self._smooths) == (settings.refine, settings.smooth_contours and settings.refine)
 
     def precision(self, annotation: Annotation) -> float:
-        """How precise the annotation is, 0..1: how far labels in doubt are trusted (prior.standing)."""
-        return precision(annotation.labelled, self.stands.confidence)
+        """How precise the annotation is, 0..1: how far growing trusts labels in doubt (prior.standing)."""
+        assert self.grown is not None
+        return precision(annotation.labelled, self.grown.confidence)
 
     def painted_in(self, annotation: Annotation, box: Box) -> np.ndarray:
         """Where the annotation stands in the result, (k, j, i) bool of a box: all of it, but what smoothing may overrule."""

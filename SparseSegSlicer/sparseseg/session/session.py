@@ -523,7 +523,7 @@ class Session:
             **self.network.describe(),
             "settings": self.settings.to_json(),
             "annotation": self.labels.text(),
-            "precision": self.prior.precision(self.labels),
+            "annotation_precision": round(self.prior.precision(self.labels), 3),
             "hints": self.known.report(self.labels) if self.known else [],
             "estimate": self.judge.estimate,
             "trust": [float(t) for t in self.judge.trust],
