@@ -1,5 +1,6 @@
 # Two commands do all on a fresh machine: `make demo` and `make test`. While you change something: `make quick`.
 PYTHON ?= python3
+PATIENTS ?= ../shared/training
 VENV := .venv
 BIN := $(VENV)/bin
 # as many tests at once as there are cores, at most four: each may start an engine that takes all cores and a gigabyte
@@ -35,8 +36,8 @@ bench-engine: $(VENV)/bench.stamp $(VENV)/test.stamp  ## training speed against 
 bench-scene: $(VENV)/test.stamp  ## what the panel does on Slicer's main thread, on a large volume
 	$(BIN)/python Testing/benchmark/scene.py
 
-pretrain: $(VENV)/test.stamp  ## train a refiner on synthetic volumes, into refiner.pt here; see pretraining/README.md
-	$(BIN)/python pretraining/train.py --seed 1 --out refiner.pt
+pretrain: $(VENV)/test.stamp  ## train a refiner into refiner.pt here, on patients too where PATIENTS has them; see pretraining/README.md
+	$(BIN)/python pretraining/train.py --seed 1 --out refiner.pt $(if $(wildcard $(PATIENTS)),--patients "$(PATIENTS)") $(ARGS)
 
 screenshots: $(VENV)/test.stamp  ## the README's tutorial pictures
 	$(BIN)/python Testing/make_screenshots.py

@@ -41,7 +41,7 @@ from sparseseg.network import device as devices  # noqa: E402
 from sparseseg.network.device import Compute  # noqa: E402
 from sparseseg.prior import compiled, refiner_view  # noqa: E402
 from sparseseg.prior.refiner import find_extents  # noqa: E402
-from sparseseg.prior.refiner_network import BELIEF, Refiner, Triple, plan_pools  # noqa: E402
+from sparseseg.prior.refiner_network import BELIEF, Refiner, Triple, as_grown, plan_pools  # noqa: E402
 from sparseseg.prior.refiner_view import View  # noqa: E402
 from sparseseg.prior.refiner_vote import CERTAIN  # noqa: E402
 from sparseseg.prior.volumes import Volumes  # noqa: E402
@@ -175,7 +175,7 @@ def on_own_grid(added: Tensor, lesson: Lesson) -> Tensor:
 def second_look(network: Refiner, lesson: Lesson, x: Tensor) -> tuple[Tensor, Tensor]:
     """The logit (k, j, i) and the input (1, CHANNELS, k, j, i) as if the network's result were what growing says."""
     logit = lesson.logit + network(x, lesson.pools)[0].float()
-    belief = torch.where(logit > 0, 1.0, -1.0) * (0.2 + 1.3 * torch.sigmoid(logit.abs()))
+    belief = as_grown(logit)
     x = x.clone()
     x[0, BELIEF] = belief
     return belief, x

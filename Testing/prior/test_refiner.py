@@ -9,6 +9,7 @@ import torch
 from phantoms import Phantom, two_organs
 from sparseseg.prior import compiled, refiner, refiner_network, refiner_view
 from sparseseg.prior.grown import compute_prior
+from sparseseg.prior.pooling import pool_gray
 from sparseseg.prior.refiner import Refined, find_extents
 from sparseseg.prior.refiner_network import BELIEF, BETWEEN, CHANNELS, FAR, WEIGHTS, Refiner, cautious, load_refiner, plan_pools
 from sparseseg.prior.refiner_view import look
@@ -403,3 +404,13 @@ def test_what_a_coarser_grid_cannot_show_is_left_as_it_was(thick, monkeypatch):
     refined = Refined.start(label, np.full(label.shape, 200, np.uint8), image, labels, labelled, (1, 1, 1), network=Never())
     assert dice(refined.label[~labelled], label[~labelled], 1) == (1 if thick == 2 else 0)
     assert choose_use(refined, np.zeros_like(labelled)) == [thick == 20]
+
+
+def test_a_last_slab_thinner_than_a_working_voxel_is_pooled(monkeypatch):
+    """As in volumes of more voxels than a slab holds, whose slices are no multiple of the factor."""
+    monkeypatch.setattr("sparseseg.prior.pooling._SLAB", 1)
+    image = np.random.default_rng(0).normal(size=(18, 8, 8)).astype(np.float32)
+    pooled = pool_gray(image, (slice(0, 18), slice(0, 8), slice(0, 8)), (8, 4, 4))
+    assert pooled.shape == (3, 2, 2)
+    torch.testing.assert_close(pooled[2, 0, 0], torch.tensor(image[16:, :4, :4].mean()))
+    torch.testing.assert_close(pooled[0, 1, 1], torch.tensor(image[:8, 4:, 4:].mean()))

@@ -22,6 +22,7 @@ WEIGHTS = Path(__file__).with_name("refiner.pt")
 WIDTHS = (16, 32, 48, 64, 96)
 CHANNELS = 14
 BELIEF, FAR, BETWEEN = 3, 7, 9  # channels: the logit of growing, log distance to the nearest label, what interpolation says
+LOOKS = 2  # Dice on ten cases, one look and two: exact slices 0.885, 0.888; contours a voxel off 0.857, 0.863, two off 0.809, 0.818
 TAKING_AWAY = 0.75  # of a correction that speaks against the segment: far from labels the network gives up too easily
 _POOLABLE = 8  # voxels that an axis must have to be halved
 
@@ -108,11 +109,20 @@ def load_refiner(device: torch.device) -> Refiner:
 def correction(
     network: nn.Module, features: Tensor, pools: Sequence[Triple], device: torch.device, dtype: torch.dtype, tick: Tick, is_coarse: bool = False
 ) -> Tensor:
-    """What the network adds to the logit, (k, j, i) float32, from features, (CHANNELS, k, j, i) float32; both on the working grid, on the CPU."""
+    """What the network adds to the logit, (k, j, i) float32, from features, (CHANNELS, k, j, i) float32; both on the working grid, on the CPU. It
+    looks LOOKS times, each time at what it said before in place of growing."""
     x = features[None].to(device).contiguous(memory_format=torch.channels_last_3d)
     with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-        added = network(x, pools, tick)[0].float().cpu()
-    return cautious(added, features, is_coarse)
+        logit = x[:, BELIEF] + network(x, pools, tick).float()
+        for _ in range(LOOKS - 1):
+            x[:, BELIEF] = as_grown(logit)
+            logit = x[:, BELIEF] + network(x, pools, tick).float()
+    return cautious(logit[0].cpu() - features[BELIEF], features, is_coarse)
+
+
+def as_grown(logit: Tensor) -> Tensor:
+    """A logit as one of growing with the same label and confidence, alike."""
+    return torch.where(logit > 0, 1.0, -1.0) * (0.2 + 1.3 * torch.sigmoid(logit.abs()))
 
 
 def cautious(added: Tensor, features: Tensor, is_coarse: bool = False) -> Tensor:
