@@ -38,9 +38,15 @@ def test_both_sides_of_a_contour_are_in_doubt(engine):
     np.testing.assert_array_equal(doubt, expected)
 
 
-@pytest.mark.parametrize("edge", [1, 2])
-def test_what_is_too_thin_to_have_a_core_is_firm(engine, edge):
-    labels, labelled = complete_slice(edge)
+def test_an_island_of_one_voxel_is_in_doubt_and_a_click_is_not(engine):
+    labels, labelled = complete_slice(1)
+    assert in_doubt(labels, labelled)[1, 6, 6]
+    labelled[:] = labels > 0
+    assert not in_doubt(labels, labelled).any()
+
+
+def test_what_is_too_thin_to_have_a_core_is_firm(engine):
+    labels, labelled = complete_slice(2)
     doubt = in_doubt(labels, labelled)
     assert not doubt[labels == 1].any() and doubt[labels == 0].any()
 

@@ -232,11 +232,26 @@ def in_doubt(labels, labelled):
         for j in range(rows):
             for i in range(columns):
                 if labelled[k, j, i] and not core[k, j, i]:
+                    doubt[k, j, i] = _is_island(labels, labelled, k, j, i)
                     for c in range(max(k - 2, 0), min(k + 3, planes)):
                         for b in range(max(j - 2, 0), min(j + 3, rows)):
                             for a in range(max(i - 2, 0), min(i + 3, columns)):
                                 doubt[k, j, i] |= core[c, b, a] and labels[c, b, a] == labels[k, j, i]
     return doubt
+
+
+@njit(nogil=True, cache=True)
+def _is_island(labels, labelled, k, j, i):
+    planes, rows, columns = labels.shape
+    others = 0
+    for c in range(max(k - 1, 0), min(k + 2, planes)):
+        for b in range(max(j - 1, 0), min(j + 2, rows)):
+            for a in range(max(i - 1, 0), min(i + 2, columns)):
+                if labelled[c, b, a] and not (c == k and b == j and a == i):
+                    if labels[c, b, a] == labels[k, j, i]:
+                        return False
+                    others += 1
+    return others >= 8
 
 
 @njit(nogil=True, cache=True)
