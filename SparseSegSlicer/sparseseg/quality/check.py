@@ -33,7 +33,7 @@ _GRAY_BINS = 32
 _AS_GOOD_AS_NONE = 50  # voxels that say little of how reliable a belief is
 _NEAR = 3  # voxels: how far from a mistake its mirror image may lie
 _MOST = 50  # pieces that are reported
-LEAST_SURE = 0.34
+LEAST_SURE = 0.36
 
 
 @dataclass(frozen=True)
@@ -56,26 +56,26 @@ class Evidence:
 
 Weights = Mapping[str, float]  # of Evidence by name, and "constant"
 ON_SLICES: Weights = {
-    "constant": -10.41,
-    "cover": 5.10,
-    "gray": 0.68,
-    "crossing": 4.63,
-    "painted_right": 0.93,
-    "thickness": 0.52,
-    "size": 0.45,
-    "missing": 2.21,
-    "between": 1.65,
-    "on_both": 4.25,
-    "painted_near": -1.07,
+    "constant": -9.38,
+    "cover": 4.69,
+    "gray": 0.65,
+    "crossing": 3.99,
+    "painted_right": 0.44,
+    "thickness": 0.47,
+    "size": 0.48,
+    "missing": 1.80,
+    "between": 1.55,
+    "on_both": 4.00,
+    "painted_near": -1.31,
 }
 ON_STROKES: Weights = {
-    "constant": -12.07,
-    "cover": 5.77,
-    "gray": 1.52,
-    "crossing": 1.05,
-    "painted_right": -2.35,
-    "reliability": 4.77,
-    "confidence": 4.96,
+    "constant": -11.30,
+    "cover": 6.50,
+    "gray": 1.50,
+    "crossing": 1.16,
+    "painted_right": -1.47,
+    "reliability": 5.17,
+    "confidence": 2.67,
 }
 
 
