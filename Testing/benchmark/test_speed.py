@@ -121,7 +121,8 @@ def test_means_of_each_case_and_of_all():
     rows = [
         {"case": c, "annotation": "a", "grown": g, "refined": r, "grown s": 1.0, "refined s": 1.0} for c, g, r in (("x", 0.5, 0.6), ("y", 0.7, None))
     ]
-    x, y, every = voices.with_mean(rows)[-3:]
+    x, y, protocol, every = voices.with_mean(rows)[-4:]
+    assert (protocol["annotation"], protocol["grown"], protocol["refined"]) == ("a", 0.6, 0.6)
     assert (x["grown"], y["grown"], every["grown"]) == (0.5, 0.7, 0.6)
     assert (x["refined"], y["refined"], every["refined"]) == (0.6, None, 0.6)
 
