@@ -20,6 +20,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from queue import Empty
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -240,7 +241,8 @@ def train(options: argparse.Namespace) -> None:
     makers = [mp.Process(target=produce, args=(1000 * options.seed + n, options.patients, q), daemon=True) for n, q in enumerate(queues)]
     for maker in makers:
         maker.start()
-    lessons = (unpacked(queues[n % len(queues)].get(), compute.device) for n in itertools.count())
+    turns = itertools.cycle(zip(makers, queues, strict=True))
+    lessons = (unpacked(taken(*turn), compute.device) for turn in turns)
     network = Refiner().to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     if options.resume:
         network.load_state_dict(load(options.resume))
@@ -268,6 +270,16 @@ def train(options: argparse.Namespace) -> None:
             average.save(options.out)
     for maker in makers:
         maker.kill()
+
+
+def taken(maker: mp.Process, queue: mp.Queue) -> tuple[Any, ...]:
+    """The next lesson of a maker; ends the program where that has died, which would be waited for otherwise."""
+    while True:
+        try:
+            return queue.get(timeout=10)  # type: ignore[no-any-return]
+        except Empty:
+            if not maker.is_alive():
+                raise SystemExit("A process that makes lessons has died; see above why.") from None
 
 
 def load(path: Path) -> dict[str, Tensor]:

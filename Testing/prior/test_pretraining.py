@@ -127,3 +127,16 @@ def test_patients_are_annotated_and_only_organs_of_a_likely_size_believed(tmp_pa
         kinds.add(made.spacing_kji[0])
         assert made.truth.any() and (made.labelled & (made.labels > 0)).any() and (made.labelled & (made.labels == 0)).any()
     assert kinds == {1.0, 3.0}
+
+
+def test_a_maker_that_died_ends_the_training(monkeypatch):
+    class Dead:
+        def is_alive(self):
+            return False
+
+    class Nothing:
+        def get(self, timeout):
+            raise train.Empty
+
+    with pytest.raises(SystemExit, match="has died"):
+        train.taken(Dead(), Nothing())
