@@ -133,12 +133,8 @@ class Grid:
                 look_up()
                 slab = self.voxels((slice(cells[0].start + k, cells[0].start + k + 1), cells[1], cells[2]))
                 gray, here, there = gray_of(image[slab]), np.array(labels[slab]), np.array(labelled[slab])
-                plane(gray, here, there, self.factors[1:], found.mean[k], found.known[k], found.own[k])
-                if not there.any():
-                    found.firm[k] = -1
-                    continue
-                there &= ~in_doubt_at(slab, labels, labelled, origin)
-                plane(gray, here, there, self.factors[1:], found.mean[k], found.firm[k], np.empty_like(found.own[k]))
+                doubt = in_doubt_at(slab, labels, labelled, origin) if there.any() else there
+                plane(gray, here, there, doubt, self.factors[1:], found.mean[k], found.known[k], found.own[k], found.firm[k])
 
         together([partial(planes, first) for first in range(min(THREADS, shape[0]))], tick)
         return found
@@ -149,7 +145,7 @@ def in_doubt_at(box: Box, labels: np.ndarray, labelled: np.ndarray, origin: np.n
     draws on a result looks closely."""
     around = with_margin(box, standing.MARGIN, labels.shape)
     trusted = None if origin is None else origin[around] == CORRECTION
-    return standing.in_doubt(np.array(labels[around]), np.array(labelled[around]), trusted)[within(box, around)]
+    return np.ascontiguousarray(standing.in_doubt(np.array(labels[around]), np.array(labelled[around]), trusted)[within(box, around)])
 
 
 def gray_of(part: np.ndarray) -> np.ndarray:
@@ -159,7 +155,15 @@ def gray_of(part: np.ndarray) -> np.ndarray:
 
 
 def _pool_plane(
-    gray: np.ndarray, labels: np.ndarray, labelled: np.ndarray, factors: Sequence[int], mean: np.ndarray, known: np.ndarray, own: np.ndarray
+    gray: np.ndarray,
+    labels: np.ndarray,
+    labelled: np.ndarray,
+    doubt: np.ndarray,
+    factors: Sequence[int],
+    mean: np.ndarray,
+    known: np.ndarray,
+    own: np.ndarray,
+    firm: np.ndarray,
 ) -> None:
     """As in kernels.py."""
     cell = [np.arange(n) // f for n, f in zip(gray.shape[1:], factors, strict=True)]
@@ -167,11 +171,13 @@ def _pool_plane(
     for axis, f in enumerate(factors):
         total = np.add.reduceat(total, np.arange(0, gray.shape[axis + 1], f), axis=axis)
     mean[:] = total / (gray.shape[0] * np.outer(*[np.bincount(c) for c in cell]))
-    known[:], own[:] = -1, 0
-    where = np.nonzero(labelled)
-    code = (cell[0][where[1]] * mean.shape[1] + cell[1][where[2]]) * 256 + labels[where]
-    codes, inverse, counts = np.unique(code, return_inverse=True, return_counts=True)
-    grays = np.bincount(inverse, gray[where], minlength=len(codes))
-    order = np.lexsort((-codes, counts))  # the commonest is written last, the smaller label of equals
-    known.reshape(-1)[codes[order] // 256] = codes[order] % 256
-    own.reshape(-1)[codes[order] // 256] = grays[order] / counts[order]
+    known[:], own[:], firm[:] = -1, 0, -1
+    for chosen, commonest in ((labelled, known), (labelled & ~doubt, firm)):
+        where = np.nonzero(chosen)
+        code = (cell[0][where[1]] * mean.shape[1] + cell[1][where[2]]) * 256 + labels[where]
+        codes, inverse, counts = np.unique(code, return_inverse=True, return_counts=True)
+        order = np.lexsort((-codes, counts))  # the commonest is written last, the smaller label of equals
+        commonest.reshape(-1)[codes[order] // 256] = codes[order] % 256
+        if commonest is known:
+            grays = np.bincount(inverse, gray[where], minlength=len(codes))
+            own.reshape(-1)[codes[order] // 256] = grays[order] / counts[order]

@@ -188,12 +188,13 @@ def pull(levels, key, parent, costs, offsets, lost):
 
 
 @njit(nogil=True, cache=True)
-def pool_plane(gray, labels, labelled, f, mean, known, own):
-    """One plane of cells. gray: (f0 or less, J, I) float32; labels: uint8, labelled: bool, alike; f: (j, i) voxels a cell. Fills mean (float32,
-    all voxels), known (int16, the commonest label, the smaller of equals, -1 none) and own (float32, mean of the voxels of that label)."""
+def pool_plane(gray, labels, labelled, doubt, f, mean, known, own, firm):
+    """One plane of cells. gray: (f0 or less, J, I) float32; labels: uint8, labelled and doubt: bool, alike; f: (j, i) voxels a cell. Fills mean
+    (float32, all voxels), known (int16, the commonest label, the smaller of equals, -1 none), own (float32, mean of the voxels of that label) and
+    firm (as known, of the labels that are not in doubt)."""
     depth, rows, columns = gray.shape
     total, seen = np.empty(mean.shape[1]), np.empty(mean.shape[1], np.bool_)
-    counts, sums = np.zeros(256, np.int64), np.zeros(256)
+    counts, sums, sure = np.zeros(256, np.int64), np.zeros(256), np.zeros(256, np.int64)
     for j in range(mean.shape[0]):
         first, last = j * f[0], min((j + 1) * f[0], rows)
         total[:] = 0
@@ -207,14 +208,18 @@ def pool_plane(gray, labels, labelled, f, mean, known, own):
         for i in range(mean.shape[1]):
             start, stop = i * f[1], min((i + 1) * f[1], columns)
             mean[j, i], known[j, i], own[j, i] = total[i] / (depth * (last - first) * (stop - start)), -1, 0
+            firm[j, i] = -1
             if seen[i]:
-                counts[:], sums[:] = 0, 0
+                counts[:], sums[:], sure[:] = 0, 0, 0
                 for a in range(depth):
                     for b in range(first, last):
                         for c in range(start, stop):
                             if labelled[a, b, c]:
                                 counts[labels[a, b, c]] += 1
                                 sums[labels[a, b, c]] += gray[a, b, c]
+                                sure[labels[a, b, c]] += not doubt[a, b, c]
+                if sure.any():
+                    firm[j, i] = sure.argmax()
                 best = counts.argmax()
                 known[j, i], own[j, i] = best, sums[best] / counts[best]
 
@@ -286,6 +291,7 @@ def compile_all():
     relax(*flat, costs, offsets, none, 2, 3, 3, 9)
     uproot(*flat[1:], offsets, none, 9)
     pull(*flat, costs, offsets, none)
-    planes = np.zeros((1, 3, 3), np.float32), np.zeros((1, 3, 3), np.uint8), np.zeros((1, 3, 3), bool)
+    planes = np.zeros((1, 3, 3), np.float32), np.zeros((1, 3, 3), np.uint8), np.zeros((1, 3, 3), bool), np.zeros((1, 3, 3), bool)
     in_doubt(np.zeros(shape, np.uint8), np.ones(shape, bool))
-    pool_plane(*planes, (1, 1), np.zeros((3, 3), np.float32), np.zeros((3, 3), np.int16), np.zeros((3, 3), np.float32))
+    cells = [np.zeros((3, 3), t) for t in (np.float32, np.int16, np.float32, np.int16)]
+    pool_plane(*planes, (1, 1), *cells)

@@ -12,6 +12,8 @@ another label nearby did harm (0.816 on exact slices): where borders are faint, 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from .compiled import kernels
@@ -58,11 +60,10 @@ def precision(labelled: np.ndarray, confidence: np.ndarray) -> float:
 def _in_doubt(labels: np.ndarray, labelled: np.ndarray) -> np.ndarray:
     """As in kernels.py."""
     code = np.where(labelled, labels.astype(np.int16), _UNLABELLED)
-    around = [(step, _shifted(code, step, 1, _BEYOND)) for step in np.ndindex(3, 3, 3)]
     alone = np.ones(labels.shape, bool)
     full = [np.ones(labels.shape, bool) for _ in range(3)]
     alike, others = np.zeros(labels.shape, np.uint8), np.zeros(labels.shape, np.uint8)
-    for step, other in around:
+    for step, other in _around(code, 1, _BEYOND):
         alone &= (other < 0) | (other == code)
         alike += other == code
         others += (other >= 0) & (other != code)
@@ -71,13 +72,14 @@ def _in_doubt(labels: np.ndarray, labelled: np.ndarray) -> np.ndarray:
                 full[axis] &= other != _UNLABELLED
     core = labelled & alone & (full[0] | full[1] | full[2])
     near = np.zeros(labels.shape, bool)
-    for step in np.ndindex(5, 5, 5):
-        near |= _shifted(core, step, 2, False) & (_shifted(code, step, 2, _BEYOND) == code)
+    for (_, there), (_, other) in zip(_around(core, 2, False), _around(code, 2, _BEYOND), strict=True):
+        near |= there & (other == code)
     island = (alike == 1) & (others >= 8)  # alike: itself
     return labelled & ((near & ~core) | island)
 
 
-def _shifted(part: np.ndarray, step: tuple[int, ...], width: int, beyond: int | np.int16) -> np.ndarray:
-    """What is a step away, which is 0..2 or 0..4 along each axis and the middle of these for none, alike."""
-    padded = np.pad(part, width, constant_values=beyond)
-    return padded[tuple(slice(s, s + n) for s, n in zip(step, part.shape, strict=True))]
+def _around(part: np.ndarray, reach: int, beyond: int | np.int16) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
+    """Each step within reach, 0..2 * reach along each axis with none in the middle, and what is there, alike."""
+    padded = np.pad(part, reach, constant_values=beyond)
+    for step in np.ndindex(*[2 * reach + 1] * 3):
+        yield step, padded[tuple(slice(s, s + n) for s, n in zip(step, part.shape, strict=True))]
