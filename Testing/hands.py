@@ -12,6 +12,8 @@ import SimpleITK as sitk
 import torch
 import torch.nn.functional as F
 
+from sparseseg.annotation.slices import plane
+
 Rng = np.random.Generator
 Slice = tuple[int, int]  # axis, index
 _WAVELENGTH = 12  # voxels, along which a contour strays to one side
@@ -23,15 +25,11 @@ def complete_slices(annotation: np.ndarray) -> list[Slice]:
     return [(a, int(n)) for a in range(3) for n in np.flatnonzero(known.all(axis=tuple(b for b in range(3) if b != a)))]
 
 
-def plane_of(at: Slice) -> tuple[slice | int, ...]:
-    return tuple(at[1] if a == at[0] else slice(None) for a in range(3))
-
-
 def contours_off(rng: Rng, annotation: np.ndarray, voxels: float) -> np.ndarray:
     """Each complete slice bent by a smooth random field of so many voxels (standard deviation), within the slice."""
     out = annotation.copy()
     for at in complete_slices(annotation):
-        out[plane_of(at)] = _bent(rng, out[plane_of(at)], voxels)
+        out[plane(*at)] = _bent(rng, out[plane(*at)], voxels)
     return out
 
 
@@ -55,8 +53,8 @@ def brushed(annotation: np.ndarray, truth: np.ndarray, radius: int, over: int = 
         for axis in range(3):
             others = tuple(a for a in range(3) if a != axis)
             for index in np.flatnonzero(np.count_nonzero(mine, axis=others) >= 4):
-                plane = plane_of((axis, int(index)))
-                wide[plane] |= grown_by(mine[plane], radius)
+                at = plane(axis, int(index))
+                wide[at] |= grown_by(mine[at], radius)
         allowed = grown_by(inside, over)
         out[((wide & allowed) | mine) & ((out == 0) | mine)] = value
     return out
@@ -77,7 +75,7 @@ def grown_by(mask: np.ndarray, voxels: int) -> np.ndarray:
 def pieces(annotation: np.ndarray, at: Slice, least: int) -> list[tuple[int, np.ndarray]]:
     """Connected pieces of segments on a slice, of so many voxels at least: annotation value and mask, (j, i) bool."""
     found = []
-    labels = annotation[plane_of(at)]
+    labels = annotation[plane(*at)]
     for value in range(2, int(labels.max(initial=0)) + 1):
         parts = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray((labels == value).astype(np.uint8))))
         sizes = np.bincount(parts.ravel())
@@ -100,7 +98,7 @@ def with_mistake(
     if kind == "mislabelled" and not others:
         return None
     out = annotation.copy()
-    out[plane_of(at)][mask] = 1 if kind == "forgotten" else rng.choice(others)
+    out[plane(*at)][mask] = 1 if kind == "forgotten" else rng.choice(others)
     return out, at, mask
 
 
@@ -118,7 +116,7 @@ def with_wrong_stroke(
     at, value, flat = choices[int(rng.integers(len(choices)))]
     others = [int(v) for v in np.unique(annotation) if v > 1 and v != value] or [1]
     mask = np.zeros(annotation.shape, bool)
-    mask[plane_of(at)] = flat
+    mask[plane(*at)] = flat
     out = (annotation if brush is None else brush).copy()
     if brush is not None:
         mask = grown_by(mask, 2) & (brush == value)

@@ -14,6 +14,7 @@ import numpy as np
 from methods import Pair
 
 import hands
+from sparseseg.annotation.slices import plane
 from sparseseg.contract.place import AT_A_TIME
 from sparseseg.prior import compiled
 from sparseseg.prior.grown import Grown
@@ -79,7 +80,7 @@ def _mistake(rng: hands.Rng, exact: np.ndarray, annotation: np.ndarray, kind: st
     if made is None:
         return None
     where = np.zeros(annotation.shape, bool)
-    where[hands.plane_of(made[1])] = made[2]
+    where[plane(*made[1])] = made[2]
     return made[0], where
 
 
@@ -94,7 +95,7 @@ def _run(pair: Pair, name: str, kind: str, annotation: np.ndarray, where: np.nda
 
 
 def _judged(piece: Piece, where: np.ndarray) -> Found:
-    shared, mistaken = int(where[piece.voxels].sum()), int(where[hands.plane_of((piece.axis, piece.index))].sum())
+    shared, mistaken = int(where[piece.voxels].sum()), int(where[plane(piece.axis, piece.index)].sum())
     right = shared >= 0.5 * max(1, min(len(piece.voxels[0]), mistaken))
     part = right and piece.evidence.cover < 0.5 and shared < 0.3 * int(where.sum())
     return Found(replace(piece, voxels=()), right, part)

@@ -11,6 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import mistakes
 
 import hands
+from sparseseg.annotation.slices import plane
 
 
 def strokes():
@@ -23,7 +24,7 @@ def strokes():
 def test_one_stroke_is_painted_as_another_segment():
     annotation = strokes()
     wrong, at, where = hands.with_wrong_stroke(np.random.default_rng(0), annotation, [(0, 2), (0, 4)])
-    assert where[hands.plane_of(at)].sum() == where.sum() == 18
+    assert where[plane(*at)].sum() == where.sum() == 18
     (before,) = np.unique(annotation[where])
     assert set(np.unique(wrong[where])) == {5 - before}
     assert (wrong == annotation)[~where].all()

@@ -3,7 +3,6 @@
 import numpy as np
 
 from sparseseg.contract.box import whole
-from sparseseg.prior.bounded import BoundedGrown
 from sparseseg.prior.grown import Grown
 
 SHAPE = (30, 32, 34)
@@ -24,9 +23,7 @@ def bar():
 
 
 def grown(bounds, image, labels, labelled):
-    found = BoundedGrown(image, SPACING, bounds)
-    found.renew(labels, labelled)
-    return found
+    return Grown.start(image, labels, labelled, SPACING, bounds=bounds)
 
 
 def test_one_slice_grows_as_far_as_the_box_and_no_farther():
@@ -53,8 +50,7 @@ def test_an_update_is_what_beginning_anew_gives():
     box = (slice(20, 21), slice(12, 16), slice(12, 16))
     labels[box], labelled[box] = 0, True
     bound.update(box, labels, labelled)
-    anew = BoundedGrown(image, SPACING, BOUNDS)
-    anew.renew(labels, labelled, plan=bound.plan)
+    anew = Grown.start(image, labels, labelled, SPACING, plan=bound.plan, bounds=BOUNDS)
     assert (bound.label == anew.label).all() and (bound.confidence == anew.confidence).all()
     assert bound.renewals == 0
     outside = (slice(0, 1), slice(12, 16), slice(12, 16))

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import hands
+from sparseseg.annotation.slices import plane
 
 
 def truth():
@@ -56,8 +57,8 @@ def test_a_mistake_is_one_whole_piece(kind):
     exact = slices(2, 6)
     wrong, at, piece = hands.with_mistake(np.random.default_rng(1), exact, kind)
     differs = wrong != exact
-    assert differs.sum() == piece.sum() and (differs[hands.plane_of(at)] == piece).all()
-    value = exact[hands.plane_of(at)][piece][0]
+    assert differs.sum() == piece.sum() and (differs[plane(*at)] == piece).all()
+    value = exact[plane(*at)][piece][0]
     assert (wrong[differs] == (1 if kind == "forgotten" else 5 - value)).all()
 
 

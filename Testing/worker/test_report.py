@@ -196,7 +196,9 @@ def test_pictures_have_the_patients_proportions(tmp_path):
 
 
 def test_how_precise_the_annotation_is_is_told(tmp_path):
-    assert "0.68: the share of the labels at its contours" in page_of(tmp_path, phantom())
+    assert "0.68: how far the image and all other labels agree with those at contours and rims, 0.2 not at all, 0.8 fully" in page_of(
+        tmp_path, phantom()
+    )
     assert "Precision of the annotation" not in page_of(tmp_path, phantom(run={}))
 
 

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from ..annotation.labels import CORRECTION
-from ..contract.box import Box, intersection, whole, with_margin, within
+from ..contract.box import Box, intersection, union, whole, with_margin, within
 from . import standing
 from .compiled import kernels
 from .together import THREADS, Tick, together
@@ -30,9 +30,18 @@ def coarsening(shape_kji: Sequence[int], spacing_kji_mm: Sequence[float], most: 
     return factors[0], factors[1], factors[2]
 
 
-def region(labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> Box:
-    """The painted segments' box and MARGIN of its size more on each side: beyond is background. Without background in it, the whole volume."""
+def region(labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None, bounds: Box | None = None) -> Box:
+    """The painted segments' box and MARGIN of its size more on each side: beyond is background. Without background in it, the whole volume. bounds:
+    where segments are known to lie: that box instead, or the least that holds both where a segment is labelled outside of it."""
     painted = _extent(labels, labelled, tick)
+    if bounds is None:
+        return _around(painted, labels, labelled)
+    if painted is None or intersection(painted, bounds) == painted:
+        return bounds
+    return union(bounds, _around(painted, labels, labelled)) or bounds
+
+
+def _around(painted: Box | None, labels: np.ndarray, labelled: np.ndarray) -> Box:
     everything = whole(labels.shape)
     if painted is None:
         return everything

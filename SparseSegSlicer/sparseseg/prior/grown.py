@@ -52,10 +52,10 @@ class Grown:
     If tick raises in the midst of update or renew, both are unfinished until the next of these, which then begins anew by itself.
     """
 
-    def __init__(self, image: np.ndarray, spacing_kji_mm: Sequence[float], origin: np.ndarray | None = None) -> None:
+    def __init__(self, image: np.ndarray, spacing_kji_mm: Sequence[float], origin: np.ndarray | None = None, bounds: Box | None = None) -> None:
         self.label, self.confidence = np.zeros(image.shape, np.uint8), np.zeros(image.shape, np.uint8)
         self.renewals = -1
-        self._image, self._origin = image, origin
+        self._image, self._origin, self._bounds = image, origin, bounds
         self._spacing = tuple(float(s) for s in spacing_kji_mm)
         self._field: Field | None = None
 
@@ -70,13 +70,15 @@ class Grown:
         early: Show | None = None,
         plan: Plan | None = None,
         origin: np.ndarray | None = None,
+        bounds: Box | None = None,
     ) -> Grown:
         """image: (K, J, I), any real type, may be a memory map and is kept; labels: (K, J, I) uint8, 0 background, c segment c, used where
         labelled, (K, J, I) bool. Slices that are labelled throughout are interpolated between. tick is called several times a second; what it
         raises ends the work. early is given labels, (K, J, I) uint8, once, as soon as a first answer is there. plan: of another Grown, to be kept.
         origin: (K, J, I) uint8, where labels came from, as in annotation.labels, kept and looked at again at each update; None: all strokes.
+        bounds: where segments lie, whatever was painted: a point, or one slice, says little about how far they go.
         """
-        grown = cls(image, spacing_kji_mm, origin)
+        grown = cls(image, spacing_kji_mm, origin, bounds)
         grown.renew(labels, labelled, tick, early, plan)
         return grown
 
@@ -134,7 +136,7 @@ class Grown:
         return None if changed is None else moved(changed, [s.start for s in touched])
 
     def _choose_grid(self, labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Grid:
-        where = region(labels, labelled, tick)
+        where = region(labels, labelled, tick, self._bounds)
         return Grid.of(where, choose_factors(self._image, labels, labelled, where, self._spacing, tick), self._spacing)
 
     def _field_on(self, grid: Grid, labels: np.ndarray, labelled: np.ndarray, classes: frozenset[int], tick: Tick, plan: Plan | None = None) -> Field:

@@ -18,9 +18,9 @@ from ..contract.belief import Belief
 from ..contract.box import Box, shape_of, union, whole, within
 from ..contract.settings import Settings
 from ..prior import compiled
-from ..prior.bounded import BoundedGrown
 from ..prior.grown import Grown
 from ..prior.reach import Reach
+from ..prior.scales import Plan
 from ..prior.standing import precision
 from .devices import DeviceChoice
 from .judge import choose_use
@@ -142,7 +142,7 @@ class PriorVoice:
     def grown_without(self, annotation: Annotation, rest: np.ndarray) -> Belief:
         """What growing alone would believe of the labels in `rest`, (K, J, I) bool, with the region and grid that all labels ask for."""
         plan = self.grown.plan if self.grown is not None else None
-        grown = Grown.start(self._image, annotation.labels, rest, self._spacing, self._tick, plan=plan)
+        grown = self._grown_of(annotation, rest, plan=plan)
         return Belief(grown.label, grown.confidence)
 
     def refine_only(self, use: list[bool] | None, annotation: Annotation) -> bool:
@@ -166,15 +166,13 @@ class PriorVoice:
             return None
         return [self.refines(value) for value in range(1, annotation.table.shape[1])]
 
-    def _grown_of(self, annotation: Annotation, labelled: np.ndarray, early: Callable[[np.ndarray], None] | None = None) -> Grown:
+    def _grown_of(
+        self, annotation: Annotation, labelled: np.ndarray, early: Callable[[np.ndarray], None] | None = None, plan: Plan | None = None
+    ) -> Grown:
         """Growing from those labels of an annotation that are true in a mask; where hints say how far segments go, no farther."""
         painted = annotation.counts.voxels - annotation.counts.hints
         bounds = None if annotation.hints is None else annotation.hints.extent(painted[1:].tolist())
-        if bounds is None:
-            return Grown.start(self._image, annotation.labels, labelled, self._spacing, self._tick, early, origin=annotation.origin)
-        grown = BoundedGrown(self._image, self._spacing, bounds, annotation.origin)
-        grown.renew(annotation.labels, labelled, self._tick, early)
-        return grown
+        return Grown.start(self._image, annotation.labels, labelled, self._spacing, self._tick, early, plan, annotation.origin, bounds)
 
     def _refined_of(self, grown: Grown, labels: np.ndarray, labelled: np.ndarray, use: list[bool] | None) -> Refined:
         compute = self._devices.compute(self._tick)
