@@ -47,8 +47,8 @@ def trust(votes: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def precision(labelled: np.ndarray, confidence: np.ndarray) -> float:
-    """How precise annotation is: the mean trust in its labels in doubt (0.2 to 0.8 with three votes), 1 where there are none. labelled: (k, j, i) bool; confidence: uint8,
-    alike, of growing."""
+    """How precise annotation is: the mean trust in its labels in doubt (0.2 to 0.8 with three votes), 1 where there are none. labelled:
+    (k, j, i) bool; confidence: uint8, alike, of growing."""
     total, count = 0, 0
     for there, sure in zip(labelled, confidence, strict=True):
         doubted = sure[there & (sure < 255)]
