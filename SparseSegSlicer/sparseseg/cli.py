@@ -463,10 +463,10 @@ class Screen:
         if self._json:
             return
         mean = f", estimated Dice {np.mean(list(result.estimate.values())):.3f}" if result.estimate else ""
-        self._line(f"{result.step} steps in {result.seconds:.0f} s{mean}")
+        self._line(f"{result.step} steps in {result.seconds:.0f} s, the network's share {result.share:.2f}{mean}")
         for segment in classes.segments:
             if segment.id in result.estimate:
-                self._line(f"  {segment.name}: estimated Dice {result.estimate[segment.id]:.3f}, trust in the network {result.trust[segment.id]:.2f}")
+                self._line(f"  {segment.name}: estimated Dice {result.estimate[segment.id]:.3f}")
         sys.stdout.write(f"{output}\n")
 
     def _progress(self, event: Progress) -> None:

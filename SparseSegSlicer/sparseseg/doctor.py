@@ -34,8 +34,8 @@ def examine() -> dict[str, Any]:
     except DeviceError as error:
         return {**found, "works": False, "choice": str(error)}
     plan = device.plan_run(compute, *_TYPICAL, Settings())
-    patch = " x ".join(map(str, plan.patch_kji))
-    network = f"width {plan.network.width}, {len(plan.network.kernels)} levels, {plan.batch} x {patch} voxels a step"
+    grid = " x ".join(map(str, plan.grid_kji))
+    network = f"width {plan.network.width}, {len(plan.network.kernels)} levels, a grid of {grid}, {plan.batch} slabs of {plan.slices} a step"
     found["choice"] = f"{compute.why}. For a CT of 150 x 512 x 512: {network}."
     return found
 

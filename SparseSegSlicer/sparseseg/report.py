@@ -568,10 +568,11 @@ def _run_table(data: ReportInput) -> str:
         "Device": f" {_DASH} ".join(str(run[k]) for k in ("device", "why") if run.get(k)),
         "Precision": run.get("precision"),
         "Network": _network(run.get("network") or {}),
-        "Patch": f"{_times(run['patch_kji'])} voxels {order}, {run.get('batch', 1)} a step" if run.get("patch_kji") else None,
+        "Working grid": f"{_times(run['grid_kji'])} voxels {order}" if run.get("grid_kji") else None,
+        "Learned from": _learned(run),
         "Training": ", ".join(str(t) for t in training if t),
         "Timings": ", ".join(f"{name} {seconds:.2f} s" for name, seconds in (run.get("timings") or {}).items()),
-        "Trust in the network": ", ".join(f"{name} {t:.2g}" for name, t in zip(data.classes.names, (run.get("trust") or [])[1:], strict=False)),
+        "Network's share of the result": _share(run),
         "Volume": f"{_times(data.geometry.shape_kji)} voxels of {_times(data.geometry.spacing_kji_mm)} mm {order}",
         "Annotation": run.get("annotation"),
         "Precision of the annotation": _precision(run),
@@ -588,6 +589,20 @@ def _network(network: dict[str, Any]) -> str | None:
     levels = len(network.get("kernels") or []) or "?"
     text = f"3-D U-Net, width {network.get('width', '?')}, {levels} levels" + (", residual" if network.get("residual") else "")
     return text + (f", {network['parameters']:,} parameters" if "parameters" in network else "")
+
+
+def _learned(run: dict[str, Any]) -> str | None:
+    if not run.get("slices"):
+        return None
+    names = ", ".join("kji"[axis] for axis in run.get("orientations") or [])
+    text = f"{run.get('batch', 1)} slabs of {run['slices']} a step, across {names}"
+    supervised = _finite(run.get("supervised"))
+    return text if supervised is None else f"{text}; {100 * supervised:.0f} % of the voxels that it computed had a label"
+
+
+def _share(run: dict[str, Any]) -> str | None:
+    value = _finite(run.get("share"))
+    return None if value is None else f"{value:.2f}; the prior has the rest"
 
 
 def _precision(run: dict[str, Any]) -> str | None:

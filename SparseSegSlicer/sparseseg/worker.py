@@ -345,7 +345,7 @@ class Worker:
                 outcome.step,
                 round(outcome.seconds, 2),
                 outcome.estimate,
-                outcome.trust,
+                outcome.share,
                 outcome.next_slices,
                 [place.to_json() for place in outcome.places],
             )

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 
 from .errors import SparseSegError
 
-PROTOCOL_VERSION = 3  # 2: annotation and previews may travel as boxes; 3: `check`
+PROTOCOL_VERSION = 4  # 2: annotation and previews may travel as boxes; 3: `check`; 4: `share` in `result`, in place of a trust for each segment
 MAX_LINE = 1_000_000  # characters; longer lines are refused unread
 
 
@@ -177,7 +177,7 @@ class Result(Event):
     step: int
     seconds: float
     estimate: dict[str, float]
-    trust: dict[str, float]  # segment ID -> how far the network, not the prior, decides: 0..1
+    share: float  # of the network in the result, 0..1; the rest is the prior's
     next_slices: list[list[int]]  # [axis, index], most uncertain first
     places: list[dict[str, Any]] = field(default_factory=list)  # as of `check`
 

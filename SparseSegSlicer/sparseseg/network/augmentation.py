@@ -1,7 +1,7 @@
 """Augmentation on the device: one class draws the numbers, one function applies them, in a single resampling pass.
 
-Rotation, scale, mirroring (only if asked: it swaps left and right organs) and elastic deformation are one coordinate grid, so that the
-image is interpolated once and the labels are looked up once; intensity, blur and noise follow on the patch.
+A slab is turned, scaled, bent and mirrored (only if asked: it swaps left and right organs) within its planes, all of its slices alike, so that
+labels stay on the slice that they were painted on. Gray values follow, then noise.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from .sampling import WorkingGrid
 from .targets import Targets
-from .unet import Triple
+from .unet import CONTEXT, Triple
 
-_ELASTIC_GRID = 5  # control points an axis
-_POSITION_DROPOUT = 0.25  # share of patches without position, so that the network also works on another volume, where it has none
+_ELASTIC_GRID = 6  # control points along each side
+_POSITION_DROPOUT = 0.3  # share of slabs without position, so that the network also works on another volume, where it has none
 
 
 @dataclass
@@ -34,143 +34,149 @@ class TrainingVolume:
 
 @dataclass(frozen=True)
 class Draw:
-    """The random numbers of one patch, in working voxels. matrix: 3 x 3, patch offset -> volume offset (k, j, i)."""
+    """The random numbers of one slab, whose planes are seen whole. axis, index: the own slice in its middle. matrix: 2 x 2, offset from the
+    plane's centre -> offset in the volume, in working voxels (rows, columns); shift: (2,), of the centre."""
 
-    centre_kji: tuple[float, float, float]
+    axis: int
+    index: int
     matrix: np.ndarray
-    elastic: np.ndarray | None  # (3, g, g, g): displacement in voxels
+    shift: np.ndarray
+    elastic: np.ndarray | None  # (2, g, g): displacement in working voxels
     gain: float
-    shift: float
+    offset: float
     noise: float
     noise_seed: int
-    blur: float  # standard deviation in voxels; 0 = none
-    with_position: bool  # whether the network is told where the patch lies
+    with_position: bool  # whether the network is told where the slab lies
 
 
 class Augmenter:
-    """Draws; the spacing decides how far a rotation may turn thick slices into the plane."""
+    """Draws; the spacing decides how far a rotation may turn thick slices."""
 
-    def __init__(self, spacing_kji_mm: Sequence[float], strength: float = 1.0, mirror: bool = False) -> None:
-        self._spacing = np.asarray(spacing_kji_mm, dtype=float)
+    def __init__(self, grid: WorkingGrid, spacing_kji_mm: Sequence[float], strength: float = 1.0, mirror: bool = False) -> None:
+        """spacing_kji_mm: of the volume's own voxels."""
+        self._shape, self._spacing = grid.shape_kji, np.asarray(grid.spacing(spacing_kji_mm))
         self._strength, self._mirror = strength, mirror
 
-    def draw(self, rng: np.random.Generator, centre_kji: tuple[float, float, float]) -> Draw:
+    def draw(self, rng: np.random.Generator, axis: int, index: int) -> Draw:
         s = self._strength
-        spatial = s > 0 and rng.random() < 0.7
-        elastic = rng.normal(0, 1, (3, *[_ELASTIC_GRID] * 3)) * self._elastic_voxels() * s if spatial and rng.random() < 0.4 else None
+        plane = np.array([self._shape[a] for a in range(3) if a != axis])
+        elastic = rng.normal(0, 0.01 * s * min(plane), (2, _ELASTIC_GRID, _ELASTIC_GRID)) if s > 0 else None
         return Draw(
-            centre_kji,
-            self._matrix(rng) if spatial else np.eye(3),
+            axis,
+            index,
+            self._matrix(rng, axis),
+            rng.normal(0, 0.04 * s, 2) * plane,
             elastic,
-            gain=math.exp(rng.normal(0, 0.12 * s)),
-            shift=rng.normal(0, 0.12 * s),
-            noise=abs(rng.normal(0, 0.1 * s)) if rng.random() < 0.3 else 0.0,
+            gain=math.exp(rng.normal(0, 0.1 * s)),
+            offset=rng.normal(0, 0.1 * s),
+            noise=rng.uniform(0, 0.1 * s),
             noise_seed=int(rng.integers(2**31)),
-            blur=rng.uniform(0.4, 0.9) if s > 0 and rng.random() < 0.15 else 0.0,
-            with_position=rng.random() > _POSITION_DROPOUT,
+            with_position=s == 0 or rng.random() > _POSITION_DROPOUT,
         )
 
-    def _matrix(self, rng: np.random.Generator) -> np.ndarray:
+    def _matrix(self, rng: np.random.Generator, axis: int) -> np.ndarray:
         """Rotation and scale in millimetres, brought to voxels."""
-        turn = np.eye(3)
-        for axis in range(3):
-            a, b = (n for n in range(3) if n != axis)
-            ratio = max(self._spacing[a], self._spacing[b]) / min(self._spacing[a], self._spacing[b])
-            angle = rng.normal(0, 0.15 * self._strength) / max(1.0, ratio)
-            part = np.eye(3)
-            part[a, a] = part[b, b] = math.cos(angle)
-            part[a, b], part[b, a] = -math.sin(angle), math.sin(angle)
-            turn = turn @ part
-        scale = np.exp(rng.normal(0, 0.08 * self._strength, 3))
+        spacing = np.delete(self._spacing, axis)
+        angle = rng.normal(0, 0.15 * self._strength) / max(1.0, spacing.max() / spacing.min())
+        scale = np.full(2, math.exp(rng.normal(0, 0.12 * self._strength)))
         if self._mirror:
-            scale *= rng.choice([-1.0, 1.0], 3)
-        return (turn * scale) * self._spacing[None, :] / self._spacing[:, None]
-
-    def _elastic_voxels(self) -> np.ndarray:
-        """About 1.5 fine voxels, in millimetres the same along each axis."""
-        return (1.5 * self._spacing.min() / self._spacing).reshape(3, 1, 1, 1)
+            scale *= rng.choice([-1.0, 1.0], 2)
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        return (turn * scale) * spacing[None, :] / spacing[:, None]
 
 
-def offsets(patch_kji: Triple, device: torch.device) -> Tensor:
-    """(3, k, j, i) float32: each voxel's place against the patch's centre."""
-    axes = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in patch_kji]
+def offsets(plane: Sequence[int], device: torch.device) -> Tensor:
+    """(2, rows, columns) float32: each pixel's place against the plane's centre."""
+    axes = [torch.arange(n, dtype=torch.float32, device=device) - (n - 1) / 2 for n in plane]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def take_patch(volume: TrainingVolume, draw: Draw, patch_offsets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """One augmented patch: network input (4, k, j, i) float32, labels (k, j, i) int64, weights (k, j, i) float32, 0 outside of the volume."""
-    places = _places(draw, patch_offsets)  # (3, k, j, i), in working voxels
-    image = _interpolate(volume.image, places, draw, patch_offsets)
-    scale, shape = (torch.tensor(v, device=places.device, dtype=torch.float32).view(3, 1, 1, 1) for v in (volume.grid.scale, volume.grid.own_kji))
-    own = (places + 0.5) * scale - 0.5
-    inside = ((own > -0.5) & (own < shape - 0.5)).all(0)
-    nearest = torch.minimum(own.round().clamp_min_(0), shape - 1).long()
-    targets = volume.targets
-    index = (nearest[0] * targets.labels.shape[1] + nearest[1]) * targets.labels.shape[2] + nearest[2]
-    labels = targets.labels.view(-1)[index].long()
-    weights = targets.weights(index) * inside
-    return torch.cat([_intensities(image, draw), position(places, volume.image.shape, draw.with_position)]), labels, weights
+def take_slab(volume: TrainingVolume, draw: Draw, slices: int) -> tuple[Tensor, Tensor, Tensor]:
+    """One augmented slab of so many slices: network input (IN_CHANNELS, k, j, i) float32, with k across its planes; labels (k, j, i) int64,
+    weights (k, j, i) float32, 0 outside of the box."""
+    grid, device = volume.grid, volume.image.device
+    places = _places(draw, [grid.shape_kji[a] for a in range(3) if a != draw.axis], device)
+    first = grid.slice_of(draw.axis, draw.index) - slices // 2
+    image = _gray(_interpolate(_slices(volume.image, draw.axis, first - CONTEXT, slices + 2 * CONTEXT), places), draw)
+    labels, weights = _looked_up(volume, draw, places, first, slices)
+    return network_input(image, draw.axis, first, grid.shape_kji, places, draw.with_position), labels, weights
 
 
-def position(places: Tensor, shape_kji: Sequence[int], known: bool = True) -> Tensor:
-    """Three input channels: where each voxel lies in the volume, -1..1 along each axis, from places (3, k, j, i) in working voxels; else 0.
+def plane_input(image: Tensor, axis: int, first: int, slices: int, with_position: bool = True) -> Tensor:
+    """The same input, (IN_CHANNELS, k, j, i), of slices as they are. image (K, J, I), on the working grid."""
+    shape: Triple = (image.shape[0], image.shape[1], image.shape[2])
+    plane = [shape[a] for a in range(3) if a != axis]
+    middle = torch.tensor([(n - 1) / 2 for n in plane], device=image.device).view(2, 1, 1)
+    seen = _slices(image, axis, first - CONTEXT, slices + 2 * CONTEXT).float()
+    return network_input(seen, axis, first, shape, offsets(plane, image.device) + middle, with_position)
 
-    One patient is trained on, so position tells left from right and one region of a brain from the next, which small patches cannot.
+
+def network_input(image: Tensor, axis: int, first: int, shape_kji: Triple, places: Tensor, with_position: bool) -> Tensor:
+    """(IN_CHANNELS, k, j, i) float32: each slice with its neighbours; where each voxel lies in the volume, -1..1 along k, j, i (0 where that is not
+    told); 1 for the axis across which the slices lie.
+
+    image: (k + 2 CONTEXT, j, i); places: (2, j, i), of each pixel in its plane, in working voxels. One patient is trained on, so position tells
+    left from right and one region of a brain from the next.
     """
-    if not known:
-        return torch.zeros_like(places)
-    half = torch.tensor([max(1, n - 1) / 2 for n in shape_kji], dtype=torch.float32, device=places.device).view(3, 1, 1, 1)
-    return places / half - 1
+    slices, (rows, columns) = len(image) - 2 * CONTEXT, image.shape[1:]
+    seen = [image[n : n + slices] for n in range(2 * CONTEXT + 1)]
+    position = torch.zeros(3, slices, rows, columns, device=image.device)
+    if with_position:
+        across = torch.arange(first, first + slices, device=image.device) * (2 / max(1, shape_kji[axis] - 1)) - 1
+        position[axis] = across.view(-1, 1, 1)
+        for place, a in zip(places, (a for a in range(3) if a != axis), strict=True):
+            position[a] = place * (2 / max(1, shape_kji[a] - 1)) - 1
+    orientation = torch.zeros(3, slices, rows, columns, device=image.device)
+    orientation[axis] = 1
+    return torch.cat([torch.stack(seen), position, orientation])
 
 
-def _places(draw: Draw, patch_offsets: Tensor) -> Tensor:
-    device = patch_offsets.device
-    if np.array_equal(draw.matrix, np.eye(3)):
-        places = patch_offsets.clone()
-    else:
-        matrix = torch.tensor(draw.matrix, dtype=torch.float32, device=device)
-        places = (matrix @ patch_offsets.reshape(3, -1)).view_as(patch_offsets)
+def _slices(image: Tensor, axis: int, first: int, count: int) -> Tensor:
+    """Slices across an axis, (count, j, i); those beyond the volume are its last ones."""
+    index = torch.arange(first, first + count, device=image.device).clamp(0, image.shape[axis] - 1)
+    return image.index_select(axis, index).movedim(axis, 0)
+
+
+def _places(draw: Draw, plane: Sequence[int], device: torch.device) -> Tensor:
+    """Where each pixel of the slab is taken from, (2, j, i) in working voxels."""
+    at = offsets(plane, device)
+    matrix = torch.tensor(draw.matrix, dtype=torch.float32, device=device)
+    places = (matrix @ at.reshape(2, -1)).view_as(at)
     if draw.elastic is not None:
         field = torch.tensor(draw.elastic, dtype=torch.float32, device=device)
-        places += F.interpolate(field[None], size=patch_offsets.shape[1:], mode="trilinear", align_corners=True)[0]
-    return places + torch.tensor(draw.centre_kji, dtype=torch.float32, device=device).view(3, 1, 1, 1)
+        places += F.interpolate(field[None], size=at.shape[1:], mode="bicubic", align_corners=False)[0]
+    centre = [(n - 1) / 2 + shift for n, shift in zip(plane, draw.shift, strict=True)]
+    return places + torch.tensor(centre, dtype=torch.float32, device=device).view(2, 1, 1)
 
 
-def _interpolate(image: Tensor, places: Tensor, draw: Draw, patch_offsets: Tensor) -> Tensor:
-    """Trilinear, the border's value outside. Only the box that the patch can reach is turned into float32."""
-    low, high = _reach(draw, patch_offsets.shape[1:], image.shape)
-    box = image[low[0] : high[0], low[1] : high[1], low[2] : high[2]].float()
-    scale = [2 / max(1, n - 1) for n in box.shape]
-    grid = torch.stack([(places[a] - low[a]) * scale[a] - 1 for a in (2, 1, 0)], dim=-1)
-    return F.grid_sample(box[None, None], grid[None], mode="bilinear", padding_mode="border", align_corners=True)[0]
+def _interpolate(slices: Tensor, places: Tensor) -> Tensor:
+    """Bilinear within each slice, the border's value outside."""
+    scale = [2 / max(1, n - 1) for n in slices.shape[1:]]
+    grid = torch.stack([places[1] * scale[1] - 1, places[0] * scale[0] - 1], dim=-1)
+    return F.grid_sample(slices[None].float(), grid[None], mode="bilinear", padding_mode="border", align_corners=True)[0]
 
 
-def _reach(draw: Draw, patch_kji: Sequence[int], shape: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The box of the volume that holds every place of the patch; from the drawn numbers alone, so that nothing waits for the device."""
-    half = np.abs(draw.matrix) @ ((np.array(patch_kji) - 1) / 2)
-    if draw.elastic is not None:
-        half = half + np.abs(draw.elastic).reshape(3, -1).max(1)
-    centre = np.array(draw.centre_kji)
-    low = np.clip(np.floor(centre - half).astype(int) - 1, 0, np.array(shape) - 1)
-    high = np.clip(np.ceil(centre + half).astype(int) + 2, low + 1, shape)
-    return [int(v) for v in low], [int(v) for v in high]
-
-
-def _intensities(image: Tensor, draw: Draw) -> Tensor:
-    image = image * draw.gain + draw.shift
-    if draw.blur > 0:
-        image = _blurred(image, draw.blur)
+def _gray(image: Tensor, draw: Draw) -> Tensor:
+    image = image * draw.gain + draw.offset
     if draw.noise > 0:
         generator = torch.Generator(device=image.device).manual_seed(draw.noise_seed)
         image = image + torch.randn(image.shape, generator=generator, device=image.device) * draw.noise
     return image
 
 
-def _blurred(image: Tensor, sigma: float) -> Tensor:
-    side = math.exp(-1 / (2 * sigma**2))
-    taps = [side / (1 + 2 * side), 1 / (1 + 2 * side), side / (1 + 2 * side)]
-    x = F.pad(image[None], (1, 1, 1, 1, 1, 1), mode="replicate")[0]
-    for axis in (1, 2, 3):
-        n = x.shape[axis] - 2
-        x = sum(x.narrow(axis, step, n) * tap for step, tap in enumerate(taps))  # type: ignore[assignment]
-    return x
+def _looked_up(volume: TrainingVolume, draw: Draw, places: Tensor, first: int, slices: int) -> tuple[Tensor, Tensor]:
+    """Labels and weights at the nearest own voxels; the middle slice is the drawn one, whichever of the own slices of its working slice that is."""
+    grid, axis, targets = volume.grid, draw.axis, volume.targets
+    others = [a for a in range(3) if a != axis]
+    shape = targets.labels.shape
+    own = np.clip(np.arange(first, first + slices), 0, grid.shape_kji[axis] - 1)
+    inside = torch.from_numpy(own == np.arange(first, first + slices)).to(places.device).view(-1, 1, 1)
+    own = grid.own_slices(axis)[own]
+    own[slices // 2] = draw.index
+    strides = (shape[1] * shape[2], shape[2], 1)
+    index = (torch.from_numpy(own).to(places.device) * strides[axis]).view(-1, 1, 1)
+    for place, a in zip(places, others, strict=True):
+        at = (place + 0.5) * float(grid.scale[a]) - 0.5
+        inside = inside & (at > -0.5) & (at < grid.own_kji[a] - 0.5)
+        index = index + (at.round().clamp(0, grid.own_kji[a] - 1).long() + grid.box[a].start) * strides[a]
+    return targets.labels.view(-1)[index].long(), targets.weights(index) * inside

@@ -16,9 +16,9 @@ from ..contract.classes import ClassTable
 from ..contract.errors import ModelError
 from ..contract.job import write_whole
 from .intensity import Intensity
-from .unet import IN_CHANNELS, NetworkPlan, Triple, UNet3d
+from .unet import IN_CHANNELS, NetworkPlan, UNet3d
 
-FORMAT, VERSION = "sparseseg-model", 1
+FORMAT, VERSION = "sparseseg-model", 2
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,8 @@ class Checkpoint:
     intensity: Intensity
     classes: ClassTable
     spacing_kji_mm: tuple[float, float, float]  # of the working grid
-    patch_kji: Triple
+    orientations: tuple[int, ...]  # the axes across which the slices lay that it learned from
+    slices: int  # of a slab
     training: dict[str, Any] = field(default_factory=dict)
 
     def save(self, file: IO[bytes]) -> None:
@@ -44,7 +45,8 @@ class Checkpoint:
                 "intensity": self.intensity.to_json(),
                 "classes": self.classes.to_json(),
                 "spacing_kji_mm": list(self.spacing_kji_mm),
-                "patch_kji": list(self.patch_kji),
+                "orientations": list(self.orientations),
+                "slices": self.slices,
                 "training": self.training,
             },
             file,
@@ -76,20 +78,28 @@ def load(path: Path) -> Checkpoint:
             raise ModelError(
                 f"{path.name} expects {plan.in_channels} image channels, this engine gives {IN_CHANNELS}.", "Choose a model that this engine trained."
             )
-        spacing, patch = data["spacing_kji_mm"], data["patch_kji"]
+        spacing = data["spacing_kji_mm"]
         return Checkpoint(
             plan,
             data["weights"],
             Intensity.from_json(data["intensity"]),
             ClassTable.from_json(data["classes"]),
             (float(spacing[0]), float(spacing[1]), float(spacing[2])),
-            (int(patch[0]), int(patch[1]), int(patch[2])),
+            _orientations(data["orientations"]),
+            int(data["slices"]),
             data["training"],
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path.name} is damaged ({error}).", "Train a new model.") from error
+
+
+def _orientations(found: Any) -> tuple[int, ...]:
+    axes = tuple(int(axis) for axis in found)
+    if not axes or not set(axes) <= {0, 1, 2}:
+        raise ValueError(f"orientations {found!r:.80}")
+    return axes
 
 
 def export(source: Path, target: Path) -> None:

@@ -15,16 +15,17 @@ import torch.nn.functional as F
 
 from ..contract.errors import DeviceError
 from ..contract.settings import Settings
-from .sampling import WorkingGrid
+from .sampling import working_shape
 from .unet import NetworkPlan, Triple, plan_network
 
 _PROBE_CHANNELS, _PROBE_SIZE, _PROBE_RUNS, _PROBE_SECONDS = 16, 48, 10, 2.0
 _TRAINING_BYTES_PER_VOXEL_AND_WIDTH = 90  # activations kept for the backward pass; rounded up from a measured peak in fp32
 _USEFUL_SHARE_OF_PEAK = 0.25  # of the probe's rate, which a whole training step reached on 2 CPU cores (norms and copies take the rest)
-_SHORTEST_HALVED = 16  # voxels
 _STEPS_WANTED = 100  # at least, in the time budget
 _LONGEST_STEP_S = 0.6  # so that a cancel is heard within a second
-_GRID_PATCHES = 4.5  # a volume of more patches than this is worked on at a coarser grid: a network that sees little context learns slowly
+_PIXELS, _PIXELS_CUDA = 192**2, 512**2  # of a plane on the working grid
+_SLICES, _SLICES_CUDA = 1, 8  # of a slab: one from five on a CPU, thin 3-D slabs on a GPU
+_BELIEF_BYTES = 400_000_000  # of what the network believes: a byte for each class and working voxel
 
 
 @dataclass(frozen=True)
@@ -45,31 +46,23 @@ class Compute:
 
 @dataclass(frozen=True)
 class RunPlan:
-    """What the engine chose for one run: the network, the working grid's shape, the patch on that grid (k, j, i), patches per step."""
+    """What the engine chose for one run: the network, the working grid's shape (k, j, i), slices in a slab, slabs in a step."""
 
     network: NetworkPlan
     grid_kji: Triple
-    patch_kji: Triple
+    slices: int
     batch: int
 
     @property
     def voxels_per_step(self) -> int:
-        return math.prod(self.patch_kji) * self.batch
+        """At most: slabs of the orientation with the largest planes."""
+        return math.prod(sorted(self.grid_kji)[1:]) * self.slices * self.batch
 
     def halved(self) -> RunPlan | None:
-        """The next smaller plan after running out of memory: fewer patches, then smaller ones; None where nothing is left to halve.
-
-        The side with the most multiples of the network's pooling is halved first; none gets below that multiple, or below 8 voxels.
-        """
+        """The next smaller plan after running out of memory: fewer slabs, then thinner ones; None where nothing is left to halve."""
         if self.batch > 1:
             return replace(self, batch=self.batch // 2)
-        multiple, patch = self.network.multiple_kji, list(self.patch_kji)
-        for axis in sorted(range(3), key=lambda a: -patch[a] / multiple[a]):
-            half = patch[axis] // 2 // multiple[axis] * multiple[axis]
-            if half >= max(multiple[axis], 8):
-                patch[axis] = half
-                return replace(self, patch_kji=(patch[0], patch[1], patch[2]))
-        return None
+        return replace(self, slices=self.slices // 2) if self.slices > 1 else None
 
 
 def usable_cores() -> int:
@@ -205,60 +198,31 @@ def title(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
 
 
-def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], classes: int, settings: Settings) -> RunPlan:
-    """Width, depth, working grid and patch so that the steps wanted fit the time budget, and activations fit half of the free memory.
-
-    classes: with background. What the user set is taken as it is.
-    """
-    width = settings.width or (32 if compute.is_cuda else 16)
-    depth = settings.depth or (4 if compute.is_cuda else 3)
-    network = plan_network(spacing_kji_mm, shape_kji, classes, width, depth, settings.residual)
-    while not settings.width and network.width > 8 and _affordable_voxels(compute, network, settings) < 32**3:
-        network = replace(network, width=network.width // 2)
-    largest = 128**3 if compute.is_cuda else 64**3
-    wanted = settings.patch_voxels or min(_affordable_voxels(compute, network, settings), largest)
-    in_memory = int(0.5 * compute.free_bytes / (_TRAINING_BYTES_PER_VOXEL_AND_WIDTH * network.width))
-    voxels = max(512, min(wanted, in_memory))
-    grid_voxels = int(
-        _GRID_PATCHES * (settings.patch_voxels or largest)
-    )  # not of what is affordable: the grid must not hang on the load of the machine
-    grid = shape_kji if settings.full_resolution else working_shape(spacing_kji_mm, shape_kji, grid_voxels)
-    spacing = WorkingGrid(_triple(shape_kji), _triple(grid)).spacing(spacing_kji_mm)
-    network = plan_network(spacing, grid, classes, network.width, depth, settings.residual)
-    return RunPlan(network, _triple(grid), patch_shape(spacing, grid, network.multiple_kji, voxels), settings.batch or (2 if compute.is_cuda else 1))
+def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], own_kji: Sequence[int], classes: int, settings: Settings) -> RunPlan:
+    """Working grid, width, depth, slices and slabs of a step, so that the steps wanted fit the time budget, and activations half of the free
+    memory. own_kji: of the box that the network works on; classes: with background. What the user set is taken as it is."""
+    pixels = settings.patch_voxels or (_PIXELS_CUDA if compute.is_cuda else _PIXELS)
+    if settings.full_resolution:
+        pixels = math.prod(own_kji)
+    grid = working_shape(own_kji, spacing_kji_mm, pixels, max(1, _BELIEF_BYTES // classes))
+    slices, batch = (_SLICES_CUDA if compute.is_cuda else _SLICES), settings.batch or 2
+    plane = sorted(grid)[1:]
+    width, depth = settings.width or (32 if compute.is_cuda else 16), settings.depth or 4
+    plan = RunPlan(plan_network(slices, plane, classes, width, depth, settings.residual), grid, slices, batch)
+    while not settings.width and plan.network.width > 8 and _affordable_voxels(compute, plan.network, settings) < plan.voxels_per_step:
+        plan = replace(plan, network=replace(plan.network, width=plan.network.width // 2))
+    while _bytes_of(plan) > compute.free_bytes / 2 and (smaller := plan.halved()) is not None:
+        plan = smaller
+    return plan
 
 
-def working_shape(spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], voxels: int) -> Triple:
-    """The volume's grid, its finest axes halved until it has at most `voxels` voxels."""
-    shape, spacing = [int(n) for n in shape_kji], [float(s) for s in spacing_kji_mm]
-    while math.prod(shape) > voxels and max(shape) >= _SHORTEST_HALVED:
-        finest = min(s for s, n in zip(spacing, shape, strict=True) if n >= _SHORTEST_HALVED)
-        for a in range(3):
-            if spacing[a] < 1.5 * finest and shape[a] >= _SHORTEST_HALVED:
-                shape[a], spacing[a] = math.ceil(shape[a] / 2), spacing[a] * 2
-    return _triple(shape)
-
-
-def _triple(values: Sequence[int]) -> Triple:
-    k, j, i = values
-    return (int(k), int(j), int(i))
+def _bytes_of(plan: RunPlan) -> int:
+    return _TRAINING_BYTES_PER_VOXEL_AND_WIDTH * plan.network.width * plan.voxels_per_step
 
 
 def _affordable_voxels(compute: Compute, network: NetworkPlan, settings: Settings) -> int:
     per_step = min(_LONGEST_STEP_S, settings.time_budget_s / _STEPS_WANTED)
-    return max(16**3, int(per_step * compute.tflops * 1e12 * _USEFUL_SHARE_OF_PEAK / (3 * network.flops_per_voxel())))
-
-
-def patch_shape(spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], multiple_kji: Triple, voxels: int) -> Triple:
-    """About `voxels` voxels, as near to a cube in millimetres as the volume allows, in multiples of the network's pooling."""
-    largest = [math.ceil(n / m) * m for n, m in zip(shape_kji, multiple_kji, strict=True)]
-    patch = list(multiple_kji)
-    while True:
-        free = [a for a in range(3) if patch[a] + multiple_kji[a] <= largest[a]]
-        axis = min(free, key=lambda a: patch[a] * spacing_kji_mm[a], default=None)
-        if axis is None or math.prod(patch) / patch[axis] * (patch[axis] + multiple_kji[axis]) > voxels:
-            return (patch[0], patch[1], patch[2])
-        patch[axis] += multiple_kji[axis]
+    return int(per_step * compute.tflops * 1e12 * _USEFUL_SHARE_OF_PEAK / (3 * network.flops_per_voxel()))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .unet import Triple
+from .sampling import WorkingGrid
 
 _SAMPLES = 200_000  # voxels looked at for percentiles
 _LARGEST = 1e30  # float32 has room for the arithmetic up to here
@@ -41,21 +41,23 @@ class Intensity:
         floor = 0.02 if relative else 10.0
         return cls(float(centre), float(max((three_quarters - quarter) / 1.35, floor)), relative)
 
-    def apply(self, image: np.ndarray, shape_kji: Triple, device: torch.device, tick: Callable[[], None] = lambda: None) -> Tensor:
-        """(K, J, I), any real type -> shape_kji float16 on the device, each voxel the mean of those it covers.
+    def apply(self, image: np.ndarray, grid: WorkingGrid, device: torch.device, tick: Callable[[], None] = lambda: None) -> Tensor:
+        """(K, J, I), any real type -> the grid's shape, float16 on the device, each voxel the mean of those it covers.
 
         Slice by slice, so that no float copy of the whole is made.
         """
         low, high, _ = _range(image)
         offset, gain = (low, 1 / (high - low)) if self.relative else (0.0, 1.0)
-        result = torch.empty(shape_kji, dtype=torch.float16, device=device)
-        planes, scale = len(image), len(image) / shape_kji[0]
-        for k in range(shape_kji[0]):
+        result = torch.empty(grid.shape_kji, dtype=torch.float16, device=device)
+        (planes, rows, columns), scale = grid.box, float(grid.scale[0])
+        for k in range(grid.shape_kji[0]):
             tick()
-            first, last = int(k * scale), min(planes, math.ceil((k + 1) * scale - 1e-6))
-            slab = torch.from_numpy(np.asarray(image[first : max(last, first + 1)]).astype(np.float32)).clamp_(-_LARGEST, _LARGEST).to(device)
+            first = planes.start + int(k * scale)
+            last = min(planes.stop, planes.start + math.ceil((k + 1) * scale - 1e-6))
+            seen = np.asarray(image[first : max(last, first + 1), rows, columns])
+            slab = torch.from_numpy(seen.astype(np.float32)).clamp_(-_LARGEST, _LARGEST).to(device)
             slab = torch.asinh(((slab - offset) * gain - self.centre) / self.scale).mean(0)
-            result[k] = slab if slab.shape == shape_kji[1:] else F.adaptive_avg_pool2d(slab[None], shape_kji[1:])[0]
+            result[k] = slab if slab.shape == grid.shape_kji[1:] else F.adaptive_avg_pool2d(slab[None], grid.shape_kji[1:])[0]
         return result
 
     def to_json(self) -> dict[str, Any]:

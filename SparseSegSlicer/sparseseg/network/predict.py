@@ -1,24 +1,24 @@
-"""Volume -> label map: overlapping tiles, each decides its own core, argmax at once; no full-resolution float volume per class, ever."""
+"""Volume -> probabilities on the working grid: slabs of whole planes, in every orientation that was learned, averaged.
+
+Classes are kept as one byte each, on the working grid alone; whoever needs the volume's own voxels asks for a box of them.
+"""
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ..contract.box import Box
-from .augmentation import offsets, position
+from ..contract.box import Box, intersection, planes, shape_of
+from .augmentation import plane_input
 from .device import Compute
-from .sampling import WorkingGrid, tile_cores
-from .unet import Triple, UNet3d
+from .sampling import WorkingGrid
+from .unet import UNet3d
 
-_SLAB_VOXELS = 2**20
+_FULL = 255  # the byte of a probability of 1
 
 
 @dataclass(frozen=True)
@@ -32,110 +32,125 @@ class Input:
 
 
 @dataclass(frozen=True)
-class Tile:
-    """What the network says of one tile: logits (C, k, j, i) float32 on the working grid, where it begins there, and the box of own voxels that
-    are its to decide."""
+class Probabilities:
+    """What the network believes: classes (C, k, j, i) uint8 on the working grid, 255 times the probability, on the CPU; doubt: in how far the
+    orientations contradict each other, 0..1, the mean over voxels; None with one orientation."""
 
-    logits: Tensor
-    start: list[int]
-    box: Box
+    classes: Tensor
+    grid: WorkingGrid
+    doubt: float | None = None
+
+    def at(self, box: Box) -> np.ndarray | None:
+        """The classes' probabilities at own voxels of a box of the volume, (C, k, j, i) float32 0..1; trilinear between working voxels, those at
+        the border beyond them. 0 outside of the grid's box, None where none of them is within."""
+        inside = intersection(box, self.grid.box)
+        if inside is None:
+            return None
+        found = self._inside(inside)
+        if inside == box:
+            return found
+        result = np.zeros((len(found), *shape_of(box)), np.float32)
+        k, j, i = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inside, box, strict=True))
+        result[:, k, j, i] = found
+        return result
+
+    def at_places(self, places: np.ndarray) -> np.ndarray:
+        """The same at single voxels of the volume, flat indices (n,) in their order in memory -> (C, n) float32."""
+        _, rows, columns = self.grid.volume_kji
+        result = np.zeros((len(self.classes), len(places)), np.float32)
+        plane, inside = np.divmod(places, rows * columns)
+        for k in np.unique(plane):
+            here = plane == k
+            j, i = np.divmod(inside[here], columns)
+            box = (slice(int(k), int(k) + 1), slice(int(j.min()), int(j.max()) + 1), slice(int(i.min()), int(i.max()) + 1))
+            found = self.at(box)
+            if found is not None:
+                result[:, here] = found[:, 0, j - box[1].start, i - box[2].start]
+        return result
+
+    def _inside(self, box: Box) -> np.ndarray:
+        local = [slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, self.grid.box, strict=True)]
+        if self.grid.own_kji == self.grid.shape_kji:
+            k, j, i = local
+            return self.classes[:, k, j, i].float().mul_(1 / _FULL).numpy()
+        values, low = self.classes, [0, 0, 0]
+        sides = []
+        for axis, s in enumerate(local):
+            working = (torch.arange(s.start, s.stop, dtype=torch.float32) + 0.5) / float(self.grid.scale[axis]) - 0.5
+            sides.append(working.clamp_(0, self.grid.shape_kji[axis] - 1))
+            low[axis] = int(sides[axis][0])
+            values = values.narrow(axis + 1, low[axis], int(torch.ceil(sides[axis][-1])) - low[axis] + 1)
+        result = values.float().mul_(1 / _FULL)
+        for axis, side in enumerate(sides):
+            result = _between(result, axis + 1, side - low[axis])
+        return result.numpy()
+
+
+def _between(values: Tensor, dim: int, at: Tensor) -> Tensor:
+    """Linear interpolation along one dimension, at places within it."""
+    lower = at.long().clamp(max=values.shape[dim] - 1)
+    upper = (lower + 1).clamp(max=values.shape[dim] - 1)
+    share = (at - lower).view(*[-1 if d == dim else 1 for d in range(values.dim())])
+    return torch.lerp(values.index_select(dim, lower), values.index_select(dim, upper), share)
 
 
 @torch.no_grad()
-def tiles(network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, wanted: Callable[[Box], bool] = lambda _: True) -> Iterator[Tile]:
-    """Overlapping tiles whose boxes together cover the volume, each voxel once. `wanted` is asked of each box; what is not wanted is left out."""
-    shape = data.grid.shape_kji
-    tile_kji = tuple(min(t, n) for t, n in zip(tile_kji, shape, strict=True))  # type: ignore[assignment]
-    base = offsets(tile_kji, data.image.device) + torch.tensor([(t - 1) / 2 for t in tile_kji], device=data.image.device).view(3, 1, 1, 1)
-    cores = [tile_cores(n, t, min(t // 4, n - 1)) for n, t in zip(shape, tile_kji, strict=True)]
-    for core in itertools.product(*cores):
-        box = _own_box(core, data.grid)
-        if not wanted(box):
-            continue
-        start = [c[0] for c in core]
-        corner = torch.tensor(start, dtype=torch.float32, device=data.image.device).view(3, 1, 1, 1)
-        tile = tuple(slice(a, a + t) for a, t in zip(start, tile_kji, strict=True))
-        part = torch.cat([data.image[tile].float()[None], position(base + corner, shape, data.is_trained_on)])
-        with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
-            logits = network(part[None].contiguous(memory_format=torch.channels_last_3d))[0]
-        yield Tile(logits.float(), start, box)
-
-
-def tile_probabilities(network: UNet3d, data: Input, tile_kji: Triple, compute: Compute) -> Iterator[tuple[Box, Tensor]]:
-    """(box, softmax (C, k, j, i) float32): boxes of the volume's own grid that together cover it, each voxel once."""
-    for tile in tiles(network, data, tile_kji, compute):
-        for slab in _slabs(tile.box):
-            axes = [torch.arange(s.start, s.stop, device=tile.logits.device) for s in slab]
-            yield slab, torch.softmax(_on_own_grid(tile, torch.meshgrid(*axes, indexing="ij"), data.grid), 0)
-
-
-@torch.no_grad()
-def decide_at(
-    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, mask: np.ndarray, tick: Callable[[], None] = lambda: None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Label and uncertainty (as of `predict`) at the true voxels of a mask (K, J, I) alone, (n,) uint8, in their order in memory."""
-    places = np.flatnonzero(mask)
-    label, uncertainty = np.zeros(len(places), np.uint8), np.zeros(len(places), np.uint8)
-    for tile in tiles(network, data, tile_kji, compute, lambda box: bool(mask[box].any())):
-        tick()
-        at = [inside + s.start for inside, s in zip(np.nonzero(mask[tile.box]), tile.box, strict=True)]
-        points = tuple(torch.from_numpy(axis).to(tile.logits.device).view(-1, 1, 1) for axis in at)
-        logits = _on_own_grid(tile, points, data.grid).flatten(1)
-        found = np.searchsorted(places, np.ravel_multi_index(at, mask.shape))
-        label[found], uncertainty[found] = decide(torch.softmax(logits, 0))
-    return label, uncertainty
-
-
-def _slabs(box: Box) -> Iterator[Box]:
-    """A tile of a coarse grid covers many own voxels: in slabs, so that few of them have a float for each class at a time."""
-    k, j, i = box
-    step = max(1, _SLAB_VOXELS // max(1, (j.stop - j.start) * (i.stop - i.start)))
-    for first in range(k.start, k.stop, step):
-        yield (slice(first, min(first + step, k.stop)), j, i)
-
-
-def _own_box(core: Sequence[tuple[int, int, int]], grid: WorkingGrid) -> Box:
-    """The own voxels whose centres lie in the tile's core; cores that touch give boxes that touch."""
-    k, j, i = (slice(_first(first, s), _first(last, s)) for (_, first, last), s in zip(core, grid.scale, strict=True))
-    return (k, j, i)
-
-
-def _first(working: int, scale: float) -> int:
-    """The first own voxel with its centre behind the border before this working voxel."""
-    return math.ceil(working * scale - 0.5 - 1e-9)
-
-
-def _on_own_grid(tile: Tile, at: Sequence[Tensor], grid: WorkingGrid) -> Tensor:
-    """Logits (C, ...) at own voxels, k, j, i of three dimensions each, trilinear between working voxels; just those where the grids are the same."""
-    if grid.own_kji == grid.shape_kji:
-        k, j, i = (axis - a for axis, a in zip(at, tile.start, strict=True))
-        return tile.logits[:, k, j, i]
-    sides = []
-    for axis, (voxels, a) in enumerate(zip(at, tile.start, strict=True)):
-        working = (voxels + 0.5) / grid.scale[axis] - 0.5 - a
-        sides.append(working.float() * 2 / max(1, tile.logits.shape[axis + 1] - 1) - 1)
-    k, j, i = sides
-    return F.grid_sample(tile.logits[None], torch.stack([i, j, k], -1)[None], mode="bilinear", padding_mode="border", align_corners=True)[0]
-
-
 def predict(
-    network: UNet3d, data: Input, tile_kji: Triple, compute: Compute, tick: Callable[[float], None] = lambda _: None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Dense (K, J, I) uint8 and uncertainty (K, J, I) uint8, 0 sure .. 255 two classes alike, both on the volume's own grid.
+    network: UNet3d,
+    data: Input,
+    orientations: Sequence[int],
+    slices: int,
+    compute: Compute,
+    tick: Callable[[float], None] = lambda _: None,
+    wanted: np.ndarray | None = None,
+) -> Probabilities:
+    """Every slab, in each of these orientations (axes). wanted: bool (K, J, I) of the volume; only slabs that hold any of it are looked at, and the
+    rest has a probability of 0 for all classes. `tick` is called after every slab with the share that is done; it may raise."""
+    grid, classes = data.grid, network.plan.classes
+    total = torch.zeros((classes, *grid.shape_kji), dtype=torch.float16)
+    seen = torch.zeros(grid.shape_kji, dtype=torch.uint8)
+    doubts, work = [], [(axis, first) for axis in orientations for first in _slabs(grid, axis, slices, wanted)]
+    for done, (axis, first) in enumerate(work, 1):
+        found = _asked(network, data, axis, first, slices, compute).to(torch.float16).cpu().movedim(1, axis + 1)
+        count = found.shape[axis + 1]
+        part, times = total.narrow(axis + 1, first, count), seen.narrow(axis, first, count)
+        if axis != orientations[0]:
+            doubts.append(float((part / times.clamp(min=1) - found).abs().sum(0).mean(dtype=torch.float32)) / 2)
+        part.add_(found)
+        times.add_(1)
+        tick(done / len(work))
+    for at in planes(grid.shape_kji):  # plane by plane: nothing more of the volume's size is made
+        total[(slice(None), *at)] /= seen[at].clamp(min=1)
+    return Probabilities(_as_bytes(total), grid, float(np.mean(doubts)) if doubts else None)
 
-    `tick` is called after every tile with the share that is done; it may raise.
-    """
-    dense, uncertainty = np.zeros(data.grid.own_kji, np.uint8), np.zeros(data.grid.own_kji, np.uint8)
-    done = 0
-    for box, probabilities in tile_probabilities(network, data, tile_kji, compute):
-        dense[box], uncertainty[box] = decide(probabilities)
-        done += dense[box].size
-        tick(done / dense.size)
-    return dense, uncertainty
+
+def _as_bytes(probabilities: Tensor) -> Tensor:
+    result = torch.empty(probabilities.shape, dtype=torch.uint8)
+    for bytes_, values in zip(result, probabilities, strict=True):
+        bytes_.copy_(values.float().mul_(_FULL).add_(0.5))
+    return result
 
 
-def decide(probabilities: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """(C, ...) -> the most probable class and how near the second is, 0 sure .. 255 alike, uint8 both, on the CPU."""
-    best = probabilities.topk(2, dim=0)
-    unsure = (255 * (1 - (best.values[0] - best.values[1]))).clamp_(0, 255)
-    return best.indices[0].to(torch.uint8).cpu().numpy(), unsure.to(torch.uint8).cpu().numpy()
+def _asked(network: UNet3d, data: Input, axis: int, first: int, slices: int, compute: Compute) -> Tensor:
+    """Softmax of one slab, (C, k, j, i) float32, k across its planes."""
+    slices = min(slices, data.grid.shape_kji[axis] - first)
+    seen = plane_input(data.image, axis, first, slices, data.is_trained_on)
+    with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
+        logits = network(seen[None].contiguous(memory_format=torch.channels_last_3d))[0]
+    return torch.softmax(logits.float(), 0)
+
+
+def _slabs(grid: WorkingGrid, axis: int, slices: int, wanted: np.ndarray | None) -> Iterator[int]:
+    """The first working slice of each slab."""
+    held = np.ones(grid.shape_kji[axis], bool)
+    if wanted is not None:
+        others = tuple(a for a in range(3) if a != axis)
+        held[:] = False
+        for index in np.flatnonzero(wanted[grid.box].any(axis=others)):
+            held[grid.slice_of(axis, int(index) + grid.box[axis].start)] = True
+            for near in (index - 1, index + 1):  # its values are interpolated between working slices
+                if 0 <= near < grid.own_kji[axis] and grid.own_kji[axis] != grid.shape_kji[axis]:
+                    held[grid.slice_of(axis, int(near) + grid.box[axis].start)] = True
+    for first in range(0, grid.shape_kji[axis], slices):
+        if held[first : first + slices].any():
+            yield first

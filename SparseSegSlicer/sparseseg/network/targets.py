@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ..annotation.labels import CORRECTION, HINT, STROKE, Annotation
 from ..contract.belief import Belief
-from ..contract.box import Box, planes, whole
+from ..contract.box import Box, whole
 from ..contract.settings import Settings
-from .sampling import PatchSampler
+from .sampling import SliceSampler
 
 _HINTED, _LABELLED, _CORRECTED = 253, 254, 255  # codes of labels; below them, of labels in doubt, and the confidence of what is believed
 _DOUBTED, _LEVELS = 249, 4  # the first code of labels in doubt, and in how many levels of trust they are told apart
@@ -38,17 +38,18 @@ class Targets:
         device: torch.device,
         tick: Callable[[], None] = lambda: None,
         trust: np.ndarray | None = None,
+        within: Box | None = None,
     ) -> None:
         """held: bool (K, J, I), voxels whose labels are not to be trained on, or None. trust: uint8 (K, J, I), how far labels are trusted, 255 fully
-        (all are if None). tick is called several times a second, and may raise."""
+        (all are if None). within: the part of the volume that the network works on, None for all of it. tick is called several times a second, and may raise."""
         self._settings, self._device = settings, device
         shape = annotation.labels.shape
         self.labels = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.codes = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.extra = None if annotation.border is None else torch.from_numpy(annotation.border.astype(np.float16)).to(device)
-        self.sampler: PatchSampler | None = None  # where patches are taken
+        self._within = within or whole(shape)
         self.put(whole(shape), annotation, belief, held, tick, trust)
-        self.sampler = self._new_sampler(tick)
+        self.sampler = SliceSampler(_mine(annotation, held), self._within)
 
     def put(
         self,
@@ -74,9 +75,11 @@ class Targets:
                 codes[doubted] = _DOUBTED + trust[at][doubted].astype(np.int64) * _LEVELS // 255
             self.labels[at] = torch.from_numpy(labels).to(self._device)
             self.codes[at] = torch.from_numpy(codes).to(self._device)
-        if self.sampler is not None:
-            labels, codes = self.labels[box].cpu().numpy(), self.codes[box].cpu().numpy()
-            self.sampler.add(box, labels, self._weighs[codes], codes >= _DOUBTED)
+
+    def change(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None, trust: np.ndarray | None = None) -> None:
+        """Take a box anew after a correction, whose slices are learned from first."""
+        self.put(box, annotation, belief, held, trust=trust)
+        self.sampler.look(_mine(annotation, held), self._within, box)
 
     def _table(self, annotation: Annotation) -> np.ndarray:
         classes = annotation.table.shape[1]
@@ -106,21 +109,7 @@ class Targets:
             weights = weights + torch.where(codes >= _DOUBTED, self.extra.view(-1)[index].float(), 0)
         return weights
 
-    def _new_sampler(self, tick: Callable[[], None]) -> PatchSampler:
-        """Plane by plane, as the sampler is told of boxes."""
-        classes, weighs = int(self.table.shape[1]), self._weighs
-        counts = np.zeros(256, np.int64)
-        for at in planes(self.labels.shape):
-            tick()
-            counts += np.bincount(self.codes[at].cpu().numpy().ravel(), minlength=256)
-        sampler = PatchSampler(tuple(self.labels.shape), classes, int(counts[weighs].sum()), int(counts[_DOUBTED:].sum()))
-        for at in planes(self.labels.shape):
-            tick()
-            codes = self.codes[at].cpu().numpy()
-            sampler.add(at, self.labels[at].cpu().numpy(), weighs[codes], codes >= _DOUBTED)
-        return sampler
 
-    @property
-    def _weighs(self) -> np.ndarray:
-        """(256,) bool: the codes that have a weight."""
-        return (self.table > 0).any(1).cpu().numpy()
+def _mine(annotation: Annotation, held: np.ndarray | None) -> np.ndarray:
+    """What the user labelled and is not held out."""
+    return annotation.labelled if held is None else annotation.labelled & ~held

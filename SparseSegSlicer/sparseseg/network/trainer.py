@@ -1,4 +1,4 @@
-"""The training loop's body: patches -> network -> weighted loss -> step, with moving-average weights and a guard against not-a-number.
+"""The training loop's body: slabs -> network -> weighted loss -> step, with moving-average weights and a guard against not-a-number.
 
 Everything after the first copy stays on the device; only scalars leave, and on CUDA only when they are asked for.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ _WARM_UP_STEPS = 20
 _CHECK_EVERY = 10  # steps between looks at the loss; on CUDA each look waits for the device
 _MAX_BAD_STATES = 5
 _CLIP_NORM = 5.0
+_SUPERVISED_OF = 200  # steps
 
 
 def load_optimizer() -> None:
@@ -52,13 +54,13 @@ class Trainer:
         self.rate_factor = 1.0
         self.replan(plan)
         self._recent: list[Tensor] = []
+        self._supervised: deque[Tensor] = deque(maxlen=_SUPERVISED_OF)
         self._losses: dict[str, float] = {}
         self._good = self._snapshot()
 
     def replan(self, plan: RunPlan) -> None:
-        """Another patch or batch, the same network: after running out of memory."""
+        """Thinner slabs or fewer of them, the same network: after running out of memory."""
         self.plan = plan
-        self._offsets = augmentation.offsets(plan.patch_kji, self.compute.device)
 
     def step(self, progress: float) -> None:
         """One step. progress: how much of the run is over, 0..1; sets the learning rate. Raises TrainingError where the loss stays nan."""
@@ -84,6 +86,11 @@ class Trainer:
     def losses(self) -> dict[str, float]:
         """The loss terms over the last steps; empty before the first look."""
         return dict(self._losses)
+
+    @property
+    def supervised(self) -> float:
+        """Which share of the voxels that it computed had a label, over the last steps; 0 before the first."""
+        return float(torch.stack(list(self._supervised)).mean()) if self._supervised else 0.0
 
     def state(self) -> dict[str, Any]:
         """All that resuming needs, as tensors and plain values on the CPU."""
@@ -112,19 +119,21 @@ class Trainer:
         self._good = self._snapshot()
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        patches, sampler = [], self.volume.targets.sampler
-        assert sampler is not None
-        for _ in range(self.plan.batch):
-            centre = sampler.draw(self.rng, self.plan.patch_kji, self.volume.grid)
-            patches.append(augmentation.take_patch(self.volume, self.augmenter.draw(self.rng, centre), self._offsets))
-        images, labels, weights = zip(*patches, strict=True)
+        """Slabs of one orientation, as others differ in size."""
+        sampler = self.volume.targets.sampler
+        slabs: list[tuple[Tensor, Tensor, Tensor]] = []
+        axis, index = sampler.draw(self.rng)
+        while len(slabs) < self.plan.batch:
+            slabs.append(augmentation.take_slab(self.volume, self.augmenter.draw(self.rng, axis, index), self.plan.slices))
+            axis, index = sampler.draw(self.rng, axis)
+        images, labels, weights = zip(*slabs, strict=True)
+        self._supervised.append(torch.stack(weights).gt(0).float().mean())
         return torch.stack(images).contiguous(memory_format=torch.channels_last_3d), torch.stack(labels), torch.stack(weights)
 
     @torch.no_grad()
     def _update_average(self) -> None:
         decay = min(self.settings.ema_decay, (1 + self.steps) / (10 + self.steps))
         torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
-        torch._foreach_copy_(list(self.average.buffers()), list(self.network.buffers()))
 
     def _check(self) -> None:
         """Back to the last good state where a loss is no number, with a smaller step; keep this state where it is."""

@@ -1,9 +1,8 @@
-"""The 3-D U-Net (Cicek et al., MICCAI 2016), with what ten years taught.
+"""The 3-D U-Net (Cicek et al., MICCAI 2016), with what ten years taught, on slabs of slices around annotated planes.
 
-Kept: encoder, decoder, skip connections, two 3 x 3 x 3 convolutions a level, any input size. Changed: instance norm instead of batch norm (the
-batch is one or two patches), leaky ReLU, one convolution a level in the decoder (most of the work is at full resolution, and the encoder
-needs it more), and pooling and kernels that follow the spacing: an axis with thick slices is neither pooled nor convolved across until the
-others have caught up (Isensee et al., nnU-Net, 2021).
+Kept: encoder, decoder, skip connections, two convolutions a level, any input size. Changed: instance norm instead of batch norm (the batch is a
+few slabs), leaky ReLU, one convolution a level in the decoder (most of the work is at full resolution, and the encoder needs it more), and
+kernels and pools that are flat across slices where a slab is one slice thick: then it is the 2.5-D case, which sees its neighbours as channels.
 """
 
 from __future__ import annotations
@@ -17,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-MAX_WIDTH = 320
-IN_CHANNELS = 4  # the image, and where each voxel lies in the volume (k, j, i)
-_MOMENTUM = 0.1  # of the norms' remembered statistics, per patch
-_POOLABLE = 8  # voxels that an axis must have to be halved
+CONTEXT = 2  # slices on each side that a slice sees of the image, as channels
+IN_CHANNELS = 2 * CONTEXT + 1 + 3 + 3  # the slice and its neighbours; where each voxel lies in the volume (k, j, i); across which axis the slices lie
+_WIDEST = 8  # times the first level's width
+_POOLABLE = 8  # pixels that a plane must have along each side to be halved, and slices that a slab must
 Triple = tuple[int, int, int]
 
 
@@ -37,11 +36,11 @@ class NetworkPlan:
 
     @property
     def widths(self) -> list[int]:
-        return [min(self.width * 2**level, MAX_WIDTH) for level in range(len(self.kernels))]
+        return [self.width * min(2**level, _WIDEST) for level in range(len(self.kernels))]
 
     @property
     def multiple_kji(self) -> Triple:
-        """Patch shapes must be multiples of this (the network pads others)."""
+        """Slab shapes are padded to multiples of this."""
         k, j, i = (math.prod(pool[axis] for pool in self.pools) for axis in range(3))
         return (k, j, i)
 
@@ -67,30 +66,24 @@ class NetworkPlan:
         return cls(int(data["classes"]), int(data["width"]), pools, kernels, bool(data["residual"]), int(data["in_channels"]))
 
 
-def plan_network(
-    spacing_kji_mm: Sequence[float], shape_kji: Sequence[int], classes: int, width: int, depth: int, residual: bool = False
-) -> NetworkPlan:
-    """Pools and kernels for a spacing and a volume: at each level, those axes are pooled that lie within twice the finest spacing and have
-    voxels to spare. Axes too short to pool do not hold up the others."""
-    spacing, size = [float(s) for s in spacing_kji_mm], [float(n) for n in shape_kji]
+def plan_network(slices: int, plane: Sequence[int], classes: int, width: int, depth: int, residual: bool = False) -> NetworkPlan:
+    """Pools and kernels for slabs of so many slices, of planes of this shape (j, i): planes are halved at each level where they have pixels to
+    spare, slabs from the second on. One slice: all flat."""
+    j, i = (float(n) for n in plane)
     pools: list[Triple] = []
-    kernels: list[Triple] = [_kernel(spacing, size)]
-    for _ in range(depth):
-        finest = min((s for s, n in zip(spacing, size, strict=True) if n >= _POOLABLE), default=None)
-        if finest is None:
+    kernels: list[Triple] = [_kernel(slices)]
+    for level in range(depth):
+        if max(j, i) < _POOLABLE:
             break
-        pool = [2 if s < 2 * finest and n >= _POOLABLE else 1 for s, n in zip(spacing, size, strict=True)]
-        spacing = [s * p for s, p in zip(spacing, pool, strict=True)]
-        size = [n / p for n, p in zip(size, pool, strict=True)]
-        pools.append(_triple(pool))
-        kernels.append(_kernel(spacing, size))
+        across = 2 if level and slices >= _POOLABLE else 1
+        pools.append((across, 2 if j >= _POOLABLE else 1, 2 if i >= _POOLABLE else 1))
+        slices, j, i = slices // across, j / pools[-1][1], i / pools[-1][2]
+        kernels.append(_kernel(slices))
     return NetworkPlan(classes, width, tuple(pools), tuple(kernels), residual)
 
 
-def _kernel(spacing: Sequence[float], size: Sequence[float]) -> Triple:
-    """1 across slices more than three times as thick as the finest axis that can still be pooled, else 3."""
-    finest = min((s for s, n in zip(spacing, size, strict=True) if n >= _POOLABLE), default=max(spacing))
-    return _triple([3 if s < 3 * finest else 1 for s in spacing])
+def _kernel(slices: int) -> Triple:
+    return (3 if slices > 1 else 1, 3, 3)
 
 
 def _triple(values: Sequence[Any]) -> Triple:
@@ -99,35 +92,40 @@ def _triple(values: Sequence[Any]) -> Triple:
 
 
 class InstanceNorm(nn.Module):
-    """Instance norm with scale and shift (Ulyanov et al. 2016) in training; in prediction, with the statistics that training has seen.
+    """Instance norm with scale and shift (Ulyanov et al. 2016), by the statistics of the slab at hand in training and in prediction: slabs are whole
+    planes, which always show what is normal around a structure.
 
-    A tile of nothing but air has statistics of its own that say nothing, and normalising by them makes structures of noise; the patches that
-    the network was trained on show air beside anatomy. One sample at a time through batch norm's kernel: for one sample the two are the same
-    sum, and its kernels keep channels-last memory and bf16; torch's own instance and group norm are slower on the CPU (`make bench-engine`).
+    One sample at a time through batch norm's kernel: for one sample the two are the same sum, and its kernels keep channels-last memory and bf16;
+    torch's own instance and group norm are slower on the CPU (`make bench-engine`).
     """
-
-    mean: Tensor
-    variance: Tensor
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
-        self.register_buffer("mean", torch.zeros(channels))
-        self.register_buffer("variance", torch.ones(channels))
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and math.prod(x.shape[2:]) == 1:  # no variance over one voxel
+        if math.prod(x.shape[2:]) == 1:  # no variance over one voxel
             return x
-        if not self.training:
-            return F.batch_norm(x, self.mean, self.variance, self.weight, self.bias, training=False)
-        samples = [F.batch_norm(sample, self.mean, self.variance, self.weight, self.bias, training=True, momentum=_MOMENTUM) for sample in x.split(1)]
+        samples = [F.batch_norm(sample, None, None, self.weight, self.bias, training=True) for sample in x.split(1)]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
+
+
+class Conv(nn.Conv3d):
+    """A 3-D convolution. Flat ones run as 2-D convolutions of every slice, which are the same sums in the same memory: torch 2.13's flat 3-D ones
+    end the process on CPUs with AMX (bf16, 16 channels, one slice of 176 x 176)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.kernel_size[0] > 1:
+            return super().forward(x)
+        slices = x.transpose(1, 2).flatten(0, 1)
+        y = F.conv2d(slices, self.weight.squeeze(2), self.bias, padding=self.padding[1:])  # type: ignore[arg-type]
+        return y.unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
 
 
 class ConvNormAct(nn.Sequential):
     def __init__(self, before: int, after: int, kernel: Triple) -> None:
         k, j, i = (n // 2 for n in kernel)
-        super().__init__(nn.Conv3d(before, after, kernel, padding=(k, j, i), bias=False), InstanceNorm(after), nn.LeakyReLU(0.01, inplace=True))
+        super().__init__(Conv(before, after, kernel, padding=(k, j, i), bias=False), InstanceNorm(after), nn.LeakyReLU(0.01, inplace=True))
 
 
 class Block(nn.Module):
@@ -136,7 +134,7 @@ class Block(nn.Module):
     def __init__(self, before: int, after: int, kernel: Triple, residual: bool) -> None:
         super().__init__()
         self.body = nn.Sequential(ConvNormAct(before, after, kernel), ConvNormAct(after, after, kernel))
-        self.shortcut = nn.Conv3d(before, after, 1, bias=False) if residual else None
+        self.shortcut = Conv(before, after, 1, bias=False) if residual else None
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(x) if self.shortcut is None else self.body(x) + self.shortcut(x)
@@ -151,9 +149,9 @@ class UNet3d(nn.Module):
             Block(plan.in_channels if level == 0 else widths[level - 1], widths[level], kernel, plan.residual)
             for level, kernel in enumerate(plan.kernels)
         )
-        self.lift = nn.ModuleList(nn.Conv3d(widths[level + 1], widths[level], 1, bias=False) for level in range(len(plan.pools)))
+        self.lift = nn.ModuleList(Conv(widths[level + 1], widths[level], 1, bias=False) for level in range(len(plan.pools)))
         self.decoder = nn.ModuleList(ConvNormAct(2 * widths[level], widths[level], plan.kernels[level]) for level in range(len(plan.pools)))
-        self.head = nn.Conv3d(widths[0], plan.classes, 1)
+        self.head = Conv(widths[0], plan.classes, 1)
         self.apply(_initialise)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -52,7 +52,7 @@ class Outcome:
     step: int
     seconds: float
     estimate: dict[str, float]
-    trust: dict[str, float]
+    share: float  # of the network in the result, 0..1
     next_slices: list[list[int]]
     places: list[Place]
 

@@ -1,4 +1,4 @@
-"""What held-out annotation says of the voices: which segments the refiner corrects, how far the network is trusted, and what users are told."""
+"""What held-out annotation says of the voices: which segments the refiner corrects, the network's share, and what users are told."""
 
 from __future__ import annotations
 
@@ -10,22 +10,24 @@ import numpy as np
 from ..annotation.labels import Annotation
 from ..contract.belief import Belief
 from ..contract.box import Box
-from ..quality import estimate
+from ..quality import estimate, shares
 from ..quality.fusion import fuse
 
 if TYPE_CHECKING:
+    from ..network.predict import Probabilities
     from ..prior.refiner import Refined
 
-_SHARE = 0.6  # of a run that trains without the held-out annotation, where some is held out
-_AT = (0.2, 0.5, 1.0)  # of that part
+_SHARE = 0.4  # of a run that trains without the held-out annotation, where some is held out
+_AT = (0.5, 1.0)  # of that part
 _LEAST_HELD = 50  # voxels of a segment that must be held out to judge it
+_MOST_LOOKED_AT = 300_000  # held-out voxels; of more, every n-th tells the same
 PriorWithout = Callable[[np.ndarray, np.ndarray], tuple[Belief, list[bool] | None]]
 
 
 class Judge:
     """held: (K, J, I) bool, the annotation that is held out now, or None; prior: from the annotation without it.
 
-    trust: (classes,) float32, in the network, background first; estimate: Dice that is expected where nobody labelled, by segment ID.
+    share: of the network in the result; estimate: Dice that is expected where nobody labelled, by segment ID.
     """
 
     def __init__(self, ids: Sequence[str]) -> None:
@@ -37,12 +39,12 @@ class Judge:
         self.held: np.ndarray | None = None
         self.prior: Belief | None = None
         self.use: list[bool] | None = None
-        self.trust = np.zeros(len(self._ids) + 1, np.float32)
+        self.share = shares.UNKNOWN
         self.estimate: dict[str, float] = {}
         self.done = False  # whether all that is held out has been used
         self._made = 0
         self._doubt: dict[int, float] = {}  # by segment value: how many times as wrong as it believes the prior is
-        self._found: dict[int, float] = {}  # by value of the segments for which the network is trusted: its held-out Dice
+        self._scores: dict[str, float] = {}  # mean Dice of each voice on the held-out annotation
 
     # -- holding out ---------------------------------------------------------------------------------------------------
 
@@ -88,50 +90,48 @@ class Judge:
 
     # -- measuring -----------------------------------------------------------------------------------------------------
 
-    def measure(self, network: Belief, annotation: Annotation, expected: np.ndarray, refines: Callable[[int], bool]) -> dict[str, float]:
-        """Network against prior on the held-out annotation: sets trust and estimate; mean Dice of each, and of both together.
+    def measure(self, network: Probabilities, annotation: Annotation, expected: np.ndarray, refines: Callable[[int], bool]) -> dict[str, float]:
+        """Network against prior on the held-out annotation: sets share and estimate; mean Dice of each, and of both together.
 
-        network: its belief at the held-out voxels, (n,) in their order in memory; expected: `estimate.confidences` of the prior from all
-        annotation; refines: whether the refiner corrects a segment.
+        network: its belief, at the held-out voxels at least; expected: `estimate.confidences` of the prior from all annotation; refines: whether
+        the refiner corrects a segment.
         """
-        held, prior = self.held, self.prior
-        assert held is not None and prior is not None
-        truth, alone = annotation.labels[held], Belief(prior.label[held], prior.confidence[held])
+        assert self.held is not None and self.prior is not None
+        places = np.flatnonzero(self.held)
+        places = places[:: -(-len(places) // _MOST_LOOKED_AT)]
+        truth = annotation.labels.reshape(-1)[places]
+        alone = Belief(self.prior.label.reshape(-1)[places], self.prior.confidence.reshape(-1)[places])
+        said = network.at_places(places)
         counted = [c for c in range(1, len(self._ids) + 1) if (truth == c).sum() >= estimate.MIN_VOXELS]
-        by_network = {c: estimate.dice(network.label, truth, c) for c in counted}
-        by_prior = {c: estimate.dice(alone.label, truth, c) for c in counted}
+        self.share = shares.choose(alone, said, truth, counted)
         limits = {c: estimate.REFINED_DOUBT if refines(c) else estimate.GROWN_DOUBT for c in counted}
         believed = {c: estimate.expected_dice(alone.label, 255 - alone.confidence, c) for c in counted}
-        self._doubt = {c: estimate.overconfidence(by_prior[c], believed[c], limits[c]) for c in counted}
-        self._found = {}
+        by = {"prior": alone.label, "network": said.argmax(0), "fused": fuse(alone, said, self.share)[0]}
+        found = {voice: {c: estimate.dice(label, truth, c) for c in counted} for voice, label in by.items()}
+        self._doubt = {c: estimate.overconfidence(found["prior"][c], believed[c], limits[c]) for c in counted}
         self.renew_estimate(expected)
-        self.trust = estimate.choose_trust(by_network, {c: self.estimate[self._ids[c - 1]] for c in counted}, len(self._ids) + 1)
-        together, _ = fuse(alone, network, self.trust)
-        self.trust[[c for c in counted if estimate.dice(together, truth, c) < by_prior[c]]] = 0
-        together, _ = fuse(alone, network, self.trust)
-        self._found = {c: by_network[c] for c in counted if self.trust[c] > 0}
-        self.renew_estimate(expected)
-        fused = {c: estimate.dice(together, truth, c) for c in counted}
-        return {"fused": _mean(fused), "network": _mean(by_network), "prior": _mean(by_prior)}
+        self._scores = {voice: round(_mean(scores), 4) for voice, scores in found.items()}
+        return dict(self._scores)
 
     def renew_estimate(self, expected: np.ndarray) -> None:
-        """The Dice expected where nobody labelled: what the prior believes, as far as it was right on held-out annotation; or the network's
-        held-out Dice, where that is trusted because it is higher. expected: `estimate.confidences` of the prior."""
+        """The Dice expected where nobody labelled: what the prior believes, as far as it was right on held-out annotation. expected:
+        `estimate.confidences` of the prior."""
         for c, doubt in self._doubt.items():
             dice = estimate.expected_dice_of(expected[c])
-            prior = 1 - min(1.0, (1 - dice) * doubt) if dice == dice else 0.0
-            self.estimate[self._ids[c - 1]] = round(max(prior, self._found.get(c, 0.0)), 4)
+            self.estimate[self._ids[c - 1]] = round(1 - min(1.0, (1 - dice) * doubt) if dice == dice else 0.0, 4)
 
     # -- saving --------------------------------------------------------------------------------------------------------
 
+    def describe(self) -> dict[str, Any]:
+        """For the report."""
+        return {"share": round(self.share, 3), "held_out": self._scores}
+
     def state(self) -> dict[str, Any]:
-        trust = [float(t) for t in self.trust]
-        return {"trust": trust, "estimate": self.estimate, "doubt": self._doubt, "found": self._found, "estimated": self.done}
+        return {"share": self.share, "estimate": self.estimate, "doubt": self._doubt, "scores": self._scores, "estimated": self.done}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.trust = np.array(state["trust"], np.float32)
-        self.estimate, self.done = dict(state["estimate"]), bool(state["estimated"])
-        self._doubt, self._found = dict(state["doubt"]), dict(state["found"])
+        self.share, self.done = float(state["share"]), bool(state["estimated"])
+        self.estimate, self._doubt, self._scores = dict(state["estimate"]), dict(state["doubt"]), dict(state["scores"])
 
 
 def _mean(by_class: dict[int, float]) -> float:

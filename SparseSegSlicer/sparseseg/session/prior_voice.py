@@ -69,6 +69,12 @@ class PriorVoice:
         return self._stands
 
     @property
+    def region(self) -> Box:
+        """The part of the volume beyond which it says background."""
+        assert self.grown is not None
+        return whole(self.grown.label.shape) if self.grown.plan is None else self.grown.plan.grid.region
+
+    @property
     def is_complete(self) -> bool:
         return self._stands is not None
 

@@ -18,7 +18,7 @@ from ..annotation.hinted import HintLabels
 from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
 from ..contract.belief import Belief
-from ..contract.box import Box, planes, whole
+from ..contract.box import Box, planes, shape_of, whole
 from ..contract.errors import AnnotationError, InputError, JobError
 from ..contract.job import MODEL, Job, Update
 from ..contract.settings import Settings
@@ -31,9 +31,11 @@ from .judge import Judge
 from .known import Known
 from .prior_voice import PriorVoice
 from .publisher import Publisher
+from .together import Together
 
 if TYPE_CHECKING:
     from ..network.checkpoint import Checkpoint
+    from ..network.predict import Probabilities
     from .network_voice import NetworkVoice
 
 _CHECKPOINT_EVERY_S = 30.0
@@ -65,6 +67,7 @@ class Session:
         self.hints = None if record.hints is None else HintLabels(record.hints, record.geometry)
         self.known = None if record.hints is None or self.hints is None else Known(record.hints, self.hints, record, host)
         self.prior = self._new_prior()
+        self.together = Together(self.judge, self.known, lambda: self.labels, lambda: self.prior, lambda: self.network)
         self.checker = Checker(job, host)
         self.history: list[dict[str, Any]] = []
         self.timings: dict[str, float] = {}
@@ -177,7 +180,7 @@ class Session:
         box = self.prior.refine(self.labels)
         if box is not None:
             self._learn_change(box)
-            self._show_box(box, self._fused_in(box), "network" if self._network_counts else "prior")
+            self._show_box(box, self.together.labels_in(box), self._source)
 
     def idle(self) -> None:
         """Nothing is asked for: catch up on what a later correction would have to wait for."""
@@ -219,7 +222,7 @@ class Session:
                 self._show(self._fused(), "prior")
             return
         is_new = self.prior.grown is None or self.prior.grown.plan is None
-        label = self._placed(self.prior.grow(self.labels, early=lambda label: self._show(self._placed(label), "growing")))
+        label = self.together.placed(self.prior.grow(self.labels, early=lambda label: self._show(self.together.placed(label), "growing")))
         self.devices.start()  # not before: loading torch beside growing would double the time to the first answer
         if is_new:
             self.timings["prior"] = time.monotonic() - start
@@ -247,7 +250,7 @@ class Session:
             return
         network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick)
         saved = network.saved() if resume and network.trainer is None and start is None else None
-        network.begin(self.labels, self.settings, start, saved)
+        network.begin(self.labels, self.prior.region, self.settings, start, saved)
         self.network = network
         use, self.judge.use = self.judge.use, None
         self.judge.forget()
@@ -301,7 +304,7 @@ class Session:
                 self._measure()
                 if self.judge.is_over:
                     self._end_holding()
-            if time.monotonic() - last_preview > self._preview_interval() and self.judge.held is None and self.judge.trust.any():
+            if time.monotonic() - last_preview > self._preview_interval() and self._network_may_speak:
                 self._show(self._fused(fresh=True), "network")
                 last_preview = time.monotonic()
             if time.monotonic() - last_saved > _CHECKPOINT_EVERY_S:
@@ -373,46 +376,19 @@ class Session:
         return self.network.steps if self.network else 0
 
     @property
-    def _network_counts(self) -> bool:
-        """Whether the network has a say in what is shown."""
-        return bool(self.judge.trust.any()) and self.network is not None and self.network.known_belief is not None and self.judge.held is None
+    def _network_may_speak(self) -> bool:
+        return self.judge.held is None and self.judge.share > 0 and self._steps >= _STEPS_TO_TRUST
+
+    @property
+    def _source(self) -> str:
+        """Whose word a preview of everything is."""
+        return "network" if self.together.network_counts else "prior"
 
     def _fused(self, fresh: bool = False) -> np.ndarray:
-        """All voices together, with the user's labels, (K, J, I) uint8. fresh: the network is asked anew if it has learned on."""
+        """All voices together. fresh: the network is asked anew if it has learned on."""
         if fresh:
             self._ask_network()
-        stands = self.prior.stands
-        if self.known:  # in place: what was ruled out stays so, far from later strokes
-            self.known.hold(stands.label, stands.confidence, self.labels.labelled, lambda: self._tell("prior"))
-        dense = stands.label.copy()
-        if self._network_counts:
-            sure = np.empty_like(stands.confidence)
-            for box in planes(dense.shape):
-                dense[box], uncertainty = self._fuse(box)
-                sure[box] = 255 - uncertainty
-            if self.known:
-                self.known.hold(dense, sure, self.labels.labelled, lambda: self._tell("prior"))
-        return self._with_paint(dense, whole(dense.shape))
-
-    def _with_paint(self, labels: np.ndarray, box: Box) -> np.ndarray:
-        """Labels of a box, uint8, in place: what the user painted stands."""
-        np.copyto(labels, self.labels.labels[box], where=self.prior.painted_in(self.labels, box))
-        return labels
-
-    def _placed(self, labels: np.ndarray) -> np.ndarray:
-        """Labels of the whole volume, with segments only where hints let them be; the same array without hints, else a copy."""
-        if self.known:
-            labels = labels.copy()
-            self.known.hold_places(labels, self.labels.labelled, whole(labels.shape))
-        return labels
-
-    def _fused_in(self, box: Box) -> np.ndarray:
-        return self._with_paint(self._fuse(box)[0], box)
-
-    def _fuse(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
-        stands, network = self.prior.stands, self.network.known_belief if self.network and self._network_counts else None
-        other = None if network is None else Belief(network.label[box], network.confidence[box])
-        return fuse(Belief(stands.label[box], stands.confidence[box]), other, self.judge.trust)
+        return self.together.labels(lambda: self._tell("prior"))
 
     def _ask_network(self) -> None:
         assert self.network is not None
@@ -426,9 +402,9 @@ class Session:
     def _show_box(self, box: Box, labels: np.ndarray, source: str) -> None:
         if self.known:
             self.known.hold_places(labels, self.labels.labelled[box], box)
-        self._with_paint(labels, box)
+        self.together.with_paint(labels, box)
         if self.publisher.shown is None:
-            self._show(self._placed(self.prior.grown.label) if self.prior.grown else labels, "growing")
+            self._show(self.together.placed(self.prior.grown.label) if self.prior.grown else labels, "growing")
         else:
             self.publisher.show(labels, source, self._steps, box)
 
@@ -447,17 +423,11 @@ class Session:
         network = self.network
         assert network is not None
         if network.steps < _STEPS_TO_TRUST:
-            self.judge.trust[:] = 0
-        if self.judge.trust.any():
+            self.judge.share = 0.0
+        if self.judge.share > 0:
             self._tick("predicting")
             self._ask_network()
-        dense, uncertainty = np.empty_like(self.prior.stands.label), np.empty_like(self.prior.stands.label)
-        for box in planes(dense.shape):
-            self._tick("predicting")
-            labels, uncertainty[box] = self._fuse(box)
-            dense[box] = self._with_paint(labels, box)
-            uncertainty[box][self.prior.painted_in(self.labels, box)] = 0
-        self._hold_result(dense, uncertainty)
+        dense, uncertainty = self.together.result(lambda: self._tick("predicting"))
         self.judge.renew_estimate(self._confidences())
         self._tick("saving")
         self.job.gather_changes()
@@ -479,28 +449,18 @@ class Session:
                 "Use the model's own table of segments.",
             )
         network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick)
-        dense, uncertainty = network.predict_with(loaded)
-        self._hold_result(dense, uncertainty)
-        return self._outcome(dense, uncertainty, None, None, "predicted")
-
-    def _hold_result(self, dense: np.ndarray, uncertainty: np.ndarray) -> None:
-        """A result as hints want it, in place."""
-        if self.known is None:
-            return
-        sure = np.subtract(255, uncertainty, out=uncertainty)
+        dense, uncertainty = _alone(network.predict_with(loaded), lambda: self._tick("predicting"))
         labelled = np.zeros(dense.shape, bool) if self.annotation is None else self.annotation.labelled
-        self.known.hold(dense, sure, labelled, lambda: self._tick("predicting"), is_result=True)
-        np.subtract(255, sure, out=uncertainty)
+        self.together.hold_result(dense, uncertainty, labelled, lambda: self._tick("predicting"))
+        return self._outcome(dense, uncertainty, None, None, "predicted")
 
     def _outcome(self, dense: np.ndarray, uncertainty: np.ndarray, model: Path | None, report: Path | None, reason: str) -> Outcome:
         result, uncertain = self.publisher.result(dense, uncertainty)
-        ids = self.job.record.classes.ids
         labelled = self.annotation.painted if self.annotation else None
-        trust = {segment: round(float(t), 3) for segment, t in zip(ids, self.judge.trust[1:], strict=True)} if model else {}
         slices = suggest.next_slices(uncertainty, labelled)
-        estimated = dict(self.judge.estimate) if model else {}
+        estimated, share = (dict(self.judge.estimate), round(self.judge.share, 3)) if model else ({}, 1.0)
         return Outcome(
-            result, uncertain, model, report, reason, self._steps, self._clock.seconds, estimated, trust, slices, self.checker.places if model else []
+            result, uncertain, model, report, reason, self._steps, self._clock.seconds, estimated, share, slices, self.checker.places if model else []
         )
 
     def _save_model(self, finished: bool) -> Path:
@@ -526,7 +486,7 @@ class Session:
             "annotation_precision": round(self.prior.precision(self.labels), 3),
             "hints": self.known.report(self.labels) if self.known else [],
             "estimate": self.judge.estimate,
-            "trust": [float(t) for t in self.judge.trust],
+            **self.judge.describe(),
             "check": [place.to_json() for place in self.checker.places],
             "timings": self.timings,
             "history": self.history,
@@ -546,6 +506,17 @@ class Session:
         if stage == "training" and loss and clock.seconds - last > _HISTORY_EVERY_S:
             self.history.append({"seconds": clock.seconds, "step": steps, "loss": loss})
         self.host.tick(stage, steps, clock.fraction(steps), clock.eta(steps) if trainer else None, loss, self.judge.estimate)
+
+
+def _alone(network: Probabilities, tick: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+    """Label map and uncertainty, (K, J, I) uint8 both, of the network without any other voice."""
+    shape = network.grid.volume_kji
+    dense, uncertainty = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+    for box in planes(shape):
+        tick()
+        nothing = np.zeros(shape_of(box), np.uint8)
+        dense[box], uncertainty[box] = fuse(Belief(nothing, nothing), network.at(box), 1.0)
+    return dense, uncertainty
 
 
 def check_image(image: np.ndarray, tick: Callable[[], None] = lambda: None) -> None:

@@ -1,0 +1,98 @@
+"""All voices together, as a session shows them: the prior, the network with its share, what hints rule out, and the user's paint above all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..annotation.labels import Annotation
+from ..contract.belief import Belief
+from ..contract.box import Box, planes, whole
+from ..quality.fusion import fuse
+from .judge import Judge
+from .known import Known
+from .prior_voice import PriorVoice
+
+if TYPE_CHECKING:
+    from .network_voice import NetworkVoice
+
+
+class Together:
+    """labels: a function that gives the annotation as it is now; network: one that gives the network's voice, None before there is one."""
+
+    def __init__(
+        self,
+        judge: Judge,
+        known: Known | None,
+        labels: Callable[[], Annotation],
+        prior: Callable[[], PriorVoice],
+        network: Callable[[], NetworkVoice | None],
+    ) -> None:
+        self._judge, self._known, self._labels, self._prior, self._network = judge, known, labels, prior, network
+
+    @property
+    def network_counts(self) -> bool:
+        """Whether the network has a say in what is shown."""
+        network = self._network()
+        return self._judge.share > 0 and self._judge.held is None and network is not None and network.known_belief is not None
+
+    def labels(self, tick: Callable[[], None]) -> np.ndarray:
+        """A new label map, (K, J, I) uint8, of all voices."""
+        labels, prior = self._labels(), self._prior()
+        stands = prior.stands
+        if self._known:  # in place: what was ruled out stays so, far from later strokes
+            self._known.hold(stands.label, stands.confidence, labels.labelled, tick)
+        dense = stands.label.copy()
+        if self.network_counts:
+            sure = np.empty_like(stands.confidence)
+            for box in planes(dense.shape):
+                dense[box], uncertainty = self._fused(box)
+                sure[box] = 255 - uncertainty
+            if self._known:
+                self._known.hold(dense, sure, labels.labelled, tick)
+        return self.with_paint(dense, whole(dense.shape))
+
+    def labels_in(self, box: Box) -> np.ndarray:
+        """The same of a box, but what hints say of whole segments."""
+        return self.with_paint(self._fused(box)[0], box)
+
+    def result(self, tick: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+        """Label map and uncertainty, (K, J, I) uint8 both."""
+        prior, labels = self._prior(), self._labels()
+        dense, uncertainty = np.empty_like(prior.stands.label), np.empty_like(prior.stands.label)
+        for box in planes(dense.shape):
+            tick()
+            found, uncertainty[box] = self._fused(box)
+            dense[box] = self.with_paint(found, box)
+            uncertainty[box][prior.painted_in(labels, box)] = 0
+        self.hold_result(dense, uncertainty, labels.labelled, tick)
+        return dense, uncertainty
+
+    def hold_result(self, dense: np.ndarray, uncertainty: np.ndarray, labelled: np.ndarray, tick: Callable[[], None]) -> None:
+        """A result as hints want it, in place."""
+        if self._known is None:
+            return
+        sure = np.subtract(255, uncertainty, out=uncertainty)
+        self._known.hold(dense, sure, labelled, tick, is_result=True)
+        np.subtract(255, sure, out=uncertainty)
+
+    def with_paint(self, labels: np.ndarray, box: Box) -> np.ndarray:
+        """Labels of a box, uint8, in place: what the user painted stands."""
+        annotation = self._labels()
+        np.copyto(labels, annotation.labels[box], where=self._prior().painted_in(annotation, box))
+        return labels
+
+    def placed(self, labels: np.ndarray) -> np.ndarray:
+        """Labels of the whole volume, with segments only where hints let them be; the same array without hints, else a copy."""
+        if self._known:
+            labels = labels.copy()
+            self._known.hold_places(labels, self._labels().labelled, whole(labels.shape))
+        return labels
+
+    def _fused(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
+        stands, network = self._prior().stands, self._network()
+        belief = network.known_belief if network is not None and self.network_counts else None
+        said = None if belief is None else belief.at(box)
+        return fuse(Belief(stands.label[box], stands.confidence[box]), said, self._judge.share)
