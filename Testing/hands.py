@@ -60,6 +60,16 @@ def brushed(annotation: np.ndarray, truth: np.ndarray, radius: int, over: int = 
     return out
 
 
+def brush(line: np.ndarray, at: Slice, inside: np.ndarray, radius: int, over: int) -> np.ndarray:
+    """What a brush of this radius (voxels, city blocks) paints along a line in a slice: in that slice alone, at most `over` voxels out of `inside`.
+
+    line, inside (what is meant to be painted): (K, J, I) bool, as is what comes.
+    """
+    painted, flat = np.zeros_like(line), plane(*at)
+    painted[flat] = grown_by(line[flat], radius) & grown_by(inside[flat], over)
+    return painted
+
+
 def grown_by(mask: np.ndarray, voxels: int) -> np.ndarray:
     """A mask and what lies within so many steps across faces of it."""
     out = mask.copy()

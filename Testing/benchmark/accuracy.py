@@ -1,7 +1,7 @@
 """Accuracy side by side: this project, its prior, Grow from seeds, Fill between slices, random walker, nnU-Net; same strokes, same machine, one run.
 
-Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --next-slice, --transfer, --voices, --hints, --check, --speed and --gpu are runs of
-their own, with files of their own.
+Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --clinician, --next-slice, --transfer, --voices, --hints, --check, --speed
+and --gpu are runs of their own, with files of their own.
 See README.md here and docs/accuracy.md. Numbers are read by people, never by pass/fail tests.
 """
 
@@ -29,7 +29,7 @@ from methods import DEFAULT_METHODS, IMPRECISE, METHODS, PROTOCOLS, Options, Pai
 from peers import HIDDEN
 from product import default_budget
 
-from cases import SHARED, load_case
+from cases import SHARED, Case, load_case
 
 TABLES = (
     ("Dice", "dice", 3),
@@ -67,6 +67,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--budget", type=float, metavar="SECONDS", help="of each run of ours: 180, or 60 with a GPU")
     parser.add_argument("--nnunet-budget", type=float, default=600, metavar="SECONDS", help="that nnU-Net trains (%(default)s)")
     parser.add_argument("--correction-budget", type=float, metavar="SECONDS", help="after each stroke or slice; a sixth of the budget")
+    parser.add_argument("--clinician-limit", type=float, default=300, metavar="SECONDS", help="after which the clinician gives up (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("bench-output"), metavar="FOLDER")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, metavar="N", help="for every method; all cores where not given")
@@ -76,6 +77,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tiny phantom, a few steps: shows that it runs, measures nothing")
     part = parser.add_mutually_exclusive_group()
     part.add_argument("--corrections", action="store_true", help="five strokes on the worst slices, against growing")
+    part.add_argument("--clinician", action="store_true", help="one slice, then strokes: time until the Dice is 0.80, 0.85, 0.90, against growing")
     part.add_argument("--next-slice", action="store_true", help="suggested slices against evenly spaced ones")
     part.add_argument("--transfer", action="store_true", help="the second patient, from the first one's model")
     part.add_argument("--voices", action="store_true", help="growing alone and refined, without a worker: quick on many and on large cases")
@@ -105,6 +107,14 @@ def pairs_in_turn(given: argparse.Namespace, quick: int = 2) -> Iterator[Pair]:
                 yield pair
     if not found:
         raise SystemExit(f"None of the cases has an annotation {' or '.join(given.protocols)}.")
+
+
+def cases_in_turn(given: argparse.Namespace) -> Iterator[Case]:
+    """The cases without annotation, one in memory at a time; a tiny one with --quick."""
+    if given.quick:
+        yield methods.phantom_pairs()[0].case
+    else:
+        yield from map(load_case, methods.case_folders(given.cases))
 
 
 # -- methods side by side ----------------------------------------------------------------------------------------------
@@ -167,6 +177,20 @@ def corrections(given: argparse.Namespace, options: Options, head: dict[str, Any
     finish(given, "corrections", head, rows, {"Gain": simulate.gains(rows), "Dice over strokes": rows})
     names = ("result", "grow, same strokes", "grow, own strokes")
     draw(lambda: curves(rows, "stroke", {n: n for n in names}, given.out / "corrections.png"))
+
+
+def clinician(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    from clinician import Hand, curves, median_text, ratios, simulated
+    from clinician import said as summary
+    from clinician import tables as summed
+
+    hand, rows = Hand.quick() if given.quick else Hand(limit_s=given.clinician_limit), []
+    for case in cases_in_turn(given):
+        rows.append(simulated(case, options, hand))
+        print(summary(rows[-1]), flush=True)
+        write(given.out / "clinician.json", head | {"rows": rows})
+    finish(given, "clinician", head | {"times as fast": median_text(ratios(rows))}, rows, summed(rows))
+    draw(lambda: plots.lines([row["case"] for row in rows], curves(rows), "seconds", given.out / "clinician.png"))
 
 
 def next_slice(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
@@ -308,6 +332,7 @@ def draw(picture: Callable[[], Any]) -> None:
 
 PARTS = {
     "corrections": corrections,
+    "clinician": clinician,
     "next_slice": next_slice,
     "transfer": transfer,
     "voices": voices,

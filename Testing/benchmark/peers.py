@@ -94,18 +94,50 @@ def grow_region(task: Task) -> Call:
 
 
 def growing(image: np.ndarray, annotation: np.ndarray) -> np.ndarray:
-    """(K, J, I) uint8, 0 background. Gray values beyond int16 are scaled into it, fractions kept by scaling up."""
-    import slicer
-    import vtk
+    """(K, J, I) uint8, 0 background."""
+    grower = Grower(image, annotation)
+    grower.grow()
+    return grower.label
+
+
+class Grower:
+    """vtkImageGrowCutSegment, kept for corrections as Slicer's effect keeps it: it goes on from the distances that it has.
+
+    Gray values beyond int16 are scaled into it, fractions kept by scaling up.
+    """
+
+    def __init__(self, image: np.ndarray, annotation: np.ndarray) -> None:
+        import slicer
+        import vtk
+
+        self._shape, self._seeds = image.shape, vtk_image(annotation, vtk.VTK_UNSIGNED_CHAR)
+        self._filter = slicer.vtkImageGrowCutSegment()
+        self._filter.SetIntensityVolume(vtk_image(as_int16(image), vtk.VTK_SHORT))
+        self._filter.SetSeedLabelVolume(self._seeds)
+        self._filter.SetDistancePenalty(0.0)
+
+    def paint(self, at: Any, values: Any) -> None:
+        """Annotation values at flat indices, or all of them at slice(None)."""
+        voxels_of(self._seeds)[at] = values
+        self._seeds.Modified()
+
+    def grow(self) -> float:
+        """Seconds that it took."""
+        start = time.perf_counter()
+        self._filter.Update()
+        return time.perf_counter() - start
+
+    @property
+    def label(self) -> np.ndarray:
+        """(K, J, I) uint8, 0 background."""
+        return (np.maximum(voxels_of(self._filter.GetOutput()), 1) - 1).astype(np.uint8).reshape(self._shape)
+
+
+def voxels_of(image: Any) -> np.ndarray:
+    """Flat, in the order of (K, J, I); the image's own memory."""
     from vtk.util.numpy_support import vtk_to_numpy
 
-    grower = slicer.vtkImageGrowCutSegment()
-    grower.SetIntensityVolume(vtk_image(as_int16(image), vtk.VTK_SHORT))
-    grower.SetSeedLabelVolume(vtk_image(annotation, vtk.VTK_UNSIGNED_CHAR))
-    grower.SetDistancePenalty(0.0)
-    grower.Update()
-    grown = vtk_to_numpy(grower.GetOutput().GetPointData().GetScalars()).reshape(image.shape)
-    return (np.maximum(grown, 1) - 1).astype(np.uint8)
+    return vtk_to_numpy(image.GetPointData().GetScalars())
 
 
 def vtk_image(array: np.ndarray, kind: int) -> Any:

@@ -66,10 +66,11 @@ def slices_of(protocol: str) -> int | None:
 
 def lines(titles: Sequence[str], curves: Sequence[dict[str, Sequence[tuple[float, float]]]], xlabel: str, file: Path) -> None:
     """One picture for each title, with named curves of (x, Dice)."""
-    fig, axes = figure(1, len(titles))
-    for ax, title, named in zip(axes.flat, titles, curves, strict=True):
+    columns = min(5, len(titles))
+    fig, axes = figure(-(-len(titles) // columns), columns)
+    for ax, title, named in zip(axes.flat, titles, curves, strict=False):
         for name, points in named.items():
-            ax.plot(*zip(*points, strict=True), marker="o", markersize=4, label=name)
+            ax.plot(*zip(*points, strict=True), marker="o", markersize=4, color=COLORS.get(name), label=name)
         ax.set(title=title, xlabel=xlabel, ylabel="Dice")
         ax.grid(alpha=0.3)
         ax.legend(fontsize=7)

@@ -82,6 +82,7 @@ class Product:
         """watch: called several times a second while waiting. Raises Refused where the worker does not take the job."""
         self.folder, self.revision, self.watch, self.on = folder, 1, watch or (lambda: None), on
         self.dense: np.ndarray | None = None
+        self.training = False  # whether what `begin` began is at work
         self.device = ""  # its name, where it is chosen already
         self._copies = copies
         Job.create(folder, case.image, annotation, JobRecord(case.geometry, case.classes, settings)).close()
@@ -122,16 +123,40 @@ class Product:
         self.dense = np.load(result.file)
         return Trained(seconds, result, shown, self._given())
 
+    def begin(self) -> None:
+        """Start training, from the start or on from its result, and do not wait: `pass_time` and `update` take in what comes."""
+        self.training = True
+        self.client.send(Train("train"))
+
+    def first_answer(self) -> Answer:
+        """`begin`, and what is shown before anything is learned: growing's answer and the refined one."""
+        start = time.perf_counter()
+        self.begin()
+        return self._answers("train", start)
+
+    def pass_time(self, until: float) -> None:
+        """Take in what comes until then (time.perf_counter), and what has come in any case. Raises Refused for an error."""
+        while True:
+            event = self.client.wait(min(0.2, max(0.0, until - time.perf_counter())))
+            self.watch()
+            if event is not None:
+                self._take(event, self._see)
+            elif time.perf_counter() >= until:
+                return
+
     def update(self, annotation: np.ndarray, box: Box | None = None, see: Callable[[], None] = lambda: None) -> Answer:
         """Give the worker a new annotation, (K, J, I) uint8, or only a box of it, the same as before elsewhere; both answers to it. Their seconds
         begin with writing the file. see: called after each answer."""
         self.revision += 1
         name, command = f"annotation-{self.revision:04d}.npy", f"update {self.revision}"
-        shown: list[Shown] = []
         start = time.perf_counter()
         np.save(self.folder / name, annotation if box is None else annotation[box])
-        keep = self.keep(shown, start, command)
         self.client.send(Update(command, name, self.revision, [], box_to_json(box)))
+        return self._answers(command, start, see)
+
+    def _answers(self, command: str, start: float, see: Callable[[], None] = lambda: None) -> Answer:
+        shown: list[Shown] = []
+        keep = self.keep(shown, start, command)
         while not shown or shown[-1].source == "growing":
             self.until(command, Preview, keep)
             see()
@@ -141,14 +166,18 @@ class Product:
         """Takes in each preview; those that answer this command (all, where none is named) are appended to `shown`."""
 
         def look(event: Event) -> None:
-            if isinstance(event, Preview):
-                box = self._see(event)
-                if command in ("", event.id):
-                    shown.append(Shown(time.perf_counter() - start, event.source, event.step, event.revision, self._given(), box))
+            box = self._see(event)
+            if isinstance(event, Preview) and command in ("", event.id):
+                shown.append(Shown(time.perf_counter() - start, event.source, event.step, event.revision, self._given(), box))
 
         return look
 
-    def _see(self, event: Preview) -> Box | None:
+    def _see(self, event: Event) -> Box | None:
+        """Take in what is shown from now on: a preview, or the result of what `begin` began. The box that a preview changes, None for all."""
+        if isinstance(event, Result) and self.training:
+            self.dense, self.training = np.load(event.file), False
+        if not isinstance(event, Preview):
+            return None
         part = np.load(event.file)
         if not event.box:
             self.dense = part
@@ -174,14 +203,17 @@ class Product:
             self.watch()
             if event is None:
                 continue
-            if isinstance(event, Device):
-                self.device = event.device
-            look(event)
+            self._take(event, look)
             if isinstance(event, kind) and event.id == command:
                 return event
-            if isinstance(event, Error):
-                raise Refused(f"{event.sentence} {event.advice}".strip())
         raise Refused(f"no {kind.__name__} for {command or 'the start'} in time; the worker's log:\n{self.client.log}")
+
+    def _take(self, event: Event, look: Callable[[Event], Any]) -> None:
+        if isinstance(event, Device):
+            self.device = event.device
+        look(event)
+        if isinstance(event, Error):
+            raise Refused(f"{event.sentence} {event.advice}".strip())
 
 
 def default_budget(on: str) -> float:

@@ -30,22 +30,32 @@ def scores(result: np.ndarray, truth: np.ndarray, annotation: np.ndarray, spacin
 
 
 def mean_dice(result: np.ndarray, truth: np.ndarray, annotation: np.ndarray) -> float | None:
-    """The mean over the segments, quicker than all scores."""
-    return mean_of(score(with_annotation(result, annotation), truth, annotation))
+    """The mean over the segments of truth, quicker than all scores."""
+    by_segment, _ = overlap(result, truth, annotation)
+    return mean_of([dice for c, dice in by_segment.items() if c <= truth.max()])
 
 
 def painted_dice(result: np.ndarray, truth: np.ndarray, annotation: np.ndarray) -> dict[int, float]:
-    """Dice of each segment that the annotation has, on the voxels that it leaves unlabelled; plane by plane, so that a large volume is no more work
-    than it must be. Segments that neither map has there are left out."""
+    """Dice of each segment that the annotation has, on the voxels that it leaves unlabelled. Segments that neither map has there are left out."""
+    by_segment, painted = overlap(result, truth, annotation)
+    return {c: dice for c, dice in by_segment.items() if c in painted}
+
+
+def overlap(result: np.ndarray, truth: np.ndarray, annotation: np.ndarray) -> tuple[dict[int, float], set[int]]:
+    """Dice of each segment that either map has on the voxels that the annotation leaves unlabelled; and the segments that the annotation has.
+
+    Plane by plane, so that a large volume is no more work than it must be.
+    """
     classes = int(max(truth.max(), result.max())) + 1
-    counts, painted = np.zeros((classes, classes), np.int64), np.zeros(257, bool)
+    counts, painted = np.zeros((classes, classes), np.int64), np.zeros(256, bool)
     for ours, theirs, drawn in zip(result, truth, annotation, strict=True):
         unseen = drawn == 0
         code = ours[unseen].astype(np.int32) * classes + theirs[unseen]
         counts += np.bincount(code, minlength=classes**2).reshape(classes, classes)
         painted[np.unique(drawn[~unseen])] = True
     sizes = counts.sum(0) + counts.sum(1)
-    return {c: float(2 * counts[c, c] / sizes[c]) for c in range(1, classes) if painted[c + 1] and sizes[c]}
+    by_segment = {c: float(2 * counts[c, c] / sizes[c]) for c in range(1, classes) if sizes[c]}
+    return by_segment, {int(value) - 1 for value in np.flatnonzero(painted) if value > 1}
 
 
 def with_annotation(result: np.ndarray, annotation: np.ndarray) -> np.ndarray:

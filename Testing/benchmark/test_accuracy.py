@@ -139,6 +139,14 @@ def test_a_job_that_the_worker_refuses_is_a_failed_row():
     assert row["reason"]
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_the_mean_dice_is_that_of_all_scores(seed):
+    rng = np.random.default_rng(seed)
+    result, truth = rng.integers(0, 4, (5, 6, 7)).astype(np.uint8), rng.integers(0, 3, (5, 6, 7)).astype(np.uint8)  # one segment is in no truth
+    annotation = np.where(rng.random(truth.shape) < 0.3, truth + 1, 0).astype(np.uint8)
+    assert scores.mean_dice(result, truth, annotation) == scores.scores(result, truth, annotation, SPACING)["dice"]["mean"]
+
+
 def rows_of(*values):
     """Rows of one case: (method, Dice) with an estimate of 0.8 for ours."""
     shared = {"case": "a", "protocol": "slices-3", "status": "ok", "seconds": 1.0, "peak_gb": 0.1, "estimate": 0.8, "estimate_error": 0.1}
@@ -243,7 +251,8 @@ def test_pictures_are_drawn(tmp_path):
     assert not plots.against_slices(rows, tmp_path / "slices.png")
     more = [r | {"protocol": "even-5"} for r in rows]
     assert plots.against_slices(rows + more, tmp_path / "slices.png")
-    assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in ("time", "slices"))
+    plots.lines([*"abcdef"], 6 * [{"sparseseg": [(1.0, 0.5), (2.0, 0.7)], "grow": []}], "seconds", tmp_path / "lines.png")  # two rows
+    assert all((tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG") for name in ("time", "slices", "lines"))
 
 
 @pytest.mark.slow

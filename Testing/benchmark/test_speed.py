@@ -2,7 +2,10 @@
 
 import json
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,7 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 import accuracy
+import growcut
 import methods
+import peers
 import product
 import scores
 import speed
@@ -18,14 +23,14 @@ import voices
 
 from cases import score
 from sparseseg.contract.box import box_of
-from sparseseg.contract.protocol import Preview
+from sparseseg.contract.protocol import Error, Preview, Progress, Result
 
 
 @pytest.fixture
 def host(tmp_path):
     """A product without a worker, and show(labels, box) that sends it a preview."""
     without = object.__new__(product.Product)
-    without.dense, without._copies, numbers = None, True, iter(range(99))
+    without.dense, without._copies, without.training, numbers = None, True, False, iter(range(99))
     shown = []
     keep = without.keep(shown, 0.0)
 
@@ -155,6 +160,45 @@ def test_a_job_answers_an_update_of_a_box_twice():
         assert (shown.dense[box] == pair.case.truth[box]).all()
     assert answer.first.seconds <= answer.refined.seconds
     assert np.array_equal(same.refined.dense, answer.refined.dense)  # nothing new is answered, too
+
+
+def test_what_comes_while_time_passes_is_taken_in(tmp_path):
+    first, part, last = np.zeros((2, 3, 4), np.uint8), np.ones((1, 3, 4), np.uint8), np.full((2, 3, 4), 2, np.uint8)
+    for name, array in (("first", first), ("part", part), ("last", last)):
+        np.save(tmp_path / f"{name}.npy", array)
+    whole = Preview("train", 1, str(tmp_path / "first.npy"), "prior", 0, 0.1)
+    box = Preview("train", 1, str(tmp_path / "part.npy"), "network", 9, 0.2, [[1, 2], [0, 3], [0, 4]])
+    end = Result("train", 1, str(tmp_path / "last.npy"), "", "", "", "budget", 9, 1.0, {}, {}, [])
+    progress = Progress("train", 1, "training", 5, 0.1, None, 0.5, {}, {})
+    waiting = [whole, progress, box]
+    running = product.Product.__new__(product.Product)
+    running.client = SimpleNamespace(wait=lambda _: waiting.pop(0) if waiting else None)
+    running.watch, running.dense, running.training = lambda: None, None, True
+    running.pass_time(0.0)
+    assert running.training and [int(plane.max()) for plane in running.dense] == [0, 1]
+    waiting.append(end)
+    running.pass_time(0.0)
+    assert not running.training and (running.dense == 2).all()
+    waiting.append(Error("train", 1, "memory", "There was not enough memory.", "Crop."))
+    with pytest.raises(product.Refused, match=r"not enough memory\. Crop"):
+        running.pass_time(0.0)
+
+
+@pytest.mark.slow
+def test_growing_that_goes_on_is_growing_from_nothing():
+    pair = methods.phantom_pairs()[0]
+    case, first = pair.case, np.where(np.arange(24)[:, None, None] == 12, pair.annotation, 0).astype(np.uint8)
+    more = np.where(np.arange(24)[:, None, None] == 18, pair.annotation, first).astype(np.uint8)
+    more[12, 20, 18] = 2  # painted over
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        try:
+            pool.submit(growcut.grown, case.image, first).result()
+        except peers.Missing as error:
+            pytest.skip(str(error))
+        _, on = pool.submit(growcut.grown, None, more).result()
+        _, anew = pool.submit(growcut.grown, case.image, more).result()
+    assert (on == anew).mean() > 0.999
+    assert (on[more > 0] == more[more > 0] - 1).all()
 
 
 @pytest.mark.slow
