@@ -5,7 +5,7 @@ Classes are kept as one byte each, on the working grid alone; whoever needs the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -54,20 +54,6 @@ class Probabilities:
         result[:, k, j, i] = found
         return result
 
-    def at_places(self, places: np.ndarray) -> np.ndarray:
-        """The same at single voxels of the volume, flat indices (n,) in their order in memory -> (C, n) float32."""
-        _, rows, columns = self.grid.volume_kji
-        result = np.zeros((len(self.classes), len(places)), np.float32)
-        plane, inside = np.divmod(places, rows * columns)
-        for k in np.unique(plane):
-            here = plane == k
-            j, i = np.divmod(inside[here], columns)
-            box = (slice(int(k), int(k) + 1), slice(int(j.min()), int(j.max()) + 1), slice(int(i.min()), int(i.max()) + 1))
-            found = self.at(box)
-            if found is not None:
-                result[:, here] = found[:, 0, j - box[1].start, i - box[2].start]
-        return result
-
     def _inside(self, box: Box) -> np.ndarray:
         local = [slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, self.grid.box, strict=True)]
         if self.grid.own_kji == self.grid.shape_kji:
@@ -102,14 +88,12 @@ def predict(
     slices: int,
     compute: Compute,
     tick: Callable[[float], None] = lambda _: None,
-    wanted: np.ndarray | None = None,
 ) -> Probabilities:
-    """Every slab, in each of these orientations (axes). wanted: bool (K, J, I) of the volume; only slabs that hold any of it are looked at, and the
-    rest has a probability of 0 for all classes. `tick` is called after every slab with the share that is done; it may raise."""
+    """Every slab, in each of these orientations (axes). `tick` is called after every slab with the share that is done; it may raise."""
     grid, classes = data.grid, network.plan.classes
     total = torch.zeros((classes, *grid.shape_kji), dtype=torch.float16)
     seen = torch.zeros(grid.shape_kji, dtype=torch.uint8)
-    doubts, work = [], [(axis, first) for axis in orientations for first in _slabs(grid, axis, slices, wanted)]
+    doubts, work = [], [(axis, first) for axis in orientations for first in range(0, grid.shape_kji[axis], slices)]
     for done, (axis, first) in enumerate(work, 1):
         found = _asked(network, data, axis, first, slices, compute).to(torch.float16).cpu().movedim(1, axis + 1)
         count = found.shape[axis + 1]
@@ -138,19 +122,3 @@ def _asked(network: UNet3d, data: Input, axis: int, first: int, slices: int, com
     with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
         logits = network(seen[None].contiguous(memory_format=torch.channels_last_3d))[0]
     return torch.softmax(logits.float(), 0)
-
-
-def _slabs(grid: WorkingGrid, axis: int, slices: int, wanted: np.ndarray | None) -> Iterator[int]:
-    """The first working slice of each slab."""
-    held = np.ones(grid.shape_kji[axis], bool)
-    if wanted is not None:
-        others = tuple(a for a in range(3) if a != axis)
-        held[:] = False
-        for index in np.flatnonzero(wanted[grid.box].any(axis=others)):
-            held[grid.slice_of(axis, int(index) + grid.box[axis].start)] = True
-            for near in (index - 1, index + 1):  # its values are interpolated between working slices
-                if 0 <= near < grid.own_kji[axis] and grid.own_kji[axis] != grid.shape_kji[axis]:
-                    held[grid.slice_of(axis, int(near) + grid.box[axis].start)] = True
-    for first in range(0, grid.shape_kji[axis], slices):
-        if held[first : first + slices].any():
-            yield first

@@ -33,30 +33,28 @@ class Targets:
         self,
         annotation: Annotation,
         belief: Belief,
-        held: np.ndarray | None,
         settings: Settings,
         device: torch.device,
         tick: Callable[[], None] = lambda: None,
         trust: np.ndarray | None = None,
         within: Box | None = None,
     ) -> None:
-        """held: bool (K, J, I), voxels whose labels are not to be trained on, or None. trust: uint8 (K, J, I), how far labels are trusted, 255 fully
-        (all are if None). within: the part of the volume that the network works on, None for all of it. tick is called several times a second, and may raise."""
+        """trust: uint8 (K, J, I), how far labels are trusted, 255 fully (all are if None). within: the part of the volume that the network works on,
+        None for all of it. tick is called several times a second, and may raise."""
         self._settings, self._device = settings, device
         shape = annotation.labels.shape
         self.labels = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.codes = torch.zeros(shape, dtype=torch.uint8, device=device)
         self.extra = None if annotation.border is None else torch.from_numpy(annotation.border.astype(np.float16)).to(device)
         self._within = within or whole(shape)
-        self.put(whole(shape), annotation, belief, held, tick, trust)
-        self.sampler = SliceSampler(_mine(annotation, held), self._within)
+        self.put(whole(shape), annotation, belief, tick, trust)
+        self.sampler = SliceSampler(annotation.labelled, self._within)
 
     def put(
         self,
         box: Box,
         annotation: Annotation,
         belief: Belief,
-        held: np.ndarray | None,
         tick: Callable[[], None] = lambda: None,
         trust: np.ndarray | None = None,
     ) -> None:
@@ -65,7 +63,7 @@ class Targets:
         for k in range(box[0].start, box[0].stop):
             tick()
             at = (slice(k, k + 1), box[1], box[2])
-            mine = annotation.labelled[at] if held is None else annotation.labelled[at] & ~held[at]
+            mine = annotation.labelled[at]
             otherwise = 0 if self._settings.ignore_weights else belief.label[at]
             labels = np.where(mine, annotation.labels[at], otherwise).astype(np.uint8)
             codes = np.minimum(belief.confidence[at], np.uint8(_DOUBTED - 1))
@@ -76,10 +74,10 @@ class Targets:
             self.labels[at] = torch.from_numpy(labels).to(self._device)
             self.codes[at] = torch.from_numpy(codes).to(self._device)
 
-    def change(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None, trust: np.ndarray | None = None) -> None:
+    def change(self, box: Box, annotation: Annotation, belief: Belief, trust: np.ndarray | None = None) -> None:
         """Take a box anew after a correction, whose slices are learned from first."""
-        self.put(box, annotation, belief, held, trust=trust)
-        self.sampler.look(_mine(annotation, held), self._within, box)
+        self.put(box, annotation, belief, trust=trust)
+        self.sampler.look(annotation.labelled, self._within, box)
 
     def _table(self, annotation: Annotation) -> np.ndarray:
         classes = annotation.table.shape[1]
@@ -108,8 +106,3 @@ class Targets:
         if self.extra is not None:
             weights = weights + torch.where(codes >= _DOUBTED, self.extra.view(-1)[index].float(), 0)
         return weights
-
-
-def _mine(annotation: Annotation, held: np.ndarray | None) -> np.ndarray:
-    """What the user labelled and is not held out."""
-    return annotation.labelled if held is None else annotation.labelled & ~held

@@ -43,12 +43,12 @@ class Reach:
     def within(self, before: Belief, after: Belief, box: Box, changed: np.ndarray, at: Box, labelled: np.ndarray) -> Belief:
         """The new belief near the change, the old one far from it: label and confidence in a box, uint8, copies.
 
-        before, after: what was shown and what is believed now, (K, J, I), which may differ in `box`. changed: bool, where in the box `at` the
+        before: what was shown, (K, J, I); after: what is believed now, (k, j, i) of `box`. changed: bool, where in the box `at` the
         annotation differs; labelled: (K, J, I) bool, voxels with a label now, as `annotate` was told; they are as `after` has them. Where both say
         the same, the confidence is that of `after`. Elsewhere with d the distance to the change, D that to the rest of the annotation (mm) and
         a = 1 / (1 + (d / (HALF D))^2), the label of `after` stands where a times its logit is at least 1 - a times that of `before`.
         """
-        (old, old_sure), (new, new_sure) = ((belief.label[box], belief.confidence[box]) for belief in (before, after))
+        old, old_sure, new, new_sure = before.label[box], before.confidence[box], after.label, after.confidence
         label, sure = new.copy(), new_sure.copy()
         places = np.nonzero((old != new) & ~labelled[box])
         if len(places[0]):

@@ -121,6 +121,11 @@ class Refined:
             self._open.append(view.box)
         return self._decide(tick) if self._open else None
 
+    @property
+    def is_coarse(self) -> bool:
+        """Whether any segment is seen on a coarser grid than the volume's."""
+        return any(view.is_coarse for view in self.views.values())
+
     def _take(self, labels: np.ndarray | None, labelled: np.ndarray | None) -> None:
         v = self.volumes
         self.volumes = Volumes(

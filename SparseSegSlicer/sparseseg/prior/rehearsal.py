@@ -29,5 +29,5 @@ def rehearse(device: torch.device, dtype: torch.dtype) -> None:
     reach.annotate(labelled, box)
     grown.update(box, labels, labelled)
     refined.update(box, labels, labelled)
-    before, after = Belief(grown.label, grown.confidence), Belief(refined.label, refined.confidence)
+    before, after = Belief(grown.label, grown.confidence), Belief(refined.label[box], refined.confidence[box])
     reach.within(before, after, box, np.ones((1, 2, 2), bool), box, labelled)

@@ -6,18 +6,15 @@ first part of a run trains without the held-out slices; there, network and prior
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
 
 from ..annotation.slices import annotated_planes
-from ..contract.belief import Belief
 
-TRUSTED = 0.5  # with which a certain network overrules the prior, and a certain prior an unsure network
-REFINED_DOUBT = (4.0, 6.0)  # times as wrong as a refined prior believes to be; few held-out voxels move it no farther
-GROWN_DOUBT = (1 / 3, 3.0)  # the same of a prior that is not refined
-MIN_VOXELS = 20  # of a segment among the held-out ones, for its own estimate
+SLICES, STROKES = (0.03, 1.0), (0.0, 0.95)  # offset and slope from reverse Dice; fitted to the development pairs
+MIN_VOXELS = 20  # of a segment that must be labelled, for its own estimate
 
 
 def split(labels: np.ndarray, labelled: np.ndarray, classes: int) -> np.ndarray | None:
@@ -72,50 +69,8 @@ def dice(result: np.ndarray, truth: np.ndarray, value: int) -> float:
     return 2 * int((a & b).sum()) / total if total else float("nan")
 
 
-def expected_dice(result: np.ndarray, uncertainty: np.ndarray, value: int) -> float:
-    """The Dice of one label value that the result itself expects: 2 E / (n + E), n its voxels and E how many of them are right by their own
-    uncertainty (uint8, 0 sure .. 255 two labels alike: with two candidates a label is right with a chance of 1 - u / 510). nan without voxels.
-    """
-    return expected_dice_of(np.bincount(255 - uncertainty[result == value], minlength=256))
-
-
-def expected_dice_of(voxels: np.ndarray) -> float:
-    """expected_dice of a label with so many voxels of each confidence (255 minus uncertainty), (256,); nan without any."""
-    count = int(voxels.sum())
-    right = count - float(voxels @ (255 - np.arange(256))) / 510
-    return 2 * right / (count + right) if count else float("nan")
-
-
-def confidences(belief: Belief, labelled: np.ndarray, classes: int, tick: Callable[[], None] = lambda: None) -> np.ndarray:
-    """How many voxels that nobody labelled have each label and confidence, (classes, 256) int64; plane by plane."""
-    counts = np.zeros(classes * 256, np.int64)
-    for label, confidence, known in zip(belief.label, belief.confidence, labelled, strict=True):
-        tick()
-        code = label.astype(np.int64) * 256 + confidence
-        counts += np.bincount(code[~known], minlength=len(counts))
-    return counts.reshape(classes, 256)
-
-
-def overconfidence(found: float, expected: float, limits: tuple[float, float] = REFINED_DOUBT) -> float:
-    """How many times as wrong as it expected to be the prior was on held-out annotation, within the limits.
-
-    Held-out Dice itself says too little: it is that of a result made from fewer slices, often half of them, on few voxels. What carries over to
-    the result from all annotation is how far its confidence can be believed. Without anything expected (nan) it is not believed at all.
-    """
-    ratio = (1 - found) / (1 - expected + 1e-3)
-    return float(np.clip(ratio, *limits)) if np.isfinite(ratio) else limits[1]
-
-
-def choose_trust(network: dict[int, float], prior: dict[int, float], classes: int) -> np.ndarray:
-    """The trust in the network for each class, (classes,) float32: TRUSTED where its held-out Dice is above what the prior is estimated to reach
-    with all annotation, else none. network, prior: Dice by segment value, of those segments that held-out annotation says enough about.
-
-    Held-out Dice of both are no fair match: without the held-out slices the prior has gaps twice as wide to bridge, and loses more by it.
-    Background goes with the segments' mean.
-    """
-    trust = np.zeros(classes, np.float32)
-    for c in network:
-        trust[c] = TRUSTED if network[c] > prior[c] else 0
-    if network:
-        trust[0] = trust[list(network)].mean()
-    return trust
+def expected(reverse: float, has_slices: bool) -> float:
+    """The Dice that a segment is expected to have where nobody labelled, from its reverse Dice (quality.reverse). has_slices: whether that is of
+    complete slices; strokes lie where all is clear."""
+    offset, slope = SLICES if has_slices else STROKES
+    return float(np.clip(offset + slope * reverse, 0, 1))

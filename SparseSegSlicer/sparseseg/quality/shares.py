@@ -1,19 +1,47 @@
-"""The network's share of the result, one for the volume, from what held-out annotation says of network and prior."""
+"""The network's share of the result, one for the volume, from how it stands to the prior where nobody labelled.
+
+A network that has learned a patient says much the same as the prior, and where the two differ it is about as sure as it should be; one that has not
+is sure of what the prior contradicts. So its confidence is held against how often both agree: the gap is its calibration error, with the prior in
+place of the truth.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from ..contract.belief import Belief
-from .estimate import dice
-from .fusion import fuse
-
-UNKNOWN = 0.4  # without evidence: right on average
+_GAPS = (-0.45, -0.2, -0.1)  # agreement less confidence ...
+_SHARES = (0.3, 0.35, 0.5)  # ... and the share that goes with it; fitted to the development pairs (docs/accuracy.md)
 
 
-def choose(prior: Belief, network: np.ndarray, truth: np.ndarray, counted: Sequence[int]) -> float:
-    """prior: its belief at held-out voxels (n,); network: (classes, n) float32; truth: (n,) uint8; counted: the segments that are judged."""
-    found = {share: np.mean([dice(fuse(prior, network, share)[0], truth, c) for c in counted] or [0.0]) for share in (0.4,)}
-    return max(found, key=lambda share: found[share])
+@dataclass(frozen=True)
+class Standing:
+    """Over the voxels that nobody labelled and that prior or network give to a segment: how often both say the same, and how sure the network is on
+    average, 0..1 both."""
+
+    agreement: float
+    confidence: float
+
+    @classmethod
+    def of(cls, parts: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Standing | None:
+        """From boxes of the prior's labels (k, j, i) uint8, the network's probabilities (C, k, j, i) and where there are labels, bool; None where
+        neither gives anything to a segment."""
+        count, agreeing, sure = 0, 0, 0.0
+        for prior, network, labelled in parts:
+            said = network.argmax(0)
+            counted = ~labelled & ((prior > 0) | (said > 0))
+            count += int(counted.sum())
+            agreeing += int((counted & (prior == said)).sum())
+            sure += float(network.max(0)[counted].sum(dtype=np.float64))
+        return cls(agreeing / count, sure / count) if count else None
+
+    def to_json(self) -> dict[str, Any]:
+        return {"agreement": round(self.agreement, 3), "confidence": round(self.confidence, 3)}
+
+
+def choose(standing: Standing) -> float:
+    """Between the gaps that are given, linear."""
+    return float(np.interp(standing.agreement - standing.confidence, _GAPS, _SHARES))

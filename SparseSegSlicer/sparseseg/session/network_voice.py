@@ -6,7 +6,7 @@ network again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,16 +101,16 @@ class NetworkVoice:
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def learn_from(self, annotation: Annotation, belief: Belief, held: np.ndarray | None, settings: Settings, trust: np.ndarray) -> None:
+    def learn_from(self, annotation: Annotation, belief: Belief, settings: Settings, trust: np.ndarray) -> None:
         """Train on these labels from the next step on."""
         assert self.trainer is not None and self._input is not None
         within, tick = self._input.grid.box, lambda: self._tick("starting")
-        self.trainer.volume.targets = Targets(annotation, belief, held, settings, self.compute.device, tick, trust, within)
+        self.trainer.volume.targets = Targets(annotation, belief, settings, self.compute.device, tick, trust, within)
 
-    def learn_change(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None, trust: np.ndarray) -> None:
+    def learn_change(self, box: Box, annotation: Annotation, belief: Belief, trust: np.ndarray) -> None:
         """The same, where only a box of them changed: its slices come first for a while."""
         assert self.trainer is not None
-        self.trainer.volume.targets.change(box, annotation, belief, held, trust)
+        self.trainer.volume.targets.change(box, annotation, belief, trust)
 
     def step(self, progress: float) -> None:
         """One step; where memory runs out, a smaller one; where nothing is left to halve, on the CPU."""
@@ -151,7 +151,7 @@ class NetworkVoice:
         """What it believes of the whole region, anew where it has learned on."""
         assert self.trainer is not None
         if self._belief is None or self._belief_steps != self.trainer.steps:
-            self._belief, self._belief_steps = self._asked("training"), self.trainer.steps
+            self._belief, self._belief_steps = self._asked(), self.trainer.steps
         return self._belief
 
     @property
@@ -159,14 +159,10 @@ class NetworkVoice:
         """What it last said, be it from some steps ago; None where it was never asked."""
         return self._belief
 
-    def belief_at(self, mask: np.ndarray) -> Probabilities:
-        """The same for the slices that hold true voxels of a mask (K, J, I) alone."""
-        return self._asked("estimating", mask)
-
-    def _asked(self, stage: str, wanted: np.ndarray | None = None) -> Probabilities:
+    def _asked(self) -> Probabilities:
         trainer = self.trainer
         assert trainer is not None and self._input is not None
-        return self._predicted(trainer.average, self._input, trainer.volume.targets.sampler.orientations, trainer.plan.slices, stage, wanted)
+        return self._predicted(trainer.average, self._input, trainer.volume.targets.sampler.orientations, trainer.plan.slices, "training")
 
     def predict_with(self, model: checkpoint.Checkpoint) -> Probabilities:
         """What another model believes of the job's image."""
@@ -175,11 +171,11 @@ class NetworkVoice:
         data = Input(self._seen(model.intensity, grid, "predicting"), grid, is_trained_on=False)
         return self._predicted(network, data, model.orientations, model.slices, "predicting")
 
-    def _predicted(self, network: UNet3d, data: Input, orientations: Any, slices: int, stage: str, wanted: np.ndarray | None = None) -> Probabilities:
+    def _predicted(self, network: UNet3d, data: Input, orientations: Sequence[int], slices: int, stage: str) -> Probabilities:
         """predict(), with thinner slabs where memory runs out."""
         while True:
             try:
-                return predict(network, data, orientations, slices, self.compute, lambda _: self._tick(stage), wanted)
+                return predict(network, data, orientations, slices, self.compute, lambda _: self._tick(stage))
             except (RuntimeError, MemoryError) as error:
                 if not device.is_out_of_memory(error) or slices == 1:
                     raise

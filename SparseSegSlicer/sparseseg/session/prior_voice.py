@@ -15,13 +15,14 @@ import numpy as np
 from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
 from ..contract.belief import Belief
-from ..contract.box import Box, shape_of, union, whole, within
+from ..contract.box import Box, planes, shape_of, union, whole, within
 from ..contract.settings import Settings
 from ..prior import compiled
 from ..prior.grown import Grown
 from ..prior.reach import Reach
 from ..prior.scales import Plan
 from ..prior.standing import precision
+from ..quality.fusion import pool
 from .devices import DeviceChoice
 from .judge import choose_use
 
@@ -125,25 +126,41 @@ class PriorVoice:
         self._look_at(annotation)
         if self._refines:
             self._ask_refiner(None, annotation)
-        self._let_stand(self.grown if self._refined is None else self._refined)
+        self._let_stand(annotation)
         self._used = self._all_uses(annotation)
         self._reach = Reach(annotation.labelled, self._spacing)
 
-    def _let_stand(self, new: Grown | Refined) -> None:
+    def _let_stand(self, annotation: Annotation) -> None:
         """All of it, wherever it differs from what the user saw."""
-        self._stands = Belief(new.label.copy(), new.confidence.copy())
+        assert self.grown is not None
+        stands = Belief(np.empty_like(self.grown.label), np.empty_like(self.grown.confidence))
+        for box in planes(stands.label.shape):
+            self._tick()
+            stands.label[box], stands.confidence[box] = self._believed(box, annotation)
+        self._stands = stands
         self._open = None
 
-    def without(self, annotation: Annotation, rest: np.ndarray, held: np.ndarray) -> tuple[Belief, list[bool] | None]:
-        """What this voice would believe of the labels in `rest` alone; and which segments are better refined, as far as those in `held` tell."""
-        grown = self._grown_of(annotation, rest)
-        if not self._refines:
-            return Belief(grown.label, grown.confidence), None
-        refined = self._refined_of(grown, annotation.labels, rest, None)
-        use = choose_use(refined, held)
-        if not all(use):
-            refined.set_use(use, self._tick)
-        return Belief(refined.label, refined.confidence), use
+    def _believed(self, box: Box, annotation: Annotation) -> Belief:
+        """Growing and refiner together, in a box; copies."""
+        assert self.grown is not None
+        grown = Belief(self.grown.label[box], self.grown.confidence[box])
+        if self._refined is None:
+            return Belief(grown.label.copy(), grown.confidence.copy())
+        return pool(grown, Belief(self._refined.label[box], self._refined.confidence[box]), annotation.labelled[box])
+
+    @property
+    def is_seen_coarsely(self) -> bool:
+        """Whether the refiner sees a segment on a coarser grid only, where it must prove itself."""
+        return self._refined is not None and self._refined.is_coarse
+
+    def use_without(self, annotation: Annotation, held: np.ndarray) -> list[bool]:
+        """Which segments are better refined, as far as the annotation in `held`, (K, J, I) bool, tells of what the rest makes of it."""
+        rest = annotation.labelled & ~held
+        return choose_use(self._refined_of(self._grown_of(annotation, rest), annotation.labels, rest, None), held)
+
+    def grown_from(self, labels: np.ndarray, labelled: np.ndarray) -> np.ndarray:
+        """The labels that growing makes of others than the annotation's, (K, J, I) uint8; labels uint8 and labelled bool, alike."""
+        return Grown.start(self._image, labels, labelled, self._spacing, self._tick).label
 
     def grown_without(self, annotation: Annotation, rest: np.ndarray) -> Belief:
         """What growing alone would believe of the labels in `rest`, (K, J, I) bool, with the region and grid that all labels ask for."""
@@ -159,7 +176,7 @@ class PriorVoice:
         if self._refined is None or use is None or wanted == (self._used or [True] * len(values)):
             return False
         self._refined.set_use(wanted, self._tick)
-        self._let_stand(self._refined)
+        self._let_stand(annotation)
         self._used = wanted
         return True
 
@@ -214,7 +231,8 @@ class PriorVoice:
             return (grown, self.grown.label[grown]) if grown else None
         assert self._open is not None
         self._open.box = union(self._open.box, grown) or self._open.box
-        return self._open.box, self._merged(self.grown, self._open.box, annotation).label
+        box = self._open.box
+        return box, self._merged(Belief(self.grown.label[box], self.grown.confidence[box]), box, annotation).label
 
     def refine(self, annotation: Annotation) -> Box | None:
         """Let what is refined stand where corrections are open; the box that this may change."""
@@ -226,13 +244,10 @@ class PriorVoice:
             self.grown.renew(annotation.labels, annotation.labelled, self._tick)
             pending.box = whole(annotation.labels.shape)
         box: Box | None = pending.box
-        new: Grown | Refined = self.grown
         if self._refines:
             box = union(box, self._ask_refiner(pending.box, annotation))
-            assert self._refined is not None
-            new = self._refined
         assert box is not None
-        merged = self._merged(new, box, annotation)
+        merged = self._merged(self._believed(box, annotation), box, annotation)
         self._stands.label[box], self._stands.confidence[box] = merged.label, merged.confidence
         self._open = None
         return box
@@ -257,13 +272,13 @@ class PriorVoice:
             return self._refined.renew(annotation.labels, annotation.labelled, self._all_uses(annotation), self._tick)
         return self._refined.update(box, annotation.labels, annotation.labelled, self._tick)
 
-    def _merged(self, new: Grown | Refined, box: Box, annotation: Annotation) -> Belief:
-        """The new belief near what was corrected, what stands far from it, in a box."""
+    def _merged(self, new: Belief, box: Box, annotation: Annotation) -> Belief:
+        """The new belief of a box near what was corrected, what stands far from it; copies."""
         pending = self._open
         assert pending is not None and self._reach is not None
         if pending.whole_slices:
-            return Belief(new.label[box].copy(), new.confidence[box].copy())
-        return self._reach.within(self.stands, Belief(new.label, new.confidence), box, pending.changed, pending.at, annotation.labelled)
+            return Belief(new.label.copy(), new.confidence.copy())
+        return self._reach.within(self.stands, new, box, pending.changed, pending.at, annotation.labelled)
 
     def _remember(self, revision: Revision) -> None:
         if self._stands is None or revision.box is None:

@@ -171,7 +171,6 @@ class Session:
             raise
         self.annotation = self._with_border(revision.annotation)
         if revision.box is not None:
-            self.judge.annotated(self.annotation, revision.box)
             self.checker.annotated(self.annotation)
         return revision
 
@@ -204,12 +203,11 @@ class Session:
         try:
             self._grow()
             self._whole(self._refine_all)
+            self._whole(self._judge_refiner)
             self._begin_network(start_from, resume)
-            self._hold_out()
+            self._learn_from()
             self._check()
             self._learn()
-            if self.judge.held is not None:
-                self._end_holding()
             return self._finish_training("finish" if self.host.finishing else "steps" if self.settings.steps else "budget")
         finally:
             self._running = False
@@ -252,9 +250,7 @@ class Session:
         saved = network.saved() if resume and network.trainer is None and start is None else None
         network.begin(self.labels, self.prior.region, self.settings, start, saved)
         self.network = network
-        use, self.judge.use = self.judge.use, None
         self.judge.forget()
-        self.judge.use = use
         if saved is not None:
             self._resume(saved)
 
@@ -267,12 +263,13 @@ class Session:
             self._clock.spent_s, self._clock.spent_steps = float(training["seconds"]), int(training["spent_steps"])
             self.host.warning("resumed", f"Training goes on from step {steps} of an earlier run.", "")
 
-    def _hold_out(self) -> None:
-        """Part of the annotation is held out at first, where there is enough; the network learns from the rest."""
-        if self.settings.estimate and not self.judge.done and not self.settings.ignore_weights:
-            self._whole(lambda: self.judge.hold_out(self.labels, lambda rest, held: self.prior.without(self.labels, rest, held)))
-            self._whole(self._refine_as_judged)
-        self._learn_from()
+    def _judge_refiner(self) -> None:
+        """Where the refiner sees a segment coarsely only, held-out annotation tells whether it corrects it at all."""
+        if not self.settings.estimate or self.prior.use is not None or not self.prior.is_seen_coarsely:
+            return
+        held = estimate.split(self.labels.labels, self.labels.painted, len(self.job.record.classes) + 1)  # hints prove nothing
+        if held is not None and self.prior.refine_only(self.prior.use_without(self.labels, held), self.labels):
+            self._show(self._fused(), "prior")
 
     def _check(self) -> None:
         """Look for mistakes in the annotation; a new annotation comes first, and then it is looked at after a while."""
@@ -283,10 +280,6 @@ class Session:
             pass
         finally:
             self._hurried = False
-
-    def _refine_as_judged(self) -> None:
-        if self.judge.held is not None and self.prior.refine_only(self.judge.use, self.labels):
-            self._show(self._fused(), "prior")
 
     def _learn(self) -> None:
         """Step by step, until the run is over; in between updates, estimates, previews and checkpoints."""
@@ -301,11 +294,11 @@ class Session:
             if not self.checker.is_current and time.monotonic() - self._updated_at > _CHECK_AFTER_S:
                 self._check()
             if self.judge.is_due(self._clock.fraction(network.steps)):
-                self._measure()
-                if self.judge.is_over:
-                    self._end_holding()
-            if time.monotonic() - last_preview > self._preview_interval() and self._network_may_speak:
-                self._show(self._fused(fresh=True), "network")
+                self._look()
+                last_preview = time.monotonic()
+            if time.monotonic() - last_preview > self._preview_interval() and self._steps >= _STEPS_TO_TRUST:
+                self._weigh()
+                self._show(self._fused(), self._source)
                 last_preview = time.monotonic()
             if time.monotonic() - last_saved > _CHECKPOINT_EVERY_S:
                 self._save_model(finished=False)
@@ -341,7 +334,7 @@ class Session:
     def _learn_from(self) -> None:
         assert self.network is not None
         stands = self.prior.stands
-        self.network.learn_from(self.labels, self.judge.prior or stands, self.judge.held, self.settings, stands.confidence)
+        self.network.learn_from(self.labels, stands, self.settings, stands.confidence)
 
     def _learn_change(self, box: Box | None) -> None:
         if self.network is None or self.network.trainer is None or self.network.trainer.volume.targets is None or box is None:
@@ -350,24 +343,29 @@ class Session:
             self._learn_from()  # the border's weight reaches beyond the box
         else:
             stands = self.prior.stands
-            self.network.learn_change(box, self.labels, self.judge.prior or stands, self.judge.held, stands.confidence)
+            self.network.learn_change(box, self.labels, stands, stands.confidence)
 
     # -- the judge -----------------------------------------------------------------------------------------------------
 
-    def _measure(self) -> None:
-        network, held = self.network, self.judge.held
-        assert network is not None and held is not None
-        scores = self.judge.measure(network.belief_at(held), self.labels, self._confidences(), self.prior.refines)
-        self.history.append({"seconds": self._clock.seconds, "step": network.steps, "held_out": scores})
+    def _weigh(self) -> None:
+        """Ask the network, and choose its share; none before it has learned."""
+        if self._steps < _STEPS_TO_TRUST:
+            self.judge.share = 0.0
+            return
+        start = time.monotonic()
+        standing = self.together.standing()
+        self._clock.reserved_s = self.timings["prediction"] = time.monotonic() - start
+        if standing is not None:
+            self.judge.weigh(standing)
 
-    def _end_holding(self) -> None:
-        if not self.judge.measured:  # the user finished early
-            self._measure()
-        self.judge.release()
-        self._learn_from()
-
-    def _confidences(self) -> np.ndarray:
-        return estimate.confidences(self.prior.stands, self.labels.labelled, len(self.job.record.classes) + 1, lambda: self._tick("estimating"))
+    def _look(self) -> None:
+        """What all voices say now: shown, and estimated."""
+        self._weigh()
+        labels = self._fused()
+        self._show(labels, self._source)
+        if self.settings.estimate:
+            self._whole(lambda: self.judge.look(labels, self.labels, self.prior.grown_from))
+            self.history.append({"seconds": self._clock.seconds, "step": self._steps, "estimate": self.judge.mean_estimate})
 
     # -- what is shown -------------------------------------------------------------------------------------------------
 
@@ -376,25 +374,13 @@ class Session:
         return self.network.steps if self.network else 0
 
     @property
-    def _network_may_speak(self) -> bool:
-        return self.judge.held is None and self.judge.share > 0 and self._steps >= _STEPS_TO_TRUST
-
-    @property
     def _source(self) -> str:
         """Whose word a preview of everything is."""
         return "network" if self.together.network_counts else "prior"
 
-    def _fused(self, fresh: bool = False) -> np.ndarray:
-        """All voices together. fresh: the network is asked anew if it has learned on."""
-        if fresh:
-            self._ask_network()
+    def _fused(self) -> np.ndarray:
+        """All voices together."""
         return self.together.labels(lambda: self._tell("prior"))
-
-    def _ask_network(self) -> None:
-        assert self.network is not None
-        start = time.monotonic()
-        self.network.belief()
-        self._clock.reserved_s = self.timings["prediction"] = time.monotonic() - start
 
     def _show(self, labels: np.ndarray, source: str) -> None:
         self.publisher.show(labels, source, self._steps)
@@ -420,15 +406,11 @@ class Session:
     # -- results -------------------------------------------------------------------------------------------------------
 
     def _finish_training(self, reason: str) -> Outcome:
-        network = self.network
-        assert network is not None
-        if network.steps < _STEPS_TO_TRUST:
-            self.judge.share = 0.0
-        if self.judge.share > 0:
-            self._tick("predicting")
-            self._ask_network()
+        self._tick("predicting")
+        self._weigh()
         dense, uncertainty = self.together.result(lambda: self._tick("predicting"))
-        self.judge.renew_estimate(self._confidences())
+        if self.settings.estimate:
+            self.judge.look(dense, self.labels, self.prior.grown_from)
         self._tick("saving")
         self.job.gather_changes()
         self.publisher.inputs(self.labels, self.prior.stands, lambda: self._tick("saving"))

@@ -9,8 +9,9 @@ import numpy as np
 
 from ..annotation.labels import Annotation
 from ..contract.belief import Belief
-from ..contract.box import Box, planes, whole
+from ..contract.box import Box, intersection, planes, whole
 from ..quality.fusion import fuse
+from ..quality.shares import Standing
 from .judge import Judge
 from .known import Known
 from .prior_voice import PriorVoice
@@ -36,7 +37,16 @@ class Together:
     def network_counts(self) -> bool:
         """Whether the network has a say in what is shown."""
         network = self._network()
-        return self._judge.share > 0 and self._judge.held is None and network is not None and network.known_belief is not None
+        return self._judge.share > 0 and network is not None and network.known_belief is not None
+
+    def standing(self) -> Standing | None:
+        """Ask the network anew, where it has learned on, and hold it against the prior."""
+        network = self._network()
+        assert network is not None
+        belief, stands, labelled = network.belief(), self._prior().stands, self._labels().labelled
+        within = [box for plane in planes(stands.label.shape) if (box := intersection(plane, belief.grid.box)) is not None]
+        said = ((stands.label[box], belief.at(box), labelled[box]) for box in within)
+        return Standing.of(part for part in said if part[1] is not None)  # type: ignore[misc]
 
     def labels(self, tick: Callable[[], None]) -> np.ndarray:
         """A new label map, (K, J, I) uint8, of all voices."""

@@ -1,0 +1,64 @@
+"""How good a result is, told by what its own slices make of the annotation: reverse classification accuracy (Valindria et al., IEEE Transactions on
+Medical Imaging 2017).
+
+Slices of the result half-way between annotated ones are taken for an annotation; growing from them alone says what the annotated slices would be,
+and there the user's own labels tell how right that is. A result that is wrong between the annotated slices cannot bring them back. Nothing has to
+be held out of training, and as much is known on both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from ..annotation.slices import covering_slices, plane
+from .estimate import MIN_VOXELS, dice
+
+Slices = list[tuple[int, int]]  # (axis, index)
+
+
+def slices_between(labelled: np.ndarray) -> Slices:
+    """Half-way between annotated slices of one axis, and as far beyond the first and the last; none where no axis has two.
+
+    labelled: bool (K, J, I).
+    """
+    found, _ = covering_slices(labelled.astype(np.uint8), values=2)
+    between: Slices = []
+    for axis, size in enumerate(labelled.shape):
+        own = [index for a, index in found if a == axis]
+        if len(own) < 2:
+            continue
+        gaps = [b - a for a, b in pairwise(own)]
+        middles = [(a + b) // 2 for a, b in pairwise(own) if b - a > 1]
+        beyond = [own[0] - gaps[0] // 2, own[-1] + gaps[-1] // 2]
+        between += [(axis, index) for index in [*middles, *beyond] if 0 <= index < size and index not in own]
+    return between
+
+
+def reverse_dice(
+    result: np.ndarray,
+    labels: np.ndarray,
+    labelled: np.ndarray,
+    between: Slices,
+    grow: Callable[[np.ndarray, np.ndarray], np.ndarray],
+    values: Sequence[int],
+) -> dict[int, float]:
+    """Dice of what growing from these slices of a result says of the annotation, by segment value; without those that the annotation, or the slices,
+    have too little of.
+
+    result, labels: (K, J, I) uint8; labelled: bool, alike; grow: from labels and where they count to labels everywhere.
+    """
+    known = np.zeros(labelled.shape, bool)
+    for axis, index in between:
+        known[plane(axis, index)] = True
+    known &= ~labelled
+    taken = np.bincount(result[known], minlength=256)
+    truth = labels[labelled]
+    own = np.bincount(truth, minlength=256)
+    judged = [c for c in values if taken[c] and own[c] >= MIN_VOXELS]
+    if not judged or not taken[0]:
+        return {}
+    found = grow(np.where(known, result, 0).astype(np.uint8), known)[labelled]
+    return {c: dice(found, truth, c) for c in judged}
