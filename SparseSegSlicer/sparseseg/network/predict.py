@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..contract.box import Box, intersection, planes, shape_of
 from .augmentation import plane_input
+from .cores import cores_of
 from .device import Compute
 from .sampling import WorkingGrid
 from .unet import UNet3d
@@ -94,8 +95,9 @@ def predict(
     total = torch.zeros((classes, *grid.shape_kji), dtype=torch.float16)
     seen = torch.zeros(grid.shape_kji, dtype=torch.uint8)
     doubts, work = [], [(axis, first) for axis in orientations for first in range(0, grid.shape_kji[axis], slices)]
-    for done, (axis, first) in enumerate(work, 1):
-        found = _asked(network, data, axis, first, slices, compute).to(torch.float16).cpu().movedim(1, axis + 1)
+    answers = cores_of(compute.device.type).map(lambda slab: _asked(network, data, *slab, slices, compute), work)
+    for done, ((axis, first), answer) in enumerate(zip(work, answers, strict=True), 1):
+        found = answer.movedim(1, axis + 1)
         count = found.shape[axis + 1]
         part, times = total.narrow(axis + 1, first, count), seen.narrow(axis, first, count)
         if axis != orientations[0]:
@@ -115,10 +117,11 @@ def _as_bytes(probabilities: Tensor) -> Tensor:
     return result
 
 
+@torch.no_grad()
 def _asked(network: UNet3d, data: Input, axis: int, first: int, slices: int, compute: Compute) -> Tensor:
-    """Softmax of one slab, (C, k, j, i) float32, k across its planes."""
+    """Softmax of one slab, (C, k, j, i) float16 on the CPU, k across its planes."""
     slices = min(slices, data.grid.shape_kji[axis] - first)
     seen = plane_input(data.image, axis, first, slices, data.is_trained_on)
     with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
         logits = network(seen[None].contiguous(memory_format=torch.channels_last_3d))[0]
-    return torch.softmax(logits.float(), 0)
+    return torch.softmax(logits.float(), 0).to(torch.float16).cpu()

@@ -86,13 +86,13 @@ class SliceSampler:
         """The axes across which slices were painted on."""
         return sorted({axis for axis, _ in self.slices})
 
-    def draw(self, rng: np.random.Generator, axis: int | None = None) -> tuple[int, int]:
-        """(axis, index) of a slice, of one axis where that is given, each as often as the others, but for those of the last correction."""
-        slices, fresh = ([s for s in some if axis is None or s[0] == axis] for some in (self.slices, self._fresh))
+    def draw(self, rng: np.random.Generator) -> tuple[int, int]:
+        """(axis, index) of a slice, each as often as the others, but for those of the last correction."""
+        slices = self.slices
         if self._left > 0:
             self._left -= 1
-            if fresh and rng.random() < _FRESH_SHARE:
-                slices = fresh
+            if self._fresh and rng.random() < _FRESH_SHARE:
+                slices = self._fresh
         return slices[int(rng.integers(len(slices)))]
 
 

@@ -17,6 +17,8 @@ from torch import Tensor
 from ..contract.errors import TrainingError
 from ..contract.settings import Settings
 from . import augmentation
+from .augmentation import Draw
+from .cores import cores_of
 from .device import Compute, RunPlan
 from .loss import soft_dice_loss, weighted_cross_entropy
 from .unet import UNet3d
@@ -49,6 +51,7 @@ class Trainer:
         )
         self.scaler = torch.amp.GradScaler(compute.device.type, enabled=compute.dtype == torch.float16)
         self.rng = np.random.default_rng(settings.seed)
+        self.cores = cores_of(compute.device.type)
         self.steps = 0
         self.bad_states = 0
         self.rate_factor = 1.0
@@ -66,20 +69,16 @@ class Trainer:
         """One step. progress: how much of the run is over, 0..1; sets the learning rate. Raises TrainingError where the loss stays nan."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.rate_factor * _schedule(self.steps, progress)
-        image, labels, weights = self._batch()
-        with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.dtype != torch.float32):
-            logits = self.network(image)
-        cross_entropy = weighted_cross_entropy(logits, labels, weights)
-        dice = soft_dice_loss(logits, labels, weights)
-        self.optimizer.zero_grad(set_to_none=True)
-        self.scaler.scale(cross_entropy + self.settings.dice_weight * dice).backward()
+        losses, gradients = zip(*self.cores.map(self._gradients, self._batch()), strict=True)
+        for parameter, *parts in zip(self.network.parameters(), *gradients, strict=True):
+            parameter.grad = sum(parts[1:], parts[0]) / len(parts)
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._update_average()
         self.steps += 1
-        self._recent.append(torch.stack([cross_entropy.detach(), dice.detach()]))
+        self._recent.append(torch.stack(losses).mean(0))
         if self.steps % _CHECK_EVERY == 0:
             self._check()
 
@@ -118,17 +117,21 @@ class Trainer:
         self.average.load_state_dict(self.network.state_dict())
         self._good = self._snapshot()
 
-    def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Slabs of one orientation, as others differ in size."""
+    def _batch(self) -> list[Draw]:
+        """What to look at in this step: slices and how they are moved, drawn in one thread, so that a seed repeats a run."""
         sampler = self.volume.targets.sampler
-        slabs: list[tuple[Tensor, Tensor, Tensor]] = []
-        axis, index = sampler.draw(self.rng)
-        while len(slabs) < self.plan.batch:
-            slabs.append(augmentation.take_slab(self.volume, self.augmenter.draw(self.rng, axis, index), self.plan.slices))
-            axis, index = sampler.draw(self.rng, axis)
-        images, labels, weights = zip(*slabs, strict=True)
-        self._supervised.append(torch.stack(weights).gt(0).float().mean())
-        return torch.stack(images).contiguous(memory_format=torch.channels_last_3d), torch.stack(labels), torch.stack(weights)
+        return [self.augmenter.draw(self.rng, *sampler.draw(self.rng)) for _ in range(self.plan.batch)]
+
+    def _gradients(self, draw: Draw) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Of one slab: cross-entropy and Dice loss, (2,), and the gradient of each parameter."""
+        image, labels, weights = (part[None] for part in augmentation.take_slab(self.volume, draw, self.plan.slices))
+        self._supervised.append((weights > 0).float().mean())
+        with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.dtype != torch.float32):
+            logits = self.network(image.contiguous(memory_format=torch.channels_last_3d))
+        cross_entropy = weighted_cross_entropy(logits, labels, weights)
+        dice = soft_dice_loss(logits, labels, weights)
+        loss = self.scaler.scale(cross_entropy + self.settings.dice_weight * dice)
+        return torch.stack([cross_entropy.detach(), dice.detach()]), torch.autograd.grad(loss, list(self.network.parameters()))
 
     @torch.no_grad()
     def _update_average(self) -> None:

@@ -1,0 +1,45 @@
+"""Slabs side by side, one core each. Torch spreads a single operation over all cores instead, and for slices of a few ten thousand pixels its threads
+spend more time meeting than working: on 2 cores that made a step two to five times as long as on one alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from threading import Barrier
+from typing import TypeVar
+
+import torch
+
+from . import device
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Cores:
+    """Threads that compute on one core each; on a GPU, and with one core, everything runs in the thread that asks."""
+
+    def __init__(self, count: int) -> None:
+        self._pool = ThreadPoolExecutor(count, "core") if count > 1 else None
+        if self._pool is not None:
+            together = Barrier(count)
+            list(self._pool.map(_use_one_core, [together] * count))
+            device.use_cores()  # of this thread: the last call counts for threads that are yet to come
+
+    def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
+        """Results in the items' order; what work raises is raised here."""
+        return map(work, items) if self._pool is None else self._pool.map(work, items)
+
+
+@cache
+def cores_of(kind: str) -> Cores:
+    """Those of a type of device (cpu, cuda, mps): the same for all who ask."""
+    return Cores(device.usable_cores() if kind == "cpu" else 1)
+
+
+def _use_one_core(together: Barrier) -> None:
+    """In this thread. The first question makes torch set the thread up, which would undo what was set before."""
+    torch.get_num_threads()
+    torch.set_num_threads(1)
+    together.wait()  # until each thread has been here
