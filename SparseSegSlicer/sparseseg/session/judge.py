@@ -58,9 +58,18 @@ class Judge:
         self.held = held
 
     def annotated(self, annotation: Annotation, box: Box) -> None:
-        """Labels in a box came or went: what is erased is held out no longer."""
+        """Labels in a box came or went: what is erased is held out no longer, and of a segment that has none left nothing is known."""
         if self.held is not None:
             self.held[box] &= annotation.labelled[box]
+        self.leave_out(annotation.absent)
+
+    def leave_out(self, absent: np.ndarray) -> None:
+        """Forget what was measured of these segments, (classes,) bool."""
+        for c in np.flatnonzero(absent).tolist():
+            self.trust[c] = 0
+            self.estimate.pop(self._ids[c - 1], None)
+            self._doubt.pop(c, None)
+            self._found.pop(c, None)
 
     def release(self) -> None:
         """Nothing is held out from here on."""

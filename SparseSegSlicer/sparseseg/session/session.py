@@ -17,8 +17,9 @@ from ..annotation.border import add_border_weight
 from ..annotation.hinted import HintLabels
 from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
+from ..annotation.unpainted import Unpainted
 from ..contract.belief import Belief
-from ..contract.box import Box, planes, whole
+from ..contract.box import Box, box_of, planes, whole
 from ..contract.errors import AnnotationError, InputError, JobError
 from ..contract.job import MODEL, Job, Update
 from ..contract.settings import Settings
@@ -64,6 +65,7 @@ class Session:
         record = job.record
         self.hints = None if record.hints is None else HintLabels(record.hints, record.geometry)
         self.known = None if record.hints is None or self.hints is None else Known(record.hints, self.hints, record, host)
+        self.unpainted = Unpainted(host.warning)
         self.prior = self._new_prior()
         self.checker = Checker(job, host)
         self.history: list[dict[str, Any]] = []
@@ -119,13 +121,14 @@ class Session:
         """
         start = time.monotonic()
         adopted = self._adopt(self.job.update(name, revision, complete_slices, box))
+        self.unpainted.compare(self.labels)
         if self.known:
             self.known.compare(self.labels, adopted.box)
         if not self.prior.can_answer:
             self._grow()
             self._follow_up()
             return
-        answer = self.prior.answer(adopted)
+        answer = self.prior.answer(adopted, self._shown_absent() if adopted.emptied else None)
         if answer is None:
             self._show_nothing_new()
             return
@@ -196,6 +199,7 @@ class Session:
             self.prior = self._new_prior()
         self._clock = Clock(self.settings)
         self._running = True
+        self.unpainted.compare(self.labels)
         if self.known:
             self.known.compare(self.labels, whole(self.labels.labels.shape))
         try:
@@ -258,6 +262,7 @@ class Session:
     def _resume(self, saved: Checkpoint) -> None:
         training, steps = saved.training, self._steps
         self.judge.load_state(training)
+        self.judge.leave_out(self.labels.absent)
         if training["finished"]:
             self._clock.spent_steps, self._clock.begin = steps, _AFTER_UPDATE
         else:
@@ -411,8 +416,13 @@ class Session:
 
     def _fuse(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         stands, network = self.prior.stands, self.network.known_belief if self.network and self._network_counts else None
-        other = None if network is None else Belief(network.label[box], network.confidence[box])
-        return fuse(Belief(stands.label[box], stands.confidence[box]), other, self.judge.trust)
+        own = Belief(stands.label[box], stands.confidence[box])
+        if network is None:
+            return fuse(own, None, self.judge.trust)
+        labels, uncertainty = fuse(own, Belief(network.label[box], network.confidence[box]), self.judge.trust)
+        gone = self.labels.absent[labels]  # the network may name a segment that nobody painted
+        labels[gone], uncertainty[gone] = own.label[gone], 255 - own.confidence[gone]
+        return labels, uncertainty
 
     def _ask_network(self) -> None:
         assert self.network is not None
@@ -431,6 +441,10 @@ class Session:
             self._show(self._placed(self.prior.grown.label) if self.prior.grown else labels, "growing")
         else:
             self.publisher.show(labels, source, self._steps, box)
+
+    def _shown_absent(self) -> Box | None:
+        """Where the user sees segments that have lost their last label."""
+        return None if self.publisher.shown is None else box_of(self.labels.absent[self.publisher.shown])
 
     def _show_nothing_new(self) -> None:
         """An update that changes nothing is answered all the same: with one voxel as it is."""
