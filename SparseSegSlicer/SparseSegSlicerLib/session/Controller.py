@@ -237,7 +237,8 @@ class Controller:
         self._reader = StrokeReader(self._copies)
 
     def _choices(self) -> Choices:
-        return Choices(self.parameters.pairs("complete"), self.parameters.pairs("ignored"), tuple(self.parameters.get("unused")))
+        table = None if self._run is None else tuple(self._run.classes.ids)
+        return Choices(self.parameters.pairs("complete"), self.parameters.pairs("ignored"), tuple(self.parameters.get("unused")), table)
 
     def _read(self) -> None:
         """Memory first where some is missing, in a thread; then the snapshot here, and its evaluation in a thread."""
