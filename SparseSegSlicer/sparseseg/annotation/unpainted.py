@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from .labels import Annotation
 
-CODE = "unpainted"  # of the warning
 Warn = Callable[[str, str, str], None]
 
 
@@ -28,4 +27,4 @@ class Unpainted:
         values = tuple(value for value, absent in enumerate(annotation.absent) if absent)
         if values and values not in self._said:
             self._said.add(values)
-            self._warn(CODE, *remark([annotation.rows[value].name for value in values]))
+            self._warn("unpainted", *remark([annotation.rows[value].name for value in values]))

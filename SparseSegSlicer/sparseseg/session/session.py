@@ -198,8 +198,8 @@ class Session:
         if not self.prior.is_for(self.settings):
             self.prior = self._new_prior()
         self._clock = Clock(self.settings)
-        self._running = True
         self.unpainted.compare(self.labels)
+        self._running = True
         if self.known:
             self.known.compare(self.labels, whole(self.labels.labels.shape))
         try:

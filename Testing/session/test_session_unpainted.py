@@ -12,7 +12,8 @@ from phantoms import make_job, two_organs
 from sparseseg.contract.belief import Belief
 from sparseseg.contract.box import whole
 from sparseseg.contract.classes import ClassTable
-from sparseseg.contract.errors import Cancelled
+from sparseseg.contract.errors import AnnotationError, Cancelled
+from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device
 from sparseseg.session.devices import DeviceChoice
@@ -64,6 +65,7 @@ def shown(host):
     return [set(np.unique(dense).tolist()) - {0} for *_, dense in host.previews]
 
 
+@pytest.mark.slow
 def test_the_painted_ones_are_trained_and_the_others_empty_and_named_once(opened, host):
     running = opened()
     assert host.warnings == []  # nothing was asked for yet
@@ -90,6 +92,7 @@ def test_the_prior_is_that_of_the_painted_ones_alone(opened):
     np.testing.assert_array_equal(some.prior.stands.confidence, alone.prior.stands.confidence)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("annotation", [ANNOTATION, STROKES], ids=["slices", "strokes"])
 def test_a_segment_that_is_painted_later_joins_in_and_one_that_is_erased_is_empty_again(opened, host, annotation):
     running = opened(without(annotation, DARK))
@@ -213,6 +216,7 @@ def test_what_a_voice_saw_of_an_erased_segment_far_from_its_paint_goes_too(opene
     assert not (running.prior.stands.label == DARK).any()
 
 
+@pytest.mark.slow
 def test_taken_up_again_nothing_is_estimated_of_an_erased_segment(opened, host, compute):
     running = opened()
     running.train()
@@ -225,3 +229,14 @@ def test_taken_up_again_nothing_is_estimated_of_an_erased_segment(opened, host, 
     again.close()
     assert set(outcome.estimate) <= {"Segment_2"}
     assert set(np.unique(np.load(outcome.dense))) == {0, BRIGHT}
+
+
+def test_a_job_without_annotation_is_refused_and_the_next_update_is_answered_to_the_end(tmp_path, host, compute):
+    Job.create(tmp_path / "job", PLAIN.image, None, JobRecord(PLAIN.geometry, SIX, QUICK)).close()
+    running = Session.open(tmp_path / "job", DeviceChoice(chosen=compute), host)
+    with pytest.raises(AnnotationError, match="The job has no annotation"):
+        running.train()
+    send(running, 2, ANNOTATION)
+    assert [source for source, *_ in host.previews][-1] == "prior"
+    assert host.warnings == [ALL_FOUR]
+    running.close()
