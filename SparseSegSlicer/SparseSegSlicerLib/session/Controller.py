@@ -140,14 +140,15 @@ class Controller:
         return node
 
     def prepareSegmentation(self, node) -> None:
-        """A new, empty segmentation gets the volume's geometry, transform and study, and a first structure beside the background."""
+        """A new segmentation gets the volume's geometry, transform and study, a background and, where there is none, a first structure."""
         node.CreateDefaultDisplayNodes()
         if self.volumeNode is not None:
             node.SetReferenceImageGeometryParameterFromVolumeNode(self.volumeNode)
             node.SetAndObserveTransformNodeID(self.volumeNode.GetTransformNodeID())
             SceneImport.placeInStudy(node, self.volumeNode)
         ensureBackground(node)
-        node.GetSegmentation().AddEmptySegment("", "Structure 1")
+        if node.GetSegmentation().GetNumberOfSegments() == 1:
+            node.GetSegmentation().AddEmptySegment("", "Structure 1")
 
     def _adoptInputs(self) -> None:
         self._observers.clear()
