@@ -154,8 +154,8 @@ def test_hints_alone_can_be_trained_on_and_what_is_missing_is_said():
         built(nothing, SegmentHints(inside=(point(3, 2, 2),)))
     with pytest.raises(AnnotationError, match="No segment has a painted voxel"):
         built(nothing, SegmentHints(roi=BOX))
-    with pytest.raises(AnnotationError, match="No voxel is painted in spleen"):
-        built(nothing, SegmentHints(roi=BOX, inside=(point(3, 2, 2),)), SegmentHints(roi=BOX), classes=TWO)
+    pointed = built(nothing, SegmentHints(roi=BOX, inside=(point(3, 2, 2),)), SegmentHints(roi=BOX), classes=TWO)
+    assert pointed.absent.tolist() == [False, False, True]  # a point labels, a region does not
 
 
 def test_on_how_many_slices_a_segment_is_painted_leaves_hints_out():

@@ -17,7 +17,7 @@ import torch
 from phantoms import two_organs
 from sparseseg import cli
 from sparseseg.contract.classes import BACKGROUND_TAG, ClassTable, Segment
-from sparseseg.contract.protocol import Error, Preview, Result, decode_event
+from sparseseg.contract.protocol import Error, Preview, Result, Warning, decode_event
 from sparseseg.io import files
 
 QUICK = ["--steps", "6", "--device", "cpu"]
@@ -247,11 +247,15 @@ def _broken_inputs(folder, phantom):
     (folder / "nodicom").mkdir()
     labels = np.zeros_like(phantom.annotation)
     no_background = np.where(phantom.annotation > 1, phantom.annotation, 0).astype(np.uint8)
-    gap = np.where(phantom.annotation == 2, 0, phantom.annotation).astype(np.uint8)
+    background_alone = np.where(phantom.annotation > 0, 1, 0).astype(np.uint8)
 
     def map_of(name, array, **changes):
         geometry = replace(phantom.geometry, **changes)
         files.write_volume(folder / name, array, geometry)
+        return folder / name
+
+    def strokes_of(name, array):
+        files.write_annotation(folder / name, array, phantom.geometry, phantom.classes)
         return folder / name
 
     shifted = [list(row) for row in phantom.geometry.ijk_to_lps]
@@ -273,7 +277,7 @@ def _broken_inputs(folder, phantom):
         "one slice": (write(folder / "one.nrrd", np.arange(64, dtype=np.int16).reshape(1, 8, 8)), strokes, [], "slice"),
         "no annotation": (image, map_of("none.nrrd", labels), [], ""),
         "no background": (image, map_of("nobg.nrrd", no_background), [], "No background"),
-        "empty segment": (image, map_of("gap.nrrd", gap), [], "No voxel is painted in segment 1"),
+        "empty segments": (image, strokes_of("unpainted.seg.nrrd", background_alone), [], "No segment has a painted voxel."),
         "other grid": (image, map_of("moved.nrrd", phantom.annotation, ijk_to_lps=tuple(map(tuple, shifted))), [], "origin"),
         "unknown background": (image, strokes, ["--background", "nobody"], "nobody"),
         "no output folder": (image, strokes, ["-o", str(folder / "nowhere" / "d.nrrd")], "nowhere"),
@@ -297,13 +301,13 @@ class Evil:
 
 CASES = [
     "missing image", "empty file", "foreign file", "truncated file", "folder without DICOM", "not a number", "constant",
-    "2-D", "4-D", "colour", "one slice", "no annotation", "no background", "empty segment",
+    "2-D", "4-D", "colour", "one slice", "no annotation", "no background", "empty segments",
     "other grid", "unknown background", "no output folder", "unknown suffix", "output is the input", "slice outside", "slices not understood",
     "wrong orientation", "time budget", "model of the future", "broken model", "model with code", "foreign job folder",
 ]  # fmt: skip
 
 
-START_A_WORKER = {"no background", "empty segment", "model of the future", "broken model", "model with code"}
+START_A_WORKER = {"no background", "empty segments", "model of the future", "broken model", "model with code"}
 
 
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in START_A_WORKER else n for n in CASES])
@@ -378,6 +382,35 @@ def test_overlapping_strokes_are_counted_in_a_warning(inputs, phantom):
 
 
 @pytest.mark.slow
+def test_unpainted_segments_are_named_in_a_warning_and_listed_in_the_result(inputs, phantom, capsys):
+    names = ["stomach", "Léber", "spleen", "dark"]
+    spread = np.array([0, 1, 3, 5], np.uint8)[phantom.annotation]
+    files.write_annotation(inputs / "four.seg.nrrd", spread, phantom.geometry, ClassTable.numbered(4, names))
+    given = [inputs / "image.nrrd", inputs / "four.seg.nrrd", "-o", inputs / "dense.seg.nrrd", "--report", inputs / "report.html", *QUICK]
+    assert run("segment", *given) == 0
+    said = capsys.readouterr().err
+    warning = "Nothing is painted in stomach, spleen: they stay empty. Paint them on a slice, and they join in."
+    assert said.count("warning: ") == said.count(f"warning: {warning}") == 1
+    assert "spleen: 0 voxels" in said and "stomach: estimated" not in said
+    result = files.read_annotation(inputs / "dense.seg.nrrd", phantom.geometry)
+    assert result.classes.names == names
+    assert set(np.unique(result.annotation)) == {0, 3, 5}
+    page = (inputs / "report.html").read_text(encoding="utf-8")
+    assert all(f"{name}</th>" in page for name in names)
+    assert run("segment", *given, "--json") == 0
+    (event,) = [e for e in map(decode_event, capsys.readouterr().out.splitlines()) if isinstance(e, Warning)]
+    assert (event.code, f"{event.sentence} {event.advice}") == ("unpainted", warning)
+
+
+@pytest.mark.slow
+def test_a_gap_in_a_label_map_is_an_unpainted_segment(inputs, phantom, capsys):
+    files.write_volume(inputs / "gap.nrrd", np.where(phantom.annotation == 2, 0, phantom.annotation).astype(np.uint8), phantom.geometry)
+    assert run("segment", inputs / "image.nrrd", inputs / "gap.nrrd", "-o", inputs / "d.nrrd", *QUICK) == 0
+    assert "warning: Nothing is painted in segment 1: it stays empty." in capsys.readouterr().err
+    assert set(np.unique(files.read_volume(inputs / "d.nrrd").array)) == {0, 2}
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(8, 16, 16), (6, 64, 60)], ids=["tiny", "anisotropic"])
 def test_small_and_anisotropic_volumes_work(shape, tmp_path):
     small = two_organs(shape)
@@ -419,9 +452,13 @@ def test_hints_alone_bring_their_own_segments(inputs, phantom, capsys):
     assert record["hints"]["segments"]["Segment_1"]["one_piece"] is True
     assert run("segment", *given) == 0  # goes on
     assert (inputs / "job" / "events.jsonl").read_text().count('"event":"result"') == 2  # in the same job
-    (inputs / "hints.json").write_text(json.dumps(hints_of(phantom)))
+    fewer = hints_of(phantom)
+    fewer["segments"]["spleen"] = {"roi": fewer["segments"]["dark"]["roi"]}  # without a point
+    (inputs / "hints.json").write_text(json.dumps(fewer))
     assert run("segment", *given) == 0  # other hints: another job
     assert (inputs / "job" / "events.jsonl").read_text().count('"event":"result"') == 1
+    assert "warning: Nothing is painted in spleen: it stays empty." in capsys.readouterr().err
+    assert files.read_annotation(inputs / "dense.seg.nrrd", phantom.geometry).classes.names == ["bright", "dark", "spleen"]
 
 
 @pytest.mark.slow

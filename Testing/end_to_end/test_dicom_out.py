@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
+import SimpleITK as sitk
 from pydicom.uid import UID
 
 import dicoms
@@ -359,10 +360,12 @@ def test_long_texts(plain_source, tmp_path):
     assert dicoms.dciodvfy(tmp_path / "rt.dcm") == []
 
 
-def test_a_segment_without_voxels(plain_source, tmp_path):
-    """It stays in the list, and the others keep their numbers."""
-    labels = np.where(plain_source.labels == 2, 0, plain_source.labels)
-    write_seg(tmp_path / "seg.dcm", labels, plain_source.series, CLASSES)
+@pytest.mark.parametrize("empty", [(1,), (2,), (3,), (1, 3)])
+@pytest.mark.parametrize("kind", ["binary", "fractional"])
+def test_segments_without_voxels(plain_source, tmp_path, kind, empty):
+    """They stay in the list, with no frame, and the others keep their numbers."""
+    labels = np.where(np.isin(plain_source.labels, empty), 0, plain_source.labels).astype(np.uint8)
+    assert write_seg(tmp_path / "seg.dcm", labels, plain_source.series, CLASSES, None if kind == "binary" else np.full_like(labels, 30)) == []
     assert dicoms.dciodvfy(tmp_path / "seg.dcm") == []
     back = read_seg(tmp_path / "seg.dcm", plain_source.geometry)
     assert back.classes.names == CLASSES.names
@@ -931,6 +934,15 @@ def dcmqi_metadata(classes):
         )
     head = {"ContentCreatorName": "Reader^One", "SeriesDescription": "theirs", "SeriesNumber": "300", "InstanceNumber": "1", "BodyPartExamined": ""}
     return {**head, "ClinicalTrialSeriesID": "1", "ClinicalTrialTimePointID": "1", "segmentAttributes": [segments]}
+
+
+@pytest.mark.parametrize("empty", [1, 2, 3])
+def test_dcmqi_reads_a_list_with_an_empty_segment(plain_source, tmp_path, empty):
+    labels = np.where(plain_source.labels == empty, 0, plain_source.labels).astype(np.uint8)
+    write_seg(tmp_path / "out.dcm", labels, plain_source.series, CLASSES)
+    dcmqi("segimage2itkimage", "--inputDICOM", tmp_path / "out.dcm", "--outputDirectory", tmp_path, "-t", "nrrd")
+    voxels = [int((sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"{value}.nrrd"))) > 0).sum()) for value in (1, 2, 3)]
+    assert voxels == [int((labels == value).sum()) for value in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("kind", ["binary", "labelmap"])

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparseseg import worker
+from sparseseg.annotation import unpainted
 from sparseseg.contract import errors, hints, job, protocol
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.geometry import Geometry
@@ -75,7 +76,7 @@ def test_exit_codes_are_those_of_the_errors():
 
 
 def test_every_warning_code_of_the_engine_is_listed():
-    said = "".join(map(inspect.getsource, (session, network_voice, known)))
+    said = "".join(map(inspect.getsource, (session, network_voice, known, unpainted)))
     used = set(re.findall(r'(?:host\.|_)warn(?:ing)?\(\s*"(\w+)"', said)) | {"idle", "overlap", "restarted"}
     assert set(rows_of("protocol.md", "warning code")) == used
 

@@ -82,6 +82,7 @@ def test_the_applied_result_goes_to_dicom_and_comes_back_voxel_by_voxel(host, pa
     wait(host, panel, lambda: panel.controller.segmentationNode.GetName() == path.stem)
     wait(host, panel, lambda: panel.controller.strokes is not None)
     assert (np.maximum(panel.controller.strokes.annotation, 1) - 1 == np.maximum(back.annotation, 1) - 1).all()
+    assert panel.controller.strokes.classes.ids == back.classes.ids and panel.controller.strokes.notes == ()
 
 
 def test_strokes_are_not_exported(host, panel, series):

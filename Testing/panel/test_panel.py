@@ -160,6 +160,21 @@ def test_paint_train_preview_correct_apply_undo(host, panel, begin, picture):
 
 
 @pytest.mark.slow
+def test_an_unpainted_segment_is_remarked_on_and_training_goes_on_without_it(host, panel, begin):
+    _, strokes = begin()
+    strokes.GetSegmentation().AddEmptySegment("Spleen", "Spleen")
+    remark = "Nothing is painted in Spleen: it stays empty. Paint it on a slice, and it joins in."
+    host.spin(until=lambda: remark in panel.ui.summaryLabel.text, timeout_s=20)
+    seen, say = [], panel.controller.say
+    panel.controller.say = lambda message: (seen.append((message.level, message.text())), say(message))
+    train(host, panel)
+    assert seen.count(("warning", remark)) == 1
+    assert remark in panel.ui.logText.toPlainText()
+    rows = {panel.ui.segmentTable.item(n, 0).text(): panel.ui.segmentTable.item(n, 3).text() for n in range(panel.ui.segmentTable.rowCount)}
+    assert rows["Spleen"] == "" and rows["Liver"] != ""
+
+
+@pytest.mark.slow
 def test_apply_respects_locks_and_the_overwrite_mode(host, panel, begin):
     import qt
     import slicer

@@ -383,7 +383,84 @@ def test_a_new_painted_segment_starts_the_training_again(session):
     assert "Spine" in [s.id for s in controller.preview.classes.segments]
 
 
+def add_segments(controller, *names):
+    for name in names:
+        controller.segmentationNode.GetSegmentation().AddEmptySegment(name, name)
+    settle(controller)
+
+
+def test_unpainted_segments_are_remarked_on_join_in_when_painted_and_are_empty_again(session):
+    from SparseSegSlicerLib.session.Controller import Message, State
+
+    controller, spleen = session(), (slice(33, 34), slice(76, 80), slice(46, 52))
+    add_segments(controller, "Spleen", "Stomach")
+    remark = Message("warning", "Nothing is painted in Spleen, Stomach: they stay empty.", "Paint them on a slice, and they join in.")
+    assert controller.strokes.notes == (remark.text(),)
+    said = []
+    controller.say, say = lambda message: (said.append(message), say(message)), controller.say
+    train(controller)
+    run = controller._run
+    assert said.count(remark) == 1
+    assert run.classes.ids == ["Kidney", "Liver", "Spleen", "Stomach", "Vessel"]
+    assert set(np.unique(controller.preview.labels)) == {0, 1, 2, 5}
+    assert "Spleen" in controller.preview.node.GetSegmentation().GetSegmentIDs() and "Spleen" not in controller.report.estimate
+
+    paint(controller, "Spleen", spleen)
+    settle(controller)
+    spin(controller, lambda: controller.previewIsCurrent and preview_array(controller, "Spleen").any())
+    assert controller._run is run and controller.state is State.RESULT
+    assert preview_array(controller, "Spleen")[spleen].all()
+    assert controller.strokes.notes == ("Nothing is painted in Stomach: it stays empty. Paint it on a slice, and it joins in.",)
+
+    paint(controller, "Spleen", spleen, 0)
+    settle(controller)
+    spin(controller, lambda: controller.previewIsCurrent and not preview_array(controller, "Spleen").any())
+    train(controller)
+    assert controller._run is run
+    assert set(np.unique(controller.preview.labels)) == {0, 1, 2, 5}
+    assert [message.sentence for message in said if message.level == "warning"].count(remark.sentence) == 1
+    controller.apply()
+    assert controller.isApplied and not voxels_of(controller, "Spleen").any() and voxels_of(controller, "Liver").any()
+
+
+def voxels_of(controller, segment_id):
+    import slicer
+
+    return slicer.util.arrayFromSegmentBinaryLabelmap(controller.segmentationNode, segment_id, controller.volumeNode)
+
+
+def test_a_segment_that_is_made_during_training_disturbs_nothing_until_it_is_painted(session):
+    from SparseSegSlicerLib.session.Controller import State
+
+    controller = session()
+    controller.parameters.setSetting("steps", 100_000)
+    controller.train()
+    spin(controller, lambda: controller.state is State.TRAINING)
+    run, revision = controller._run, controller._run.revision
+    add_segments(controller, "Spleen")
+    assert controller._run is run and run.revision == revision and controller.state is State.TRAINING
+    assert controller.strokes.notes == ("Nothing is painted in Spleen; left out.",)
+    assert not controller.strokesAreNew
+    paint(controller, "Spleen", (slice(33, 34), slice(76, 80), slice(46, 52)))
+    spin(controller, lambda: controller.state is State.TRAINING and len(controller._run.classes) == 4)
+    assert controller._run is not run
+
+
 # ---------------------------------------------------------------- what goes wrong
+
+
+def test_no_painted_segment_at_all_is_one_sentence_and_nothing_starts(session):
+    from SparseSegSlicerLib.session.Controller import State
+
+    controller = session()
+    for name in ("Kidney", "Liver", "Vessel"):
+        controller.setSegmentChoice(name, unused=True)
+    add_segments(controller, "Spleen")
+    controller.train()
+    spin(controller, lambda: controller.message.level == "warning")
+    assert controller.message.text() == "No segment has a painted voxel. Paint each structure on a few slices."
+    assert controller.state is State.IDLE
+    assert left_behind(controller) == []
 
 
 def test_no_background_is_one_sentence_and_nothing_starts(session):

@@ -288,12 +288,24 @@ def test_large_label_values(scene, value):
     assert np.count_nonzero(strokes.annotation) == 2
 
 
-def test_empty_segments_are_left_out_without_gaps(scene):
+def test_empty_segments_keep_their_place_and_are_named(scene):
     volume, node = makeVolume(scene), makeSegmentation(scene, ("a", "Never painted"), "b", ("c", "Erased"), "d")
     paint(node, "b", voxels((1, 1, 1)))
     paint(node, "c", voxels())
     paint(node, "d", voxels((2, 2, 2)))
     strokes = read(node, volume)
+    assert [s.id for s in strokes.classes.segments] == ["a", "b", "c", "d"]
+    assert placesOf(strokes, 3) == [[1, 1, 1]] and placesOf(strokes, 5) == [[2, 2, 2]]
+    assert strokes.notes == ("Nothing is painted in Never painted, Erased: they stay empty. Paint them on a slice, and they join in.",)
+    assert strokes.slices[0].voxels == {"b": 1}
+
+
+def test_empty_segments_that_a_training_does_not_know_are_left_out_without_gaps(scene):
+    volume, node = makeVolume(scene), makeSegmentation(scene, ("a", "Never painted"), "b", ("c", "Erased"), "d")
+    paint(node, "b", voxels((1, 1, 1)))
+    paint(node, "c", voxels())
+    paint(node, "d", voxels((2, 2, 2)))
+    strokes = read(node, volume, table=("b", "d"))
     assert [s.id for s in strokes.classes.segments] == ["b", "d"]
     assert placesOf(strokes, 2) == [[1, 1, 1]] and placesOf(strokes, 3) == [[2, 2, 2]]
     assert strokes.notes == ("Nothing is painted in Never painted, Erased; left out.",)
@@ -303,7 +315,7 @@ def test_empty_segments_are_left_out_without_gaps(scene):
 def test_nothing_painted_at_all(scene):
     volume, node = makeVolume(scene), makeSegmentation(scene, "a", "Background")
     strokes = read(node, volume)
-    assert not strokes.annotation.any() and len(strokes.classes) == 0 and strokes.slices == ()
+    assert not strokes.annotation.any() and strokes.classes.names == ["a"] and strokes.slices == ()
     assert not read(makeSegmentation(scene), volume).annotation.any()
 
 
@@ -468,8 +480,8 @@ def test_volume_with_permuted_axes_names_the_planes_rightly(scene):
 def test_ignored_slice_is_unlabelled_and_stays_in_the_table(scene):
     volume, node = cross(scene)
     strokes = read(node, volume, ignored=((0, 2),))
-    assert np.array_equal(strokes.annotation, 2 * voxels((slice(3, 6), 5, slice(3, 8)), (slice(3, 6), slice(0, 5), 1)))  # b is renumbered
-    assert strokes.classes.names == ["b"] and "Nothing is painted in a; left out." in strokes.notes
+    assert np.array_equal(strokes.annotation, 3 * voxels((slice(3, 6), 5, slice(3, 8)), (slice(3, 6), slice(0, 5), 1)))
+    assert strokes.classes.names == ["a", "b"] and "Nothing is painted in a: it stays empty." in strokes.notes[0]
     row = strokes.slices[0]
     assert (row.axis, row.index, row.ignored, row.voxels) == (0, 2, True, {"a": 12})
 

@@ -113,7 +113,7 @@ def test_strokes_in_turn_give_what_one_reading_gives(scene, seed, parents, share
         elif what == 7:
             choices = {"complete": ((0, int(rng.integers(0, 9))),), "ignored": ((1, 3),) if rng.random() < 0.3 else ()}
         else:
-            choices = {"unused": (str(rng.choice(IDS)),)} if rng.random() < 0.5 else {}
+            choices = [{}, {"unused": (str(rng.choice(IDS)),)}, {"table": ("b",)}, {"table": IDS}][rng.integers(0, 4)]
         follower.read(**choices)
 
 
@@ -132,6 +132,20 @@ def test_one_stroke_is_one_small_box(scene):
     reading = follower.read()
     assert reading.changed == (slice(4, 5), slice(5, 6), slice(6, 9))
     assert reading.strokes.annotation is annotation, "written in place"
+
+
+def test_that_a_training_has_begun_is_no_reason_to_read_all_anew(scene, monkeypatch):
+    """It knows all segments that are there, painted or not."""
+    from SparseSegSlicerLib.scene import StrokeReader as module
+
+    volume, node = makeVolume(scene, PLAIN, SHAPE), makeSegmentation(scene, *IDS, ("rest", "Background"))
+    paint(node, "a", layer(np.random.default_rng(1), SHAPE) == 1)
+    paint(node, "rest", voxels((0, 0, 0), shape=SHAPE))
+    reader = StrokeReader()
+    before = reader.read(takeSnapshot(node, volume), Choices())
+    assert before.strokes.classes.ids == list(IDS)
+    monkeypatch.setattr(module, "_whole", lambda *_: pytest.fail("all was read anew"))
+    assert reader.read(takeSnapshot(node, volume), Choices(table=IDS), quick=True).strokes.classes.ids == list(IDS)
 
 
 def test_undone_strokes_have_the_digest_of_before(scene):

@@ -135,6 +135,35 @@ def test_the_estimate_follows_the_prior_and_not_the_trusted_networks_dice():
     assert set(judge.estimate.values()) == {0.0}  # the prior has lost the segments
 
 
+def test_segments_that_nobody_painted_hinder_no_judgement_and_get_none():
+    values = np.zeros(SHAPE, np.uint8)
+    for k in (3, 6, 9):
+        values[k] = np.array([1, 3, 5], np.uint8)[TRUTH[k]]
+    annotation, prior = build_annotation(values, ClassTable.numbered(5)), sure(np.array([0, 2, 4], np.uint8)[TRUTH], 250)
+    judge = Judge(ClassTable.numbered(5).ids)
+    judge.hold_out(annotation, lambda rest, held: (prior, None))
+    assert judge.held[6].all() and judge.held.sum() == 144
+    truth = np.array([0, 2, 4], np.uint8)[TRUTH]
+    said = Belief(truth[judge.held], np.full(144, 255, np.uint8))
+    judge.measure(said, annotation, estimate.confidences(prior, annotation.labelled, 6), lambda _: True)
+    assert list(judge.estimate) == ["Segment_2", "Segment_4"]
+    assert np.flatnonzero(judge.trust[1:]).tolist() == [1, 3]
+
+
+def test_nothing_is_known_of_a_segment_that_was_erased():
+    annotation = annotated(3, 6, 9)
+    judge = judge_of(annotation, sure(swapped(TRUTH, 5, 6, 7), 150))
+    measure(judge, annotation, TRUTH)
+    assert judge.trust.all() and list(judge.estimate) == TWO.ids
+    erased = build_annotation(np.where(annotation.labels == 2, 0, annotation.labelled * (annotation.labels + 1)).astype(np.uint8), TWO)
+    judge.annotated(erased, (slice(0, 12),) * 3)
+    assert judge.trust[2] == 0 and judge.trust[1] > 0
+    assert list(judge.estimate) == TWO.ids[:1]
+    judge.renew_estimate(expected_of(sure(TRUTH), annotation))
+    assert list(judge.estimate) == TWO.ids[:1]
+    assert not (judge.held & ~erased.labelled).any()
+
+
 def test_released_it_holds_nothing_and_keeps_what_it_found():
     annotation = annotated(3, 6, 9)
     judge = judge_of(annotation, sure(swapped(TRUTH, 6), 150))

@@ -576,12 +576,12 @@ def test_after_many_strokes_the_voices_are_renewed_while_idle_and_what_stands_st
     assert not running.publisher.shown[box].any()
 
 
-def test_a_whole_class_erased_is_refused_in_words_and_the_next_stroke_is_taken(opened):
+def test_an_erased_background_is_refused_in_words_and_the_next_stroke_is_taken(opened):
     running = opened(replace(QUICK, estimate=False))
     running.train()
     phantom = two_organs()
-    without = np.where(phantom.annotation == 3, 0, phantom.annotation).astype(np.uint8)
-    with pytest.raises(AnnotationError, match="No voxel is painted in dark"):
+    without = np.where(phantom.annotation == 1, 0, phantom.annotation).astype(np.uint8)
+    with pytest.raises(AnnotationError, match="No background is labelled"):
         send(running, 2, without)
     annotation, box = phantom.annotation.copy(), (slice(20, 21), slice(18, 20), slice(2, 6))
     annotation[box] = 3

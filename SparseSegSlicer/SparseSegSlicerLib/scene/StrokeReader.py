@@ -3,6 +3,9 @@
 What a stroke changes is found by comparing layers with those of the snapshot before, and merged, counted and digested in that box alone.
 All is read anew where that would not do: other segments, another geometry, a segment that is painted for the first time or erased,
 ignored slices (what an included slice crosses on them depends on all strokes). Both ways give the same.
+
+A segment in which nothing is painted keeps its place in the table of segments, so that it can join in at any stroke. One that is made while a
+training is under way, which does not know it, is left out until something is painted in it.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import numpy as np
 
 from sparseseg.annotation.labels import SegmentSummary
 from sparseseg.annotation.slices import covering_slices
+from sparseseg.annotation.unpainted import remark
 from sparseseg.contract.box import Box, box_of, intersection, whole
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import InputError, SparseSegError
@@ -31,11 +35,13 @@ _PLANE_COORDINATE = {"sagittal": 0, "coronal": 1, "axial": 2}  # of RAS
 
 @dataclass(frozen=True)
 class Choices:
-    """What the user decided about the strokes. Slices are (axis, index), axis 0 = k; segments are named by ID."""
+    """What the user decided about the strokes. Slices are (axis, index), axis 0 = k; segments are named by ID. table: the unpainted segments that
+    have a place in the table all the same are among these; all of them are where it is None."""
 
     complete: tuple[tuple[int, int], ...] = ()
     ignored: tuple[tuple[int, int], ...] = ()
     unused: tuple[str, ...] = ()  # segments that take no part
+    table: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -83,7 +89,7 @@ class Reading:
 @dataclass
 class _State:
     """What the reader knows of the last snapshot. codes: annotation value of each of its segments before, `renumber` after leaving out those
-    without a voxel. found, counts: its slices, with voxels by code, where they are up to date."""
+    that have no place in the table. found, counts: its slices, with voxels by code, where they are up to date."""
 
     snapshot: Snapshot
     choices: Choices
@@ -107,6 +113,7 @@ class StrokeReader:
         """quick: leave slices and summary for later where they are not needed to know whether the strokes can be trained on."""
         before, self._state = self._state, None  # so that a read that fails is followed by a whole one
         follows = before is not None and _sameFrame(before.snapshot, snapshot) and not (choices.ignored or before.choices.ignored)
+        follows = follows and _kept(snapshot, choices) == _kept(before.snapshot, before.choices)
         state, box = _followed(before, snapshot, choices) if follows else (None, None)
         anew = state is None
         if state is None:
@@ -128,7 +135,7 @@ class StrokeReader:
 
 
 def readStrokes(snapshot: Snapshot, choices: Choices = Choices()) -> Strokes:
-    """Merges the layers, drops ignored slices, and leaves out segments without a voxel; `notes` says what the user should know."""
+    """Merges the layers and drops ignored slices; `notes` says what the user should know."""
     return StrokeReader().read(snapshot, choices).strokes
 
 
@@ -154,6 +161,13 @@ def _sameFrame(one: Snapshot, other: Snapshot) -> bool:
     return ids[0] == ids[1] and one.background == other.background and not one.geometry.difference_from(other.geometry)
 
 
+def _kept(snapshot: Snapshot, choices: Choices) -> list[bool]:
+    """Which segments have a place in the table though nothing may be painted in them; the background, which needs none, never."""
+    return [
+        place != snapshot.background and (choices.table is None or segment.id in choices.table) for place, segment in enumerate(snapshot.segments)
+    ]
+
+
 def _followed(before: _State, snapshot: Snapshot, choices: Choices) -> tuple[_State | None, Box | None]:
     """The state after the one before, with the box that changed; (None, None) where that is not enough."""
     shape, strokes = snapshot.geometry.shape_kji, before.strokes
@@ -166,7 +180,7 @@ def _followed(before: _State, snapshot: Snapshot, choices: Choices) -> tuple[_St
         overlaps = _exchanged(overlaps, gone, come)
         values = before.renumber[raw]
         if (values[raw != 0] == 0).any():
-            return None, None  # a segment that had no voxel has one now
+            return None, None  # a segment that was left out has a voxel now
         part = box_of(values != strokes.annotation[box])
         if part is None:
             box = None
@@ -175,7 +189,7 @@ def _followed(before: _State, snapshot: Snapshot, choices: Choices) -> tuple[_St
     if box is not None:
         tally = tally.replaced(box, strokes.annotation[box], values)
         if ((tally.voxels > 0) != (before.tally.voxels > 0)).any():
-            return None, None  # a segment has none any more, or the background has its first or lost its last one
+            return None, None  # a segment, or the background, has its first or lost its last one
         strokes.annotation[box] = values
     state = replace(before, snapshot=snapshot, choices=choices, tally=tally, overlaps=overlaps, outside=_outside(snapshot))
     classes = _classes(snapshot, before.codes, before.renumber)
@@ -201,7 +215,7 @@ def _whole(before: _State | None, snapshot: Snapshot, choices: Choices) -> tuple
         segments = _byCode(snapshot, codes, None)
         rows = tuple(_sliceRow(snapshot, segments, pair, counts[pair], choices) for pair in found)
         _ignoreSlices(annotation, found, choices.ignored)
-    renumber = _renumbering(annotation, snapshot, codes)
+    renumber = _renumbering(annotation, snapshot, codes, _kept(snapshot, choices))
     if any(value and value != code for code, value in enumerate(renumber.tolist())):
         Merging.translate(annotation, renumber)
     classes = _classes(snapshot, codes, renumber)
@@ -220,7 +234,7 @@ def _whole(before: _State | None, snapshot: Snapshot, choices: Choices) -> tuple
 
 
 def _codes(snapshot: Snapshot) -> np.ndarray:
-    """The annotation value of each of the snapshot's segments, before those without a voxel are left out."""
+    """The annotation value of each of the snapshot's segments, before any are left out."""
     places = len(snapshot.segments)
     codes = np.zeros(places, np.uint8)
     others = [place for place in range(places) if place != snapshot.background]
@@ -230,12 +244,12 @@ def _codes(snapshot: Snapshot) -> np.ndarray:
     return codes
 
 
-def _renumbering(annotation: np.ndarray, snapshot: Snapshot, codes: np.ndarray) -> np.ndarray:
-    """So that the segments that have voxels are 2, 3, ... without gaps; 0 for the others."""
+def _renumbering(annotation: np.ndarray, snapshot: Snapshot, codes: np.ndarray, kept: Sequence[bool]) -> np.ndarray:
+    """So that the segments that have voxels, or are kept, are 2, 3, ... without gaps; 0 for the others."""
     counts = np.bincount(annotation[annotation > 0], minlength=len(snapshot.segments) + 2)
     renumber = np.zeros(len(counts), np.uint8)
     renumber[1] = 1
-    used = [place for place in range(len(snapshot.segments)) if place != snapshot.background and counts[codes[place]]]
+    used = [place for place in range(len(snapshot.segments)) if place != snapshot.background and (counts[codes[place]] or kept[place])]
     for new, place in enumerate(used, start=2):
         renumber[codes[place]] = new
     return renumber
@@ -319,8 +333,16 @@ def _notes(state: _State) -> tuple[str, ...]:
     notes = [_overlapNote(snapshot, codes, pair, voxels) for pair, voxels in state.overlaps.items()]
     if state.outside:
         notes.append(f"{state.outside} painted voxels lie outside of the volume and are not used.")
-    empty = [s.name for place, s in enumerate(snapshot.segments) if place != snapshot.background and not state.renumber[codes[place]]]
-    return (*notes, f"Nothing is painted in {', '.join(empty)}; left out.") if empty else tuple(notes)
+    voxels, values = state.tally.voxels, state.renumber[codes]
+    empty, out = [], []
+    for place, segment in enumerate(snapshot.segments):
+        if place != snapshot.background and not (values[place] and voxels[values[place]]):
+            (empty if values[place] else out).append(segment.name)
+    if empty:
+        notes.append(" ".join(remark(empty)))
+    if out:
+        notes.append(f"Nothing is painted in {', '.join(out)}; left out.")
+    return tuple(notes)
 
 
 def _overlapNote(snapshot: Snapshot, codes: np.ndarray, pair: tuple[int, int], voxels: int) -> str:

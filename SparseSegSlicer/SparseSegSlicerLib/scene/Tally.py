@@ -63,7 +63,7 @@ class Tally:
         """Raises AnnotationError where this cannot be trained on."""
         counts = Counts([len(table) for table in self.tables], len(classes) + 1)
         counts.slices = [table[:, 1:].T for table in self.tables]
-        check_counts(counts.voxels, classes)
+        check_counts(counts.voxels)
         return summary(counts, weight_table(counts.voxels, settings), classes)
 
 

@@ -140,14 +140,15 @@ class Controller:
         return node
 
     def prepareSegmentation(self, node) -> None:
-        """A new, empty segmentation gets the volume's geometry, transform and study, and a first structure beside the background."""
+        """A new segmentation gets the volume's geometry, transform and study, a background and, where there is none, a first structure."""
         node.CreateDefaultDisplayNodes()
         if self.volumeNode is not None:
             node.SetReferenceImageGeometryParameterFromVolumeNode(self.volumeNode)
             node.SetAndObserveTransformNodeID(self.volumeNode.GetTransformNodeID())
             SceneImport.placeInStudy(node, self.volumeNode)
         ensureBackground(node)
-        node.GetSegmentation().AddEmptySegment("", "Structure 1")
+        if node.GetSegmentation().GetNumberOfSegments() == 1:
+            node.GetSegmentation().AddEmptySegment("", "Structure 1")
 
     def _adoptInputs(self) -> None:
         self._observers.clear()
@@ -237,7 +238,8 @@ class Controller:
         self._reader = StrokeReader(self._copies)
 
     def _choices(self) -> Choices:
-        return Choices(self.parameters.pairs("complete"), self.parameters.pairs("ignored"), tuple(self.parameters.get("unused")))
+        table = None if self._run is None else tuple(self._run.classes.ids)
+        return Choices(self.parameters.pairs("complete"), self.parameters.pairs("ignored"), tuple(self.parameters.get("unused")), table)
 
     def _read(self) -> None:
         """Memory first where some is missing, in a thread; then the snapshot here, and its evaluation in a thread."""

@@ -130,6 +130,11 @@ class Annotation:
         return np.min([(counts > 0).sum(1) for counts in painted], axis=0)
 
     @property
+    def absent(self) -> np.ndarray:
+        """(classes,) bool: the segments that label no voxel, neither by paint nor by hints; they stay empty."""
+        return self.counts.voxels == 0
+
+    @property
     def corrections(self) -> int:
         """How many voxels correct the preview."""
         return int(self.counts.corrections.sum())
@@ -178,7 +183,7 @@ def build_annotation(
         mark_corrections(labels, origin, earlier.labels, earlier.origin, preview)
     counts = Counts(annotation.shape, len(classes) + 1)
     counts.add(labels, origin, box, 1)
-    check_counts(counts.voxels, classes, hints)
+    check_counts(counts.voxels, hints)
     table = weight_table(counts.voxels, settings)
     return Annotation(labels, origin, origin > 0, table, counts, summary(counts, table, classes), tuple(complete_slices), hints=hints)
 
@@ -233,15 +238,13 @@ def check_slices(complete_slices: Sequence[tuple[int, int]], shape_kji: Sequence
             raise AnnotationError(f"Complete slice {index} along axis {'kji'[axis] if axis in (0, 1, 2) else axis} lies outside of the volume.")
 
 
-def check_counts(voxels: np.ndarray, classes: ClassTable, hints: HintLabels | None = None) -> None:
-    """Raises AnnotationError where these labelled voxels of each class, (classes,), cannot be trained on. hints: those that there are, for advice."""
+def check_counts(voxels: np.ndarray, hints: HintLabels | None = None) -> None:
+    """Raises AnnotationError where these labelled voxels of each class, (classes,), cannot be trained on: one segment must have some, and the
+    background. hints: those that there are, for advice."""
     if not voxels.any():
         raise AnnotationError("Nothing is labelled.", "Paint each structure on a few slices, and some background.")
-    empty = [s.name for s, count in zip(classes.segments, voxels[1:], strict=True) if not count]
-    if len(empty) == len(classes):
+    if not voxels[1:].any():
         raise AnnotationError("No segment has a painted voxel.", "Paint each structure on a few slices.")
-    if empty:
-        raise AnnotationError(f"No voxel is painted in {', '.join(empty)}.", "Paint it on at least one slice, or remove the segment.")
     if not voxels[0]:
         raise AnnotationError("No background is labelled.", _HOW_TO_LABEL_BACKGROUND + ("" if hints is None else _HOW_TO_HINT_BACKGROUND))
 

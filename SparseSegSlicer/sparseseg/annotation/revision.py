@@ -31,7 +31,7 @@ class Revision:
 
     box: the least that holds all of it; None where nothing differs. changed: (k, j, i) bool of the box, a label came, went, or is another one.
     whole_slices: whether a slice was labelled throughout, or no longer is: that says something about all of the gap around it, not about a spot.
-    take_back: makes the arrays what they were; the earlier annotation is then right again.
+    take_back: makes the arrays what they were; the earlier annotation is then right again. emptied: whether a segment has lost its last label.
     """
 
     annotation: Annotation
@@ -39,6 +39,7 @@ class Revision:
     changed: np.ndarray
     whole_slices: bool
     take_back: Callable[[], None]
+    emptied: bool = False
 
 
 def revise(
@@ -62,7 +63,7 @@ def revise(
         work.put(whole(shape) if box is None else box, values, complete_slices)
         for axis, index in sorted(set(complete_slices) ^ set(earlier.complete_slices)):
             work.put_slice(axis, index, complete_slices)
-        check_counts(work.counts.voxels, classes, earlier.hints)
+        check_counts(work.counts.voxels, earlier.hints)
     except BaseException:
         work.take_back()
         raise
@@ -72,7 +73,8 @@ def revise(
     changed_box, changed = work.changed()
     was, now = earlier.counts.full_slices(), work.counts.full_slices()
     filled = any((a != b).any() for a, b in zip(was, now, strict=True))
-    return Revision(annotation, changed_box, changed, filled, work.take_back)
+    emptied = bool((annotation.absent & ~earlier.absent).any())
+    return Revision(annotation, changed_box, changed, filled, work.take_back, emptied)
 
 
 class _Work:

@@ -21,8 +21,9 @@ def split(labels: np.ndarray, labelled: np.ndarray, classes: int) -> np.ndarray 
     """Voxels to hold out, bool (K, J, I), or None where the annotation is too little to spare any.
 
     labels (K, J, I) uint8, labelled bool, classes with background. Every second inner slice of each orientation is held out; every class
-    keeps labels, and at least one segment is among the held-out voxels.
+    that has labels keeps some, and at least one segment is among the held-out voxels.
     """
+    there = _found(labels[labelled], classes)
     for planes in (_annotated_planes(labelled), _blocks(labelled)):
         kept = [p for axis in planes for p in axis[0::2]]
         held = [p for axis in planes for p in axis[1::2]]
@@ -30,7 +31,7 @@ def split(labels: np.ndarray, labelled: np.ndarray, classes: int) -> np.ndarray 
             continue
         mask = _union(held, labelled)
         rest = labelled & ~mask
-        if _has_all(labels[rest], classes) and (labels[mask] > 0).any():
+        if (_found(labels[rest], classes) == there).all() and (labels[mask] > 0).any():
             return mask
     return None
 
@@ -58,8 +59,9 @@ def _union(planes: Sequence[tuple[int, int, int]], labelled: np.ndarray) -> np.n
     return mask
 
 
-def _has_all(values: np.ndarray, classes: int) -> bool:
-    return bool((np.bincount(values, minlength=classes) > 0).all())
+def _found(values: np.ndarray, classes: int) -> np.ndarray:
+    """(classes,) bool: the classes that are among the values, (n,) uint8."""
+    return np.bincount(values, minlength=classes) > 0
 
 
 def dice(result: np.ndarray, truth: np.ndarray, value: int) -> float:

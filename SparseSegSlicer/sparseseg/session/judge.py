@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _LEAST_HELD = 50  # voxels of a segment that must be held out to judge it
 _AT = (0.3, 0.6)  # of a run: when the voices are looked at, before its end
+_STEPS_TO_LEARN = 300  # until then the network's share grows: one that has learned little agrees by being unsure
 Grow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -37,6 +38,11 @@ class Judge:
         """A new run: it is looked at anew."""
         self._looked = 0
 
+    def leave_out(self, absent: np.ndarray) -> None:
+        """Forget what is known of these segments, (classes,) bool."""
+        for c in np.flatnonzero(absent).tolist():
+            self.estimate.pop(self._ids[c - 1], None)
+
     def is_due(self, share_of_run: float) -> bool:
         """Whether it is time to look at the voices, and from now on not yet again."""
         due = sum(share_of_run >= at for at in _AT)
@@ -45,9 +51,9 @@ class Judge:
         self._looked = due
         return True
 
-    def weigh(self, standing: shares.Standing) -> None:
-        """Choose the network's share."""
-        self.standing, self.share = standing, shares.choose(standing)
+    def weigh(self, standing: shares.Standing, steps: int) -> None:
+        """Choose the share of a network that has learned for so many steps."""
+        self.standing, self.share = standing, shares.choose(standing) * min(1.0, steps / _STEPS_TO_LEARN)
 
     def look(self, result: np.ndarray, annotation: Annotation, grow: Grow) -> None:
         """Estimate how right a result is, (K, J, I) uint8. grow: as of reverse_dice; it may raise, and nothing has changed."""

@@ -15,7 +15,7 @@ import numpy as np
 from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
 from ..contract.belief import Belief
-from ..contract.box import Box, planes, shape_of, union, whole, within
+from ..contract.box import Box, box_of, planes, shape_of, union, whole, within
 from ..contract.settings import Settings
 from ..prior import compiled
 from ..prior.grown import Grown
@@ -217,15 +217,15 @@ class PriorVoice:
 
     # -- a correction --------------------------------------------------------------------------------------------------
 
-    def answer(self, revision: Revision) -> tuple[Box, np.ndarray] | None:
+    def answer(self, revision: Revision, also: Box | None = None) -> tuple[Box, np.ndarray] | None:
         """Growing's answer to a correction, merged into what stands: the box that it may change, and the labels there, uint8; None where nothing
-        changes. Where nothing stands yet, growing's own labels."""
+        changes. Where nothing stands yet, growing's own labels. also: a box that the answer holds in any case."""
         annotation, box = revision.annotation, revision.box
         if box is None and self._open is None:
             return None
         assert self.grown is not None
         self._corrections += 1
-        self._remember(revision)  # first: growing may be cancelled
+        self._remember(revision, also)  # first: growing may be cancelled
         grown = box if box is None else union(box, self.grown.update(box, annotation.labels, annotation.labelled, self._tick))
         if self._stands is None:
             return (grown, self.grown.label[grown]) if grown else None
@@ -273,23 +273,30 @@ class PriorVoice:
         return self._refined.update(box, annotation.labels, annotation.labelled, self._tick)
 
     def _merged(self, new: Belief, box: Box, annotation: Annotation) -> Belief:
-        """The new belief of a box near what was corrected, what stands far from it; copies."""
+        """The new belief of a box near what was corrected, what stands far from it; of segments that have no label left, nothing stands. Copies."""
         pending = self._open
         assert pending is not None and self._reach is not None
         if pending.whole_slices:
             return Belief(new.label.copy(), new.confidence.copy())
-        return self._reach.within(self.stands, new, box, pending.changed, pending.at, annotation.labelled)
+        belief = self._reach.within(self.stands, new, box, pending.changed, pending.at, annotation.labelled)
+        if (absent := annotation.absent).any():
+            gone = absent[belief.label]
+            belief.label[gone], belief.confidence[gone] = new.label[gone], new.confidence[gone]
+        return belief
 
-    def _remember(self, revision: Revision) -> None:
+    def _remember(self, revision: Revision, also: Box | None) -> None:
         if self._stands is None or revision.box is None:
             return
         assert self._reach is not None
         self._reach.annotate(revision.annotation.labelled, revision.box)
+        gone = box_of(revision.annotation.absent[self._stands.label]) if revision.emptied else None
+        box = union(revision.box, also, gone)
+        assert box is not None
         before = self._open
         if before is None:
-            self._open = _Open(revision.box, revision.box, revision.changed, revision.whole_slices)
+            self._open = _Open(box, revision.box, revision.changed, revision.whole_slices)
             return
-        at, box = union(before.at, revision.box), union(before.box, revision.box)
+        at, box = union(before.at, revision.box), union(before.box, box)
         assert at is not None and box is not None
         changed = np.zeros(shape_of(at), bool)
         for part, mask in ((before.at, before.changed), (revision.box, revision.changed)):

@@ -17,8 +17,9 @@ from ..annotation.border import add_border_weight
 from ..annotation.hinted import HintLabels
 from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
+from ..annotation.unpainted import Unpainted
 from ..contract.belief import Belief
-from ..contract.box import Box, planes, shape_of, whole
+from ..contract.box import Box, box_of, planes, shape_of, whole
 from ..contract.errors import AnnotationError, InputError, JobError
 from ..contract.job import MODEL, Job, Update
 from ..contract.settings import Settings
@@ -66,6 +67,7 @@ class Session:
         record = job.record
         self.hints = None if record.hints is None else HintLabels(record.hints, record.geometry)
         self.known = None if record.hints is None or self.hints is None else Known(record.hints, self.hints, record, host)
+        self.unpainted = Unpainted(host.warning)
         self.prior = self._new_prior()
         self.together = Together(self.judge, self.known, lambda: self.labels, lambda: self.prior, lambda: self.network)
         self.checker = Checker(job, host)
@@ -122,13 +124,14 @@ class Session:
         """
         start = time.monotonic()
         adopted = self._adopt(self.job.update(name, revision, complete_slices, box))
+        self.unpainted.compare(self.labels)
         if self.known:
             self.known.compare(self.labels, adopted.box)
         if not self.prior.can_answer:
             self._grow()
             self._follow_up()
             return
-        answer = self.prior.answer(adopted)
+        answer = self.prior.answer(adopted, self._shown_absent() if adopted.emptied else None)
         if answer is None:
             self._show_nothing_new()
             return
@@ -171,6 +174,7 @@ class Session:
             raise
         self.annotation = self._with_border(revision.annotation)
         if revision.box is not None:
+            self.judge.leave_out(self.annotation.absent)
             self.checker.annotated(self.annotation)
         return revision
 
@@ -197,7 +201,9 @@ class Session:
         if not self.prior.is_for(self.settings):
             self.prior = self._new_prior()
         self._clock = Clock(self.settings)
+        self.unpainted.compare(self.labels)
         self._running = True
+        self.judge.begin()
         if self.known:
             self.known.compare(self.labels, whole(self.labels.labels.shape))
         try:
@@ -257,6 +263,7 @@ class Session:
     def _resume(self, saved: Checkpoint) -> None:
         training, steps = saved.training, self._steps
         self.judge.load_state(training)
+        self.judge.leave_out(self.labels.absent)
         if training["finished"]:
             self._clock.spent_steps, self._clock.begin = steps, _AFTER_UPDATE
         else:
@@ -356,7 +363,7 @@ class Session:
         standing = self.together.standing()
         self._clock.reserved_s = self.timings["prediction"] = time.monotonic() - start
         if standing is not None:
-            self.judge.weigh(standing)
+            self.judge.weigh(standing, self._steps)
 
     def _look(self) -> None:
         """What all voices say now: shown, and estimated."""
@@ -393,6 +400,10 @@ class Session:
             self._show(self.together.placed(self.prior.grown.label) if self.prior.grown else labels, "growing")
         else:
             self.publisher.show(labels, source, self._steps, box)
+
+    def _shown_absent(self) -> Box | None:
+        """Where the user sees segments that have lost their last label."""
+        return None if self.publisher.shown is None else box_of(self.labels.absent[self.publisher.shown])
 
     def _show_nothing_new(self) -> None:
         """An update that changes nothing is answered all the same: with one voxel as it is."""

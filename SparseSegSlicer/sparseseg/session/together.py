@@ -105,4 +105,6 @@ class Together:
         stands, network = self._prior().stands, self._network()
         belief = network.known_belief if network is not None and self.network_counts else None
         said = None if belief is None else belief.at(box)
+        if said is not None:
+            said[self._labels().absent] = 0  # the network may name a segment that nobody painted
         return fuse(Belief(stands.label[box], stands.confidence[box]), said, self._judge.share)
