@@ -15,9 +15,10 @@ import numpy as np
 from cases import Case, annotate_slices, load_case, mni_case, score, spread_slices
 from sparseseg import cli, report
 from sparseseg.contract.classes import BACKGROUND_TAG, Segment
+from sparseseg.contract.job import DENSE, GROWN, NETWORK, PRIOR
 from sparseseg.io import files
 
-TIME_BUDGET_S = 150
+TIME_BUDGET_S = 90
 AXIAL_SLICES, OTHER_SLICES = 3, 1
 
 
@@ -46,7 +47,8 @@ def main() -> int:
     seconds = time.monotonic() - start
     data = cli.report_input(job, case.name, case.truth)
     report.write_report(options.output / "report.html", data)
-    print_table(case, annotation, np.array(data.dense), np.array(data.prior), seconds)
+    voices = {name: np.load(job / file) for name, file in (("growing", GROWN), ("prior", PRIOR), ("network", NETWORK), ("together", DENSE))}
+    print_table(case, annotation, voices, data.run["share"], seconds)
     del data  # the arrays are memory-mapped files of the job
     shutil.rmtree(job, ignore_errors=True)
     print(f"\n{options.output / 'report.html'}: open it in a browser; {dense_file}: open it in 3D Slicer together with {image_file.name}")
@@ -61,13 +63,16 @@ def few_slices(case: Case) -> np.ndarray:
     return annotate_slices(case.truth, slices)
 
 
-def print_table(case: Case, annotation: np.ndarray, dense: np.ndarray, prior: np.ndarray, seconds: float) -> None:
-    rows = list(zip(case.classes.names, score(dense, case.truth, annotation), score(prior, case.truth, annotation), strict=True))
-    rows.append(("mean", float(np.mean([r[1] for r in rows])), float(np.mean([r[2] for r in rows]))))
-    width = max(len(r[0]) for r in rows)
-    print(f"\nDice on unannotated voxels after {seconds:.0f} s\n{'':{width}}  result  prior alone")
-    for name, result, alone in rows:
-        print(f"{name:{width}}   {result:.3f}        {alone:.3f}")
+def print_table(case: Case, annotation: np.ndarray, voices: dict[str, np.ndarray], share: float, seconds: float) -> None:
+    """Dice of each voice alone and of the result; the prior is growing and refiner together."""
+    scores = {name: score(labels, case.truth, annotation) for name, labels in voices.items()}
+    names = [*case.classes.names, "mean"]
+    width = max(map(len, names))
+    print(f"\nDice on unannotated voxels after {seconds:.0f} s; the network's share of the result: {share:.2f}")
+    print(f"{'':{width}}" + "".join(f"{name:>10}" for name in voices))
+    for row, name in enumerate(names):
+        values = [float(np.mean(found)) if name == "mean" and row == len(names) - 1 else found[row] for found in scores.values()]
+        print(f"{name:{width}}" + "".join(f"{value:10.3f}" for value in values))
 
 
 if __name__ == "__main__":

@@ -25,9 +25,10 @@ def test_the_demo_leaves_image_annotation_result_and_report(tmp_path):
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["annotation.seg.nrrd", "dense.seg.nrrd", "image.nrrd", "report.html"]
-    rows = {line.split("  ")[0]: line.split()[-2:] for line in done.stdout.splitlines() if line.startswith(("bright", "dark", "mean"))}
+    rows = {line.split("  ")[0]: line.split()[-4:] for line in done.stdout.splitlines() if line.startswith(("bright", "dark", "mean"))}
     assert set(rows) == {"bright", "dark", "mean"}
-    assert all(float(value) > 0.6 for row in rows.values() for value in row)
+    assert all(float(value) > 0.6 for growing, prior, _, together in rows.values() for value in (growing, prior, together))
+    assert "the network's share of the result: 0." in done.stdout
     dense = files.read_annotation(tmp_path / "out" / "dense.seg.nrrd", phantom.geometry)
     assert dense.classes.names == ["bright", "dark"]
     assert "against the truth" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")

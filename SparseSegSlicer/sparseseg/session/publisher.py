@@ -12,7 +12,7 @@ import numpy as np
 from ..annotation.labels import Annotation
 from ..contract.belief import Belief
 from ..contract.box import Box, planes
-from ..contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job
+from ..contract.job import DENSE, REPORT, UNCERTAINTY, WEIGHTS, Job
 from .host import Host
 
 _WHOLE_PREVIEWS_KEPT = 2
@@ -59,9 +59,12 @@ class Publisher:
         return result, uncertain
 
     def inputs(self, annotation: Annotation, prior: Belief, tick: Callable[[], None] = lambda: None) -> None:
-        """The voxel weight map, float32, and the prior's labels, uint8."""
+        """The voxel weight map, float32."""
         self._job.save_planes(WEIGHTS, annotation.labels.shape, np.float32, _planes_of_weights(annotation, prior, tick))
-        self._job.save_array(PRIOR, prior.label)
+
+    def voice(self, name: str, labels: Iterator[np.ndarray] | np.ndarray, shape_kji: tuple[int, int, int]) -> None:
+        """What one voice alone says, (K, J, I) uint8, or its planes (J, I) in turn."""
+        self._job.save_planes(name, shape_kji, np.uint8, iter(labels))
 
     def report(self, data: dict[str, Any]) -> Path:
         self._job.save_json(REPORT, data)

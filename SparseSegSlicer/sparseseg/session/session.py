@@ -21,7 +21,7 @@ from ..annotation.unpainted import Unpainted
 from ..contract.belief import Belief
 from ..contract.box import Box, box_of, planes, shape_of, whole
 from ..contract.errors import AnnotationError, InputError, JobError
-from ..contract.job import MODEL, Job, Update
+from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
 from ..contract.settings import Settings
 from ..quality import estimate, suggest
 from ..quality.fusion import fuse
@@ -424,10 +424,20 @@ class Session:
             self.judge.look(dense, self.labels, self.prior.grown_from)
         self._tick("saving")
         self.job.gather_changes()
-        self.publisher.inputs(self.labels, self.prior.stands, lambda: self._tick("saving"))
+        self._save_voices()
         model = self._save_model(finished=True)
         report = self.publisher.report(self._report(reason))
         return self._outcome(dense, uncertainty, model, report, reason)
+
+    def _save_voices(self) -> None:
+        """The weight map, and each voice alone: for who wants to see what made the result."""
+        shape, prior = self.job.record.geometry.shape_kji, self.prior
+        assert prior.grown is not None
+        self.publisher.inputs(self.labels, prior.stands, lambda: self._tick("saving"))
+        self.publisher.voice(GROWN, prior.grown.label, shape)
+        self.publisher.voice(PRIOR, prior.stands.label, shape)
+        if self._steps:
+            self.publisher.voice(NETWORK, self.together.network_alone(lambda: self._tick("saving")), shape)
 
     def predict(self, model: str = "") -> Outcome:
         """Segment the job's image with a model alone: no annotation, no prior. Raises ModelError, InputError."""

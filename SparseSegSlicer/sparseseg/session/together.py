@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -79,6 +79,16 @@ class Together:
             uncertainty[box][prior.painted_in(labels, box)] = 0
         self.hold_result(dense, uncertainty, labels.labelled, tick)
         return dense, uncertainty
+
+    def network_alone(self, tick: Callable[[], None]) -> Iterator[np.ndarray]:
+        """What the network alone says where it says anything, else the prior: planes (J, I) uint8 in turn."""
+        network, stands = self._network(), self._prior().stands
+        assert network is not None
+        belief = network.belief()
+        for box in planes(stands.label.shape):
+            tick()
+            said = belief.at(box)
+            yield (stands.label[box] if said is None else np.where(said.any(0), said.argmax(0), stands.label[box]).astype(np.uint8))[0]
 
     def hold_result(self, dense: np.ndarray, uncertainty: np.ndarray, labelled: np.ndarray, tick: Callable[[], None]) -> None:
         """A result as hints want it, in place."""
