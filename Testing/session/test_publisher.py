@@ -7,7 +7,7 @@ from phantoms import make_job, two_organs
 from sparseseg.annotation.border import add_border_weight
 from sparseseg.annotation.labels import build_annotation
 from sparseseg.contract.belief import Belief
-from sparseseg.contract.job import DENSE, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job
+from sparseseg.contract.job import DENSE, NETWORK, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job
 from sparseseg.contract.settings import Settings
 from sparseseg.session.publisher import Publisher
 
@@ -135,7 +135,13 @@ def test_the_weights_are_written_as_the_annotation_has_them(publisher, job, bord
     weights[half] -= (weights[half] - (0 if annotation.border is None else annotation.border[half])) * np.float32(127 / 255)
     np.testing.assert_allclose(written, weights, rtol=1e-5)
     assert np.array_equal(written == 0, weights == 0)
-    assert np.array_equal(np.load(job.path(PRIOR)), prior)
+
+
+def test_what_a_voice_says_is_written_whole_or_plane_by_plane(publisher, job):
+    labels = np.arange(full(job, 0).size, dtype=np.uint8).reshape(job.record.geometry.shape_kji)
+    for name, given in ((PRIOR, labels), (NETWORK, (plane for plane in labels))):
+        publisher.voice(name, given, labels.shape)
+        assert np.array_equal(np.load(job.path(name)), labels)
 
 
 def test_the_report_is_a_file_of_the_job(publisher, job):
