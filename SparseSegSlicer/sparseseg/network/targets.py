@@ -41,7 +41,8 @@ class Targets:
         within: Box | None = None,
     ) -> None:
         """held: bool (K, J, I), voxels whose labels are not to be trained on, or None. trust: uint8 (K, J, I), how far labels are trusted, 255 fully
-        (all are if None). within: the part of the volume that the network works on, None for all of it. tick is called several times a second, and may raise."""
+        (all are if None). within: the part of the volume that the network works on, None for all of it. tick is called several times a second, and
+        may raise."""
         self._settings, self._device = settings, device
         shape = annotation.labels.shape
         self.labels = torch.zeros(shape, dtype=torch.uint8, device=device)
