@@ -114,8 +114,8 @@ def predict(
         found = _asked(network, data, axis, first, slices, compute).to(torch.float16).cpu().movedim(1, axis + 1)
         count = found.shape[axis + 1]
         part, times = total.narrow(axis + 1, first, count), seen.narrow(axis, first, count)
-        if axis != orientations[0]:
-            doubts.append(float((part / times.clamp(min=1) - found).abs().sum(0).mean(dtype=torch.float32)) / 2)
+        if axis != orientations[0] and (known := times > 0).any():  # all are, but where only some slabs were wanted
+            doubts.append(float((part / times.clamp(min=1) - found).abs().sum(0)[known].mean(dtype=torch.float32)) / 2)
         part.add_(found)
         times.add_(1)
         tick(done / len(work))
@@ -142,15 +142,13 @@ def _asked(network: UNet3d, data: Input, axis: int, first: int, slices: int, com
 
 def _slabs(grid: WorkingGrid, axis: int, slices: int, wanted: np.ndarray | None) -> Iterator[int]:
     """The first working slice of each slab."""
-    held = np.ones(grid.shape_kji[axis], bool)
+    count = grid.shape_kji[axis]
+    held = np.full(count, wanted is None)
     if wanted is not None:
         others = tuple(a for a in range(3) if a != axis)
-        held[:] = False
-        for index in np.flatnonzero(wanted[grid.box].any(axis=others)):
-            held[grid.slice_of(axis, int(index) + grid.box[axis].start)] = True
-            for near in (index - 1, index + 1):  # its values are interpolated between working slices
-                if 0 <= near < grid.own_kji[axis] and grid.own_kji[axis] != grid.shape_kji[axis]:
-                    held[grid.slice_of(axis, int(near) + grid.box[axis].start)] = True
-    for first in range(0, grid.shape_kji[axis], slices):
+        between = (np.flatnonzero(wanted[grid.box].any(axis=others)) + 0.5) / grid.scale[axis] - 0.5
+        for side in (np.floor(between), np.ceil(between)):  # the working slices that its values are interpolated from
+            held[np.clip(side, 0, count - 1).astype(np.int64)] = True
+    for first in range(0, count, slices):
         if held[first : first + slices].any():
             yield first
