@@ -120,12 +120,11 @@ class Trainer:
 
     def _batch(self) -> tuple[Tensor, Tensor, Tensor]:
         """Slabs of one orientation, as others differ in size."""
-        sampler = self.volume.targets.sampler
         slabs: list[tuple[Tensor, Tensor, Tensor]] = []
-        axis, index = sampler.draw(self.rng)
+        axis: int | None = None
         while len(slabs) < self.plan.batch:
+            axis, index = self.volume.targets.sampler.draw(self.rng, axis)
             slabs.append(augmentation.take_slab(self.volume, self.augmenter.draw(self.rng, axis, index), self.plan.slices))
-            axis, index = sampler.draw(self.rng, axis)
         images, labels, weights = zip(*slabs, strict=True)
         self._supervised.append(torch.stack(weights).gt(0).float().mean())
         return torch.stack(images).contiguous(memory_format=torch.channels_last_3d), torch.stack(labels), torch.stack(weights)
