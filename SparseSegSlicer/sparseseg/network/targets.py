@@ -112,5 +112,10 @@ class Targets:
 
 
 def _mine(annotation: Annotation, held: np.ndarray | None) -> np.ndarray:
-    """What the user labelled and is not held out."""
-    return annotation.labelled if held is None else annotation.labelled & ~held
+    """What the user painted and is not held out; what hints label only where there is nothing else. They label walls, which would be learned from as
+    slices all of background, and bring in orientations that nobody painted on."""
+    for mine in (annotation.painted, annotation.labelled):
+        mine = mine if held is None else mine & ~held
+        if mine.any():
+            break
+    return mine
