@@ -78,7 +78,7 @@ class Targets:
             self.codes[at] = torch.from_numpy(codes).to(self._device)
 
     def change(self, box: Box, annotation: Annotation, belief: Belief, held: np.ndarray | None, trust: np.ndarray | None = None) -> None:
-        """Take a box anew after a correction, whose slices are learned from first."""
+        """Take a box anew after a correction, whose slices are learned from first. `put` is for a box in which only the belief changed."""
         self.put(box, annotation, belief, held, trust=trust)
         self.sampler.look(_mine(annotation, held), self._within, box)
 
