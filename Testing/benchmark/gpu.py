@@ -83,16 +83,16 @@ def training_step(shape: tuple[int, int, int], options: Options) -> Row:
     plan = device.plan_run(compute, SPACING_KJI_MM, shape, SEGMENTS + 1, settings)
     image, truth = organs(shape)
     volume = training.training_volume(compute, plan, settings, image, truth)
-    dtype, step, network = training.ours(compute, plan, settings, volume)
-    seconds = steps_timed(step, compute.device, 2 if options.quick else 30)
-    flops = 3 * training.counted_flops(network, plan) * plan.voxels_per_step
-    peak = training.convolution_peak(compute.device, dtype, options.quick)
+    loop = training.ours(compute, plan, settings, volume)
+    seconds = steps_timed(loop.step, compute.device, 2 if options.quick else 30)
+    flops = 3 * training.counted_flops(loop) * plan.voxels_per_step
+    peak = training.convolution_peak(compute.device, loop.dtype, options.quick)
     return {
         "device": compute.name,
-        "precision": str(dtype)[6:],
+        "precision": str(loop.dtype)[6:],
         "grid": times(plan.grid_kji),
-        "patch": times(plan.patch_kji),
-        "batch": plan.batch,
+        "slices in a slab": plan.slices,
+        "slabs in a step": plan.batch,
         "widths": " ".join(map(str, plan.network.widths)),
         "steps/s": 1 / seconds,
         "TFLOP/s": flops / seconds / 1e12,

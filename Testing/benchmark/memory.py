@@ -17,6 +17,7 @@ from common import CT_KJI, SEGMENTS, SPACING_KJI_MM, Rows, organs, times
 from machine import peak_bytes, reset_peak, resident_bytes
 
 from sparseseg.contract.belief import Belief
+from sparseseg.contract.box import planes
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device
 from sparseseg.network.device import Compute, RunPlan
@@ -62,24 +63,23 @@ def measure_memory(file: str, quick: bool) -> dict[str, Any]:
         "torch's own, GB": torch_own / 1e9,
         "seconds": seconds,
         "grid": times(plan.grid_kji),
-        "tile": times(plan.patch_kji),
+        "slices in a slab": plan.slices,
         "width": plan.network.width,
         "precision": str(compute.dtype)[6:],
     }
 
 
 def predict_whole(compute: Compute, image: np.ndarray, settings: Settings) -> tuple[RunPlan, int]:
-    """As Session predicts: the working grid, an untrained network of the planned size, and fusion with a prior, slice by slice. The bytes of both
-    beliefs and of the results."""
+    """As Session predicts: the working grid, an untrained network of the planned size in all orientations, and fusion with a prior, slice by slice.
+    The bytes of both beliefs and of the results."""
     plan = device.plan_run(compute, SPACING_KJI_MM, image.shape, SEGMENTS + 1, settings)
     rng = np.random.default_rng(0)
     prior = Belief(rng.integers(0, SEGMENTS + 1, image.shape, np.uint8), rng.integers(0, 256, image.shape, np.uint8))
     network = UNet3d(plan.network).to(compute.device, memory_format=torch.channels_last_3d).requires_grad_(False)
-    working = Intensity.fit(image, np.empty(0)).apply(image, plan.grid_kji, compute.device)
-    label, uncertainty = predict(network, Input(working, WorkingGrid(image.shape, plan.grid_kji)), plan.patch_kji, compute)
-    said = Belief(label, 255 - uncertainty)
-    dense, unsure = np.empty_like(label), np.empty_like(label)
-    for k in range(len(dense)):
-        voices = (Belief(b.label[k], b.confidence[k]) for b in (prior, said))
-        dense[k], unsure[k] = fuse(*voices, np.full(SEGMENTS + 1, 0.5, np.float32))
-    return plan, sum(a.nbytes for a in (prior.label, prior.confidence, said.label, said.confidence, dense, unsure))
+    grid = WorkingGrid.of_whole(image.shape, plan.grid_kji)
+    working = Intensity.fit(image, np.empty(0)).apply(image, grid, compute.device)
+    said = predict(network, Input(working, grid), (0, 1, 2), plan.slices, compute)
+    dense, unsure = np.empty_like(prior.label), np.empty_like(prior.label)
+    for box in planes(image.shape):
+        dense[box], unsure[box] = fuse(Belief(prior.label[box], prior.confidence[box]), said.at(box), 0.5)
+    return plan, said.classes.nbytes + sum(a.nbytes for a in (prior.label, prior.confidence, dense, unsure))

@@ -183,7 +183,7 @@ def run_product(pair: Pair, options: Options, folder: Path) -> tuple[dict[str, A
         "prior_dice": alone,
         "estimate": trained.estimate,
         "estimates": {names[i]: v for i, v in trained.result.estimate.items()},
-        "trust": {names[i]: v for i, v in trained.result.trust.items()},
+        "share": trained.result.share,
     }
     return outcome, trained.dense
 

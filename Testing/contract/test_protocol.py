@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sparseseg.contract import protocol
 from sparseseg.contract.protocol import (
     COMMANDS,
     EVENTS,
     MAX_LINE,
+    PROTOCOL_VERSION,
     Cancel,
     Check,
     Close,
@@ -51,7 +51,7 @@ MESSAGES = [
     Progress("2", 1, "training", 3, 1, 60.5, 0, {}, {}),
     Preview("2", 1, "/jobs/a/preview-1.npy", "network", 3, 1.5),
     Preview("2", 1, "/jobs/a/preview-1.npy", "growing", 3, 1.5, [[0, 5], [2, 7], [1, 2]]),
-    Result("2", 1, "dense.npy", "uncertainty.npy", "model.pt", "report.json", "budget", 9, 2.5, {"a": 0.5}, {"a": 1.0}, [[0, 4]]),
+    Result("2", 1, "dense.npy", "uncertainty.npy", "model.pt", "report.json", "budget", 9, 2.5, {"a": 0.5}, 0.4, [[0, 4]]),
     Check("2", 1, []),
     Check("", 2, [{"axis": 0, "index": 4, "box": [[4, 5], [1, 3], [2, 7]], "sureness": 0.9, "sentence": "Slice 4 ..."}]),
     Warning("2", 1, "memory", "It ran out of memory.", "Close programs."),
@@ -103,7 +103,7 @@ def test_any_text_comes_back_on_one_line(id_, path, settings):
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.integers(), st.lists(st.lists(st.integers(), max_size=3), max_size=3))
 def test_any_number_comes_back_exactly(number, whole, slices):
-    message = Result("", whole, "", "", "", "", "", whole, number, {"a": number}, {}, slices)
+    message = Result("", whole, "", "", "", "", "", whole, number, {"a": number}, number, slices)
     assert decode_event(encode(message)) == message
 
 
@@ -126,7 +126,7 @@ def test_a_whole_number_too_large_for_a_fraction_is_refused_as_one():
         decode_event(json.dumps({**PREVIEW, "seconds": 10**400}))
 
 
-OPEN = {"command": "open", "id": "1", "job": "a", "protocol": 3}
+OPEN = {"command": "open", "id": "1", "job": "a", "protocol": PROTOCOL_VERSION}
 UPDATE = {"command": "update", "id": "1", "annotation": "a.npy", "revision": 2}
 PREVIEW = {"event": "preview", "id": "1", "revision": 1, "file": "f", "source": "prior", "step": 0, "seconds": 1.0}
 PROGRESS = {
@@ -252,7 +252,7 @@ def test_commands_and_events_have_one_kind_each():
         assert cls.kind == kind
         assert cls.__name__.lower() == kind
         assert issubclass(cls, Command) == (kind in COMMANDS)
-    assert protocol.PROTOCOL_VERSION == 3
+    assert PROTOCOL_VERSION == 4
 
 
 def test_a_host_that_does_not_name_its_protocol_is_an_old_one():

@@ -11,7 +11,7 @@ import torch
 
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import ModelError
-from sparseseg.network.checkpoint import Checkpoint, load
+from sparseseg.network.checkpoint import Checkpoint, export, load
 from sparseseg.network.intensity import Intensity
 from sparseseg.network.unet import NetworkPlan, UNet3d
 
@@ -23,7 +23,7 @@ TRAINING = {"steps": 7, "rng": {"state": "34028236692093846346337460743176821145
 def made(plan=PLAN, seed=0, training=None):
     torch.manual_seed(seed)
     weights = UNet3d(plan).state_dict()
-    return Checkpoint(plan, weights, Intensity(40, 12.5, False), ClassTable.numbered(2, ["ä", "b"]), (2.5, 0.5, 0.5), (8, 32, 32), training or {})
+    return Checkpoint(plan, weights, Intensity(40, 12.5, False), ClassTable.numbered(2, ["ä", "b"]), (2.5, 0.5, 0.5), (0, 2), 4, training or {})
 
 
 def content(plan=PLAN):
@@ -50,7 +50,7 @@ def test_a_model_comes_back_as_it_was_saved(model):
     loaded = load(model)
     expected = made()
     assert (loaded.network, loaded.intensity, loaded.classes) == (expected.network, expected.intensity, expected.classes)
-    assert (loaded.spacing_kji_mm, loaded.patch_kji) == ((2.5, 0.5, 0.5), (8, 32, 32))
+    assert (loaded.spacing_kji_mm, loaded.orientations, loaded.slices) == ((2.5, 0.5, 0.5), (0, 2), 4)
     assert loaded.training["steps"] == 7
     assert loaded.training["rng"] == TRAINING["rng"]
     assert torch.equal(loaded.training["momenta"][0], torch.ones(2))
@@ -59,12 +59,20 @@ def test_a_model_comes_back_as_it_was_saved(model):
 
 
 def test_the_network_built_from_a_model_says_what_the_saved_one_said(model):
-    x = torch.randn(1, 4, 4, 8, 8, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, PLAN.in_channels, 4, 8, 8, generator=torch.Generator().manual_seed(1))
     original = UNet3d(PLAN).eval().requires_grad_(False)
     original.load_state_dict(made().weights)
     built = load(model).build_network(CPU)
     torch.testing.assert_close(built(x), original(x), atol=1e-5, rtol=1e-5)
     assert not any(p.requires_grad for p in built.parameters())
+
+
+def test_a_model_to_keep_is_the_same_without_what_resuming_needs(model, tmp_path):
+    export(model, tmp_path / "kept.pt")
+    kept, before = load(tmp_path / "kept.pt"), load(model)
+    assert kept.training == {} and before.training
+    assert (kept.network, kept.orientations, kept.slices) == (before.network, before.orientations, before.slices)
+    assert all(torch.equal(kept.weights[name], tensor) for name, tensor in before.weights.items())
 
 
 def test_weights_that_do_not_fit_the_description_are_refused(model):
@@ -74,7 +82,7 @@ def test_weights_that_do_not_fit_the_description_are_refused(model):
         loaded.build_network(CPU)
 
 
-@pytest.mark.parametrize("field", ["network", "weights", "intensity", "classes", "spacing_kji_mm", "patch_kji", "training"])
+@pytest.mark.parametrize("field", ["network", "weights", "intensity", "classes", "spacing_kji_mm", "orientations", "slices", "training"])
 def test_a_model_with_a_part_missing_is_refused(tmp_path, field):
     data = content()
     del data[field]
@@ -91,7 +99,12 @@ def test_a_model_with_a_part_missing_is_refused(tmp_path, field):
         {"intensity": 5},
         {"classes": {"segments": [{"value": 2}]}},
         {"spacing_kji_mm": [1, 1]},
-        {"patch_kji": "large"},
+        {"orientations": []},
+        {"orientations": [0, 3]},
+        {"orientations": "axial"},
+        {"orientations": 1},
+        {"slices": "many"},
+        {"slices": 0},
     ],
 )
 def test_a_model_with_damaged_parts_is_refused(tmp_path, fields):
@@ -100,7 +113,7 @@ def test_a_model_with_damaged_parts_is_refused(tmp_path, fields):
 
 
 def test_a_model_for_other_channels_is_refused(tmp_path):
-    with pytest.raises(ModelError, match="expects 7 "):
+    with pytest.raises(ModelError, match=r"expects 7 image channels, this engine gives 11\. Choose a model that this engine trained"):
         load(saved(tmp_path / "model.pt", content(NetworkPlan(2, 4, (), ((3, 3, 3),), in_channels=7))))
 
 
@@ -147,9 +160,9 @@ def test_a_torch_file_of_another_program_is_refused(tmp_path, data):
         load(saved(tmp_path / "model.pt", data))
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_a_model_of_another_version_is_refused(tmp_path, version):
-    with pytest.raises(ModelError, match=f"model.pt has model version {version}, this engine reads 1"):
+    with pytest.raises(ModelError, match=f"model.pt has model version {version}, this engine reads 2"):
         load(saved(tmp_path / "model.pt", {**content(), "version": version}))
 
 

@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from sparseseg.contract.errors import DeviceError
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device
-from sparseseg.network.device import Compute, RunPlan, choose, is_out_of_memory, on_cpu, patch_shape, plan_run, usable_cores, working_shape
-from sparseseg.network.unet import NetworkPlan, plan_network
+from sparseseg.network.device import Compute, RunPlan, choose, is_out_of_memory, on_cpu, plan_run, usable_cores
+from sparseseg.network.unet import plan_network
 
 SLOW = Compute(torch.device("cpu"), torch.float32, "test", tflops=0.05, free_bytes=8 << 30, why="")
 FAST = Compute(torch.device("cuda"), torch.bfloat16, "test", tflops=50, free_bytes=24 << 30, why="")
-CUBE = NetworkPlan(2, 8, ((2, 2, 2),) * 3, ((3, 3, 3),) * 4)
+FLAT = plan_network(1, (64, 64), 2, 8, 3)
 
 
 @pytest.fixture
@@ -107,78 +107,73 @@ def test_the_containers_quota_counts(monkeypatch):
 # ---------------------------------------------------------------- plans
 
 
+def planned(compute, own_kji, settings=None, spacing=(1, 1, 1), classes=3):
+    return plan_run(compute, spacing, own_kji, classes, settings or Settings())
+
+
 def test_what_the_user_set_is_taken():
-    settings = Settings(width=24, depth=2, batch=3, patch_voxels=16**3, residual=True, full_resolution=True)
-    plan = plan_run(SLOW, (1, 1, 1), (64, 64, 64), 4, settings)
-    assert (plan.network.width, plan.network.pools, plan.network.classes, plan.network.residual) == (24, ((2, 2, 2),) * 2, 4, True)
-    assert plan.grid_kji == (64, 64, 64)
-    assert plan.patch_kji == (16, 16, 16)
-    assert plan.batch == 3
-    assert plan.voxels_per_step == 3 * 16**3
+    plan = planned(SLOW, (64, 64, 64), Settings(width=24, depth=2, batch=3, patch_voxels=32**2, residual=True), classes=4)
+    assert (plan.network.width, plan.network.pools, plan.network.classes, plan.network.residual) == (24, ((1, 2, 2),) * 2, 4, True)
+    assert (plan.grid_kji, plan.slices, plan.batch) == ((32, 32, 32), 1, 3)
+    assert plan.voxels_per_step == 3 * 32**2
 
 
-def test_a_slow_device_gets_a_smaller_network_than_a_fast_one():
-    slow = plan_run(SLOW, (1, 1, 1), (256,) * 3, 3, Settings(time_budget_s=20))
-    fast = plan_run(FAST, (1, 1, 1), (256,) * 3, 3, Settings(time_budget_s=120))
-    assert (slow.network.width, slow.batch) == (8, 1)
-    assert (fast.network.width, fast.batch, fast.patch_kji) == (32, 2, (128, 128, 128))
-    assert math.prod(slow.patch_kji) < math.prod(fast.patch_kji)
+def test_single_slices_on_a_cpu_and_slabs_on_a_gpu():
+    slow, fast = (planned(compute, (256,) * 3) for compute in (SLOW, FAST))
+    assert (slow.slices, slow.grid_kji) == (1, (192, 192, 192))
+    assert slow.network.kernels[0] == (1, 3, 3)
+    assert (fast.slices, fast.grid_kji) == (8, (256, 256, 256))
+    assert fast.network.kernels[0] == (3, 3, 3)
+    assert (slow.batch, fast.batch) == (2, 2)
 
 
-def test_more_time_means_no_smaller_patch():
-    patches = [math.prod(plan_run(SLOW, (1, 1, 1), (256,) * 3, 3, Settings(time_budget_s=t, width=16)).patch_kji) for t in (5, 30, 120, 600, 3600)]
-    assert patches == sorted(patches)
-    assert patches[0] < patches[-1] <= 64**3
+def test_a_volume_whose_slices_fit_is_worked_on_as_it_is():
+    assert planned(SLOW, (150, 192, 190)).grid_kji == (150, 192, 190)
+    assert planned(SLOW, (40, 384, 384), spacing=(5, 0.8, 0.8)).grid_kji == (40, 192, 192)
 
 
-def test_little_memory_means_a_small_patch():
-    tight = Compute(FAST.device, FAST.dtype, "test", FAST.tflops, 100 << 20, "")
-    plan = plan_run(tight, (1, 1, 1), (256,) * 3, 3, Settings())
-    assert 512 <= math.prod(plan.patch_kji) <= 50 * 2**20 / (90 * 32)
+def test_full_resolution_is_the_volumes_own_grid_whatever_it_takes():
+    assert planned(SLOW, (300, 512, 512), Settings(full_resolution=True), classes=6).grid_kji == (300, 512, 512)
+    assert planned(SLOW, (40, 64, 64), Settings(full_resolution=True, patch_voxels=100)).grid_kji == (40, 64, 64)
 
 
-@pytest.mark.parametrize(
-    ("spacing", "shape", "voxels", "grid"),
-    [
-        ((1, 1, 1), (64, 64, 64), 64**3, (64, 64, 64)),
-        ((1, 1, 1), (64, 65, 64), 64**3, (32, 33, 32)),
-        ((5, 1, 1), (40, 200, 200), 500_000, (40, 100, 100)),  # the fine axes first
-        ((1.4, 1, 1), (64, 64, 64), 64**3 - 1, (32, 32, 32)),  # nearly alike: together
-        ((1, 1, 1), (16, 16, 16), 100, (8, 8, 8)),  # no axis below eight, whatever is asked
-    ],
-)
-def test_working_grids_by_hand(spacing, shape, voxels, grid):
-    assert working_shape(spacing, shape, voxels) == grid
+def test_of_many_classes_the_belief_has_room():
+    few, many = (math.prod(planned(FAST, (256,) * 3, classes=classes).grid_kji) for classes in (3, 100))
+    assert few == 256**3
+    assert 3_900_000 < many <= 4_000_000  # a hundred bytes a voxel
 
 
-def test_a_volume_much_larger_than_a_patch_is_worked_on_at_a_coarser_grid():
-    plan = plan_run(SLOW, (1, 1, 1), (128, 128, 128), 3, Settings(patch_voxels=32**3))
-    assert (plan.grid_kji, plan.patch_kji) == ((32, 32, 32), (32, 32, 32))  # 64^3 would be eight patches
+def test_a_slow_device_gets_a_narrower_network_than_a_fast_one():
+    slow, fast = planned(SLOW, (256,) * 3, Settings(time_budget_s=20)), planned(FAST, (256,) * 3, Settings(time_budget_s=120))
+    assert (slow.network.width, fast.network.width) == (8, 32)
 
 
-@pytest.mark.parametrize(
-    ("spacing", "shape", "multiple", "voxels", "patch"),
-    [
-        ((1, 1, 1), (64, 64, 64), (8, 8, 8), 32**3, (32, 32, 32)),
-        ((1, 1, 1), (64, 64, 64), (8, 8, 8), 10**9, (64, 64, 64)),  # no more than the volume
-        ((1, 1, 1), (60, 5, 64), (8, 8, 8), 10**9, (64, 8, 64)),  # up to the next multiple
-        ((4, 1, 1), (64, 64, 64), (4, 8, 8), 8192, (8, 32, 32)),  # a cube in millimetres
-        ((1, 1, 1), (4, 64, 64), (1, 8, 8), 4096, (4, 32, 32)),  # thin: the others get what is left
-        ((1, 1, 1), (64, 64, 64), (16, 16, 16), 100, (16, 16, 16)),  # the network's multiple is the least
-    ],
-)
-def test_patches_by_hand(spacing, shape, multiple, voxels, patch):
-    assert patch_shape(spacing, shape, multiple, voxels) == patch
+def test_more_time_means_no_narrower_network():
+    middling = Compute(SLOW.device, SLOW.dtype, "test", 0.5, SLOW.free_bytes, "")
+    widths = [planned(middling, (256,) * 3, Settings(time_budget_s=t)).network.width for t in (5, 30, 120, 600)]
+    assert widths == sorted(widths)
+    assert widths[0] < widths[-1] == 16
 
 
-@given(st.tuples(*[st.floats(0.3, 10)] * 3), st.tuples(*[st.integers(1, 300)] * 3), st.integers(512, 10**6))
-def test_patches_are_multiples_within_the_volume_and_the_limit(spacing, shape, voxels):
-    multiple = plan_network(spacing, shape, 2, 8, 3).multiple_kji
-    patch = patch_shape(spacing, shape, multiple, voxels)
-    for p, m, n in zip(patch, multiple, shape, strict=True):
-        assert p % m == 0
-        assert m <= p < max(n + m, m + 1)
-    assert math.prod(patch) <= max(voxels, math.prod(multiple))
+def test_the_width_is_what_is_affordable_by_hand():
+    """A step in a hundredth of 10 s, at a quarter of the device's rate, of two slices; it costs three forward passes."""
+    settings, flat = Settings(time_budget_s=10, depth=1), plan_network(1, (64, 64), 3, 16, 1)
+    enough = 2 * 64 * 64 * 3 * flat.flops_per_voxel() / (0.1 * 0.25 * 1e12)
+    for tflops, width in ((enough * 1.01, 16), (enough * 0.99, 8)):
+        compute = Compute(SLOW.device, SLOW.dtype, "test", tflops, SLOW.free_bytes, "")
+        assert planned(compute, (8, 64, 64), settings).network.width == width
+
+
+def test_little_memory_means_fewer_and_thinner_slabs():
+    """Half of 2 GB, at 90 bytes a voxel and channel of 32: 347 000 voxels; two slabs of eight slices are a million."""
+    tight = Compute(FAST.device, FAST.dtype, "test", FAST.tflops, 2_000_000_000, "")
+    plan = planned(tight, (256,) * 3)
+    assert (plan.batch, plan.slices) == (1, 4)
+    assert plan.network == planned(FAST, (256,) * 3).network
+
+
+def test_the_largest_planes_are_the_measure():
+    assert RunPlan(FLAT, (10, 30, 20), 4, 2).voxels_per_step == 30 * 20 * 4 * 2
 
 
 def sequence(plan):
@@ -190,48 +185,17 @@ def sequence(plan):
     return plans
 
 
-def test_halving_takes_patches_first_and_then_voxels_by_hand():
-    plans = sequence(RunPlan(CUBE, (64, 64, 64), (32, 16, 16), 4))
-    assert [(p.batch, p.patch_kji) for p in plans] == [
-        (4, (32, 16, 16)),
-        (2, (32, 16, 16)),
-        (1, (32, 16, 16)),
-        (1, (16, 16, 16)),
-        (1, (8, 16, 16)),
-        (1, (8, 8, 16)),
-        (1, (8, 8, 8)),
-    ]
+def test_halving_takes_slabs_first_and_then_slices_by_hand():
+    plans = sequence(RunPlan(FLAT, (64, 64, 64), 8, 3))
+    assert [(p.batch, p.slices) for p in plans] == [(3, 8), (1, 8), (1, 4), (1, 2), (1, 1)]
+    assert {(p.network, p.grid_kji) for p in plans} == {(FLAT, (64, 64, 64))}
 
 
-def test_an_axis_too_short_to_halve_does_not_keep_the_grid_fine():
-    assert working_shape((1, 1, 1), (8, 64, 64), 600) == (8, 8, 8)
-
-
-def test_all_axes_are_halved_before_giving_up():
-    network = plan_network((10, 0.4, 0.4), (40, 512, 512), 3, 8, 3)
-    assert network.multiple_kji == (1, 8, 8)
-    plan, sides = RunPlan(network, (40, 512, 512), (8, 64, 64), 1), []
-    while (plan := plan.halved()) is not None:
-        sides.append(plan.patch_kji)
-    assert sides == [(8, 32, 64), (8, 32, 32), (8, 16, 32), (8, 16, 16), (8, 8, 16), (8, 8, 8)]
-
-
-def test_no_side_is_halved_below_eight_voxels():
-    flat = NetworkPlan(2, 8, (), ((3, 3, 3),))
-    assert RunPlan(flat, (64, 64, 64), (15, 15, 15), 1).halved() is None
-    assert [p.patch_kji for p in sequence(RunPlan(flat, (64, 64, 64), (16, 9, 9), 1))] == [(16, 9, 9), (8, 9, 9)]
-
-
-@given(st.tuples(*[st.integers(1, 12)] * 3), st.integers(1, 8), st.sampled_from([(1, 1, 1), (4, 1, 1), (9, 0.5, 0.5)]))
-def test_halving_ends_and_stays_at_multiples(counts, batch, spacing):
-    network = plan_network(spacing, (256,) * 3, 2, 8, 4)
-    patch = tuple(c * m for c, m in zip(counts, network.multiple_kji, strict=True))
-    plans = sequence(RunPlan(network, (256,) * 3, patch, batch))
-    for before, after in itertools.pairwise(plans):
-        assert after.voxels_per_step <= before.voxels_per_step * 0.5
-        assert after.network == network
-        assert all(p % m == 0 and p >= m for p, m in zip(after.patch_kji, network.multiple_kji, strict=True))
-    assert plans[-1].batch == 1
+@given(st.integers(1, 40), st.integers(1, 8))
+def test_halving_ends_at_one_slice(slices, batch):
+    plans = sequence(RunPlan(FLAT, (64, 64, 64), slices, batch))
+    assert all(after.voxels_per_step <= before.voxels_per_step / 2 for before, after in itertools.pairwise(plans))
+    assert (plans[-1].batch, plans[-1].slices) == (1, 1)
 
 
 # ---------------------------------------------------------------- memory

@@ -9,6 +9,7 @@ import torch
 
 from sparseseg.network import intensity
 from sparseseg.network.intensity import Intensity
+from sparseseg.network.sampling import WorkingGrid
 
 CPU = torch.device("cpu")
 
@@ -19,7 +20,11 @@ def ramp(low, high):
 
 
 def applied(mapping, image):
-    return mapping.apply(image, image.shape, CPU)
+    return on_grid(mapping, image, image.shape)
+
+
+def on_grid(mapping, image, shape):
+    return mapping.apply(image, WorkingGrid.of_whole(image.shape, shape), CPU)
 
 
 def test_ct_keeps_its_units_and_follows_the_segments():
@@ -85,7 +90,7 @@ def test_slab_by_slab_equals_the_whole(relative, monkeypatch):
 
 def test_on_a_coarser_grid_each_voxel_is_the_mean_of_those_it_covers():
     image = np.sinh(np.arange(2 * 4 * 6).reshape(2, 4, 6) / 8).astype(np.float32)  # mapped to 0, 1/8, 2/8 ...
-    result = Intensity(0, 1, False).apply(image, (1, 2, 3), CPU).numpy()
+    result = on_grid(Intensity(0, 1, False), image, (1, 2, 3)).numpy()
     expected = [[[(24 + 12 * j * 2 + 2 * i * 2 + 7) / 16 for i in range(3)] for j in range(2)]]  # mean of 0, 1, 6, 7 and the same 24 further on
     np.testing.assert_allclose(result, expected, rtol=1e-3)
 
@@ -93,8 +98,36 @@ def test_on_a_coarser_grid_each_voxel_is_the_mean_of_those_it_covers():
 def test_a_coarser_grid_that_does_not_divide_the_volume_leaves_no_plane_out():
     image = np.zeros((5, 5, 5), np.float32)
     image[2, 2, 2] = np.sinh(1)
-    result = Intensity(0, 1, False).apply(image, (2, 2, 2), CPU)
+    result = on_grid(Intensity(0, 1, False), image, (2, 2, 2))
     np.testing.assert_allclose(result, np.full((2, 2, 2), 1 / 27), rtol=1e-2)  # the middle belongs to all eight
+
+
+@pytest.mark.parametrize(("own", "working"), [(45, 33), (30, 22), (49, 47), (7, 3), (5, 5)])
+def test_each_working_slice_is_the_mean_of_just_the_planes_that_it_covers(own, working):
+    """As adaptive pooling has it. 11 * (45 / 33) falls short of 15, and would take in a plane too many."""
+    image = np.random.default_rng(0).normal(size=(own, 4, 6)).astype(np.float32)
+    result = on_grid(Intensity(0, 1, False), image, (working, 2, 3))
+    expected = torch.nn.functional.adaptive_avg_pool3d(torch.asinh(torch.from_numpy(image))[None], (working, 2, 3))[0]
+    torch.testing.assert_close(result.float(), expected, atol=2e-3, rtol=2e-3)
+
+
+@pytest.mark.parametrize("working", [(3, 4, 5), (2, 2, 2)])
+def test_a_box_is_mapped_as_a_volume_of_its_own_but_scaled_by_the_whole(working):
+    image, box = np.random.default_rng(0).normal(0, 300, (8, 9, 10)).astype(np.float32), (slice(2, 5), slice(4, 8), slice(5, 10))
+    image[:, :, 0] = 3000  # beyond the box
+    ct, relative = Intensity(0, 100, False), Intensity(0.5, 0.2, True)
+    result = ct.apply(image, WorkingGrid(image.shape, box, working), CPU)
+    assert torch.equal(result, on_grid(ct, image[box], working))
+    shifted = image - image.min()
+    low, high = np.percentile(shifted, [1, 99])
+    result = relative.apply(shifted, WorkingGrid(image.shape, box, (3, 4, 5)), CPU)
+    np.testing.assert_allclose(result, np.arcsinh(((shifted[box] - low) / (high - low) - 0.5) / 0.2), atol=2e-3)
+
+
+def test_it_can_be_ended_at_every_slice():
+    ticks = []
+    Intensity(0, 1, False).apply(np.zeros((9, 4, 4)), WorkingGrid.of_whole((9, 4, 4), (3, 4, 4)), CPU, lambda: ticks.append(1))
+    assert len(ticks) == 3
 
 
 def test_large_volumes_are_read_slice_by_slice():
@@ -102,13 +135,13 @@ def test_large_volumes_are_read_slice_by_slice():
 
     class Watched(np.ndarray):
         def __getitem__(self, key):
-            if isinstance(key, slice):
-                seen.append((key.start, key.stop))
+            if isinstance(key, tuple) and len(key) == 3 and key[0].step is None:  # not the sample that percentiles are taken from
+                seen.append((key[0].start, key[0].stop))
             return super().__getitem__(key)
 
     image = np.zeros((6, 40, 40), np.uint8)
     image[3, 5, 5] = 9
-    result = Intensity(0, 1, False).apply(image.view(Watched), (3, 40, 40), CPU)
+    result = on_grid(Intensity(0, 1, False), image.view(Watched), (3, 40, 40))
     assert seen == [(0, 2), (2, 4), (4, 6)]
     assert result[1, 5, 5] == pytest.approx(math.asinh(9) / 2, rel=1e-3)
     assert result.count_nonzero() == 1
@@ -146,7 +179,7 @@ def test_json_and_back():
 def test_extreme_images_stay_finite():
     for low in (-3.4e38, 0):
         image = np.linspace(low, 3.4e38, 1000, dtype=np.float32).reshape(10, 10, 10)
-        assert Intensity.fit(image, np.empty(0)).apply(image, image.shape, torch.device("cpu")).isfinite().all()
+        assert applied(Intensity.fit(image, np.empty(0)), image).isfinite().all()
     image = np.zeros((8, 8, 8), np.float32)
     image[0, 0, 0] = 3e38
-    assert Intensity(0.5, 0.02, True).apply(image, image.shape, torch.device("cpu")).isfinite().all()
+    assert applied(Intensity(0.5, 0.02, True), image).isfinite().all()

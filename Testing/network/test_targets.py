@@ -16,7 +16,6 @@ from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.hints import Hints, Point, Roi, SegmentHints
 from sparseseg.contract.settings import Settings
-from sparseseg.network.sampling import WorkingGrid
 from sparseseg.network.targets import Targets
 
 CPU = torch.device("cpu")
@@ -115,12 +114,28 @@ def test_what_hints_label_weighs_as_the_annotation_says_and_beliefs_are_no_label
     np.testing.assert_allclose(all_weights(targets)[~known], 0.2 * certain[~known], rtol=1e-5, atol=1e-9)
 
 
-def test_hints_alone_are_drawn_from():
+def nothing():
+    return Belief(np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8))
+
+
+def test_hints_alone_are_learned_from():
     annotation = build_annotation(np.zeros(SHAPE, np.uint8), TWO, SETTINGS, hints=hinted())
-    nothing = Belief(np.zeros(SHAPE, np.uint8), np.zeros(SHAPE, np.uint8))
-    targets = Targets(annotation, nothing, None, SETTINGS, CPU)
-    rng, grid = np.random.default_rng(0), WorkingGrid(SHAPE, SHAPE)
-    assert all(0 <= c < n for _ in range(20) for c, n in zip(targets.sampler.draw(rng, (3, 3, 3), grid), SHAPE, strict=True))
+    sampler = Targets(annotation, nothing(), None, SETTINGS, CPU).sampler
+    assert sampler.slices
+    assert sum(sampler.labelled.values()) >= annotation.labelled.sum()  # they hold all of it
+
+
+def test_beside_paint_what_hints_label_makes_no_slices():
+    """Their walls lie on slices of all orientations, and would be learned as slices of nothing but background."""
+    values = np.zeros(SHAPE, np.uint8)
+    values[3, :4, :4] = 2
+    values[3, 4, :4] = 1
+    values[1, 1:3, 1:3] = 3
+    annotation = build_annotation(values, TWO, SETTINGS, hints=hinted())
+    assert (annotation.labelled & (values == 0)).any()
+    targets = Targets(annotation, nothing(), None, SETTINGS, CPU)
+    assert targets.sampler.slices == [(0, 1), (0, 3)]
+    assert targets.sampler.labelled == {(0, 1): 4, (0, 3): 20}
 
 
 def test_held_out_labels_are_replaced_by_what_is_believed():
@@ -214,19 +229,72 @@ def test_what_was_moved_is_still_kept_up_to_date():
     same(moved, Targets(annotation, belief, None, SETTINGS, CPU))
 
 
-def centres(targets, count=300):
-    rng, grid = np.random.default_rng(0), WorkingGrid(SHAPE, SHAPE)
-    return {tuple(round(c) for c in targets.sampler.draw(rng, (1, 1, 1), grid)) for _ in range(count)}
+# ---------------------------------------------------------------- slices to learn from
 
 
-def test_patches_are_taken_where_something_weighs_and_follow_a_change():
-    values, belief = scribbled(share=0.1)
-    annotation = build_annotation(values, TWO, SETTINGS)
-    targets = Targets(annotation, Belief(belief.label, np.zeros(SHAPE, np.uint8)), None, SETTINGS, CPU)
-    drawn = centres(targets)
-    assert drawn <= {tuple(p) for p in np.argwhere(annotation.labelled).tolist()}
-    free = tuple(int(n) for n in np.argwhere(values == 0)[7])
-    assert free not in drawn
-    values[free] = 2
-    targets.put(tuple(slice(n, n + 1) for n in free), build_annotation(values, TWO, SETTINGS), belief, None)
-    assert free in centres(targets)
+def slices_painted(*indices):
+    """Axial slices with all classes."""
+    values = np.zeros(SHAPE, np.uint8)
+    for index in indices:
+        values[index, 1:5, 1:4] = 1, 2, 3
+    return values
+
+
+def annotated(values):
+    return build_annotation(values, TWO, SETTINGS)
+
+
+def drawn(targets, count):
+    rng = np.random.default_rng(0)
+    return [targets.sampler.draw(rng) for _ in range(count)]
+
+
+def test_slices_are_those_that_were_painted_on_and_not_held_out():
+    annotation, held = annotated(slices_painted(0, 2, 4)), np.zeros(SHAPE, bool)
+    assert Targets(annotation, nothing(), None, SETTINGS, CPU).sampler.slices == [(0, 0), (0, 2), (0, 4)]
+    held[2] = True
+    assert Targets(annotation, nothing(), held, SETTINGS, CPU).sampler.slices == [(0, 0), (0, 4)]
+
+
+def test_slices_are_counted_in_the_volume_and_only_where_the_network_works():
+    within = (slice(1, 4), slice(1, 6), slice(1, 7))
+    assert Targets(annotated(slices_painted(0, 2, 3)), nothing(), None, SETTINGS, CPU, within=within).sampler.slices == [(0, 2), (0, 3)]
+
+
+def test_labels_and_weights_reach_beyond_where_the_network_works():
+    values, belief = scribbled()
+    one, other = (Targets(annotated(values), belief, None, SETTINGS, CPU, within=within) for within in (None, (slice(1, 4),) * 3))
+    same(one, other)
+
+
+def test_a_correction_changes_the_slices_and_comes_first():
+    targets = Targets(annotated(slices_painted(0, 2)), nothing(), None, SETTINGS, CPU)
+    box = (slice(4, 5), slice(1, 5), slice(1, 4))
+    annotation = annotated(slices_painted(0, 2, 4))
+    targets.change(box, annotation, nothing(), None)
+    assert targets.sampler.slices == [(0, 0), (0, 2), (0, 4)]
+    assert drawn(targets, 60).count((0, 4)) > 30  # two of three are expected
+    same(targets, Targets(annotation, nothing(), None, SETTINGS, CPU))
+
+
+def test_another_belief_does_not_make_a_correction_old():
+    targets = Targets(annotated(slices_painted(0, 2)), nothing(), None, SETTINGS, CPU)
+    annotation, belief = annotated(slices_painted(0, 2, 4)), scribbled()[1]
+    targets.change((slice(4, 5), slice(1, 5), slice(1, 4)), annotation, nothing(), None)
+    targets.put(whole(SHAPE), annotation, belief, None)  # what the refiner makes of it
+    assert drawn(targets, 60).count((0, 4)) > 30
+    same(targets, Targets(annotation, belief, None, SETTINGS, CPU))
+
+
+def test_held_out_slices_stay_so_in_a_correction():
+    held = np.zeros(SHAPE, bool)
+    held[2] = True
+    targets = Targets(annotated(slices_painted(0, 2)), nothing(), held, SETTINGS, CPU)
+    targets.change((slice(4, 5), slice(1, 5), slice(1, 4)), annotated(slices_painted(0, 2, 4)), nothing(), held)
+    assert set(drawn(targets, 100)) == {(0, 0), (0, 4)}
+
+
+def test_erased_slices_are_learned_from_no_longer():
+    targets = Targets(annotated(slices_painted(0, 2, 4)), nothing(), None, SETTINGS, CPU)
+    targets.change((slice(2, 3), slice(0, 6), slice(0, 7)), annotated(slices_painted(0, 4)), nothing(), None)
+    assert set(drawn(targets, 100)) == {(0, 0), (0, 4)}

@@ -1,4 +1,4 @@
-"""The network: any size in and out, pools and kernels that follow the spacing, and what it costs."""
+"""The network: any size in and out, pools and kernels that follow slab and plane, flat convolutions, and what it costs."""
 
 import json
 import math
@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from sparseseg.network.unet import Block, InstanceNorm, NetworkPlan, UNet3d, plan_network
+from sparseseg.network.unet import Block, Conv, InstanceNorm, NetworkPlan, UNet3d, plan_network
 
 SMALL = NetworkPlan(classes=3, width=4, pools=((1, 2, 2), (2, 2, 2)), kernels=((1, 3, 3), (3, 3, 3), (3, 3, 3)), in_channels=2)
 
@@ -57,52 +57,48 @@ def test_a_seed_reproduces_the_network():
 
 def test_weights_are_drawn_for_leaky_relu():
     conv = network(NetworkPlan(2, 32, (), ((3, 3, 3),))).encoder[0].body[1][0]
+    assert isinstance(conv, Conv)
     assert conv.weight.std().item() == pytest.approx(math.sqrt(2 / (1 + 0.01**2) / (32 * 27)), rel=0.03)
 
 
 # ---------------------------------------------------------------- plans
 
 
-def test_equal_spacing_pools_every_axis():
-    plan = plan_network((1, 1, 1), (64, 64, 64), classes=3, width=16, depth=3)
-    assert plan.pools == ((2, 2, 2),) * 3
-    assert plan.kernels == ((3, 3, 3),) * 4
-    assert plan.widths == [16, 32, 64, 128]
-    assert plan.multiple_kji == (8, 8, 8)
+def test_single_slices_are_convolved_and_pooled_in_the_plane_alone():
+    plan = plan_network(1, (192, 160), classes=3, width=16, depth=4)
+    assert plan.pools == ((1, 2, 2),) * 4
+    assert plan.kernels == ((1, 3, 3),) * 5
+    assert plan.multiple_kji == (1, 16, 16)
+    assert (plan.classes, plan.in_channels) == (3, 11)  # five slices, three of position, three of orientation
 
 
-def test_thick_slices_are_not_pooled_or_convolved_across_until_the_others_catch_up():
-    plan = plan_network((10, 0.4, 0.4), (32, 512, 512), classes=2, width=8, depth=6)
-    # in-plane 0.4, 0.8, 1.6, 3.2 mm: pooled alone while 10 mm is at least twice that; at 6.4 mm all three; then 20, 12.8, 12.8
-    assert plan.pools == ((1, 2, 2), (1, 2, 2), (1, 2, 2), (1, 2, 2), (2, 2, 2), (2, 2, 2))
-    # convolved across once 10 mm is less than three times the finest: not at 3.2 mm (9.6), but at 6.4 mm
-    assert plan.kernels == ((1, 3, 3), (1, 3, 3), (1, 3, 3), (1, 3, 3), (3, 3, 3), (3, 3, 3), (3, 3, 3))
-    assert plan.multiple_kji == (4, 64, 64)
+def test_slabs_are_pooled_across_from_the_second_level_on_while_they_have_eight_slices():
+    assert plan_network(8, (128, 128), 2, 16, depth=4).pools == ((1, 2, 2), (2, 2, 2), (1, 2, 2), (1, 2, 2))
+    assert plan_network(16, (128, 128), 2, 16, depth=4).pools == ((1, 2, 2), (2, 2, 2), (2, 2, 2), (1, 2, 2))
+    assert plan_network(4, (128, 128), 2, 16, depth=2).pools == ((1, 2, 2), (1, 2, 2))
 
 
-@pytest.mark.parametrize("axis", [0, 1, 2])
-def test_the_thick_axis_may_be_any(axis):
-    spacing = [5.0 if a == axis else 1.0 for a in range(3)]
-    plan = plan_network(spacing, (64, 64, 64), classes=2, width=8, depth=1)
-    assert plan.pools == (tuple(1 if a == axis else 2 for a in range(3)),)
-    assert plan.kernels == (tuple(1 if a == axis else 3 for a in range(3)), (3, 3, 3))  # 5 mm against 2 mm
+def test_slabs_are_convolved_across():
+    for slices in (2, 4, 8):
+        assert plan_network(slices, (128, 128), 2, 16, depth=4).kernels == ((3, 3, 3),) * 5
 
 
-def test_a_small_volume_is_pooled_as_long_as_eight_voxels_are_left():
-    assert plan_network((1, 1, 1), (16, 16, 16), 2, 8, depth=6).pools == ((2, 2, 2), (2, 2, 2))
-    assert plan_network((1, 1, 1), (7, 7, 7), 2, 8, depth=6).pools == ()
+def test_a_small_plane_is_pooled_as_long_as_eight_pixels_are_left():
+    assert plan_network(1, (16, 16), 2, 8, depth=6).pools == ((1, 2, 2), (1, 2, 2))
+    assert plan_network(1, (7, 7), 2, 8, depth=6).pools == ()
 
 
-def test_an_axis_too_short_to_pool_does_not_stop_the_others():
-    assert plan_network((1, 1, 1), (4, 256, 256), 3, 16, 4).pools == ((1, 2, 2),) * 4
+def test_a_side_too_short_to_pool_does_not_stop_the_other():
+    assert plan_network(1, (6, 256), 3, 16, 4).pools == ((1, 1, 2),) * 4
+    assert plan_network(1, (20, 64), 3, 16, 3).pools == ((1, 2, 2), (1, 2, 2), (1, 1, 2))  # 20, 10, 5
 
 
-def test_width_stops_at_its_limit():
-    assert plan_network((1, 1, 1), (512,) * 3, 2, 64, depth=4).widths == [64, 128, 256, 320, 320]
+def test_width_doubles_and_stops_at_eight_times_the_first():
+    assert plan_network(1, (512, 512), 2, 16, depth=6).widths == [16, 32, 64, 128, 128, 128, 128]
 
 
 def test_a_plan_comes_back_from_json():
-    for plan in (SMALL, plan_network((5, 1, 1), (64, 64, 64), 4, 16, 3, residual=True)):
+    for plan in (SMALL, plan_network(8, (64, 48), 4, 16, 3, residual=True)):
         assert NetworkPlan.from_json(json.loads(json.dumps(plan.to_json()))) == plan
 
 
@@ -118,11 +114,39 @@ def test_cost_is_that_of_the_convolutions_that_run(residual):
     for module in net.modules():
         if isinstance(module, nn.Conv3d):
             module.register_forward_hook(lambda conv, _, out: counted.append(out.numel() * conv.in_channels * math.prod(conv.kernel_size)))
-    net(noise(1, 4, 8, 16, 16))
+    net(noise(1, plan.in_channels, 8, 16, 16))
     assert plan.flops_per_voxel() == pytest.approx(2 * sum(counted) / (8 * 16 * 16))
 
 
 # ---------------------------------------------------------------- parts
+
+
+@pytest.mark.parametrize("kernel", [(1, 3, 3), (1, 1, 1), (1, 1, 3), (3, 3, 3)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last_3d])
+def test_convolutions_flat_or_not_and_their_gradients_are_torchs(kernel, layout):
+    torch.manual_seed(0)
+    own, plain = (kind(2, 4, kernel, padding=tuple(n // 2 for n in kernel)).double() for kind in (Conv, nn.Conv3d))
+    plain.load_state_dict(own.state_dict())
+    x = noise(3, 2, 5, 6, 7).double().contiguous(memory_format=layout).requires_grad_(True)
+    factor = noise(3, 4, 5, 6, 7, seed=1).double()
+    results = [conv.to(memory_format=layout)(x) for conv in (own, plain)]
+    torch.testing.assert_close(*results)
+    gradients = [torch.autograd.grad((r * factor).sum(), (x, *conv.parameters())) for r, conv in zip(results, (own, plain), strict=True)]
+    torch.testing.assert_close(*map(list, gradients))
+
+
+def test_a_flat_convolution_does_not_mix_slices_by_hand():
+    conv = Conv(1, 1, (1, 3, 3), padding=(0, 1, 1), bias=False)
+    with torch.no_grad():
+        conv.weight.copy_(torch.tensor([[0.0, 0, 0], [1, 2, 0], [0, 0, 0]]).view(1, 1, 1, 3, 3))  # twice itself, and its left neighbour
+        x = torch.tensor([[[1.0, 10, 100]], [[0, 5, 0]]]).view(1, 1, 2, 1, 3)
+        assert conv(x).tolist() == [[[[[2, 21, 210]], [[0, 10, 5]]]]]
+
+
+def test_flat_convolutions_keep_channels_last_memory():
+    conv = Conv(4, 8, (1, 3, 3), padding=(0, 1, 1)).to(memory_format=torch.channels_last_3d)
+    x = noise(2, 4, 3, 8, 8).contiguous(memory_format=torch.channels_last_3d)
+    assert conv(x).is_contiguous(memory_format=torch.channels_last_3d)
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -141,6 +165,14 @@ def test_instance_norm_and_its_gradient_are_torchs(batch):
 def test_instance_norm_by_hand():
     x = torch.tensor([1.0, 3.0]).view(1, 1, 1, 1, 2)
     torch.testing.assert_close(InstanceNorm(1)(x).flatten(), torch.tensor([-1.0, 1.0]), atol=1e-4, rtol=0)
+
+
+def test_instance_norm_goes_by_the_sample_at_hand_in_prediction_as_in_training():
+    norm, x = InstanceNorm(4), noise(2, 4, 3, 5, 5) * 7 + 3
+    trained = norm(x)
+    assert torch.equal(norm.eval()(x), trained)
+    torch.testing.assert_close(norm(100 * x + 20), trained, atol=1e-4, rtol=1e-4)  # nothing is remembered of other slabs
+    assert not list(norm.buffers())
 
 
 def test_instance_norm_lets_one_voxel_pass():

@@ -103,13 +103,14 @@ def out_of_memory(times, plain=Trainer._batch):
 
 
 @pytest.mark.slow
-def test_out_of_memory_halves_the_patch_and_goes_on(opened, host, monkeypatch):
+def test_out_of_memory_halves_a_steps_slabs_and_goes_on(opened, host, monkeypatch):
     running = opened()
-    monkeypatch.setattr(Trainer, "_batch", out_of_memory(2))
+    monkeypatch.setattr(Trainer, "_batch", out_of_memory(1))
     outcome = running.train()
     assert outcome.step == 12
-    assert [code for code, _ in host.warnings] == ["memory", "memory"]
-    assert np.prod(running.network.trainer.plan.patch_kji) <= 16**3 / 4
+    ((code, sentence),) = host.warnings
+    assert code == "memory" and sentence.endswith("ran out of memory; going on with 1 slab of 1 slice a step.")
+    assert running.network.trainer.plan.batch == 1
 
 
 @pytest.mark.slow
@@ -135,8 +136,8 @@ def test_where_nothing_is_left_to_halve_the_cpu_takes_over(opened, host, compute
     assert running.network.steps == steps + 1
 
 
-def test_out_of_memory_in_prediction_takes_smaller_tiles(opened, host, monkeypatch):
-    running = opened()
+def test_out_of_memory_in_prediction_takes_thinner_slabs(opened, host, monkeypatch):
+    running = opened(replace(QUICK, estimate=False))
     plain, left = network_voice.predict, [1]
 
     def predict(*arguments, **options):
@@ -146,9 +147,14 @@ def test_out_of_memory_in_prediction_takes_smaller_tiles(opened, host, monkeypat
         return plain(*arguments, **options)
 
     monkeypatch.setattr(network_voice, "predict", predict)
-    assert running.train({"estimate": False}).step == 12
+    assert running.train().step == 12
+    trainer = running.network.trainer
+    trainer.replan(replace(trainer.plan, slices=8))
     running.network.belief()
-    assert "tiles" in host.warnings[0][1]
+    assert host.warnings[0][1].endswith("predicting in slabs of 4 slices.")
+    left[0] = 99
+    with pytest.raises(torch.OutOfMemoryError):  # not even one slice
+        running.network.predict_with(network_voice.checkpoint.load(running.job.path("model.pt")))
 
 
 @pytest.mark.slow
@@ -224,6 +230,21 @@ def test_a_correction_weighs_more_and_stays_one(opened, host):
     assert (running.annotation.origin == CORRECTION).sum() == 25
 
 
+def test_the_slice_of_a_correction_is_learned_from_first_however_far_the_refiner_carries_it(opened, monkeypatch):
+    running = opened(replace(QUICK, estimate=False))
+    running.train()
+    targets, boxes = running.network.trainer.volume.targets, []
+    put = targets.put
+    monkeypatch.setattr(targets, "put", lambda box, *rest, **named: boxes.append(box) or put(box, *rest, **named))
+    annotation, box = two_organs().annotation.copy(), (slice(9, 10), slice(4, 9), slice(4, 9))
+    annotation[box] = 3
+    send(running, 2, annotation, box)
+    assert targets.sampler.slices == [(0, 6), (0, 9), (0, 12), (0, 18)]
+    assert len(boxes) == 2 and boxes[1][0].start <= 6  # what the refiner changed holds other painted slices
+    rng = np.random.default_rng(0)
+    assert [targets.sampler.draw(rng) for _ in range(60)].count((0, 9)) > 30
+
+
 def test_an_update_that_cannot_be_saved_leaves_the_old_annotation(opened, monkeypatch):
     running = opened()
     before = running.annotation
@@ -282,9 +303,9 @@ def test_the_held_out_annotation_is_not_trained_on_and_then_is(opened, host):
 @pytest.mark.slow
 def test_a_coarser_working_grid_still_gives_the_result_on_the_volumes_own(opened):
     phantom = two_organs((32, 64, 60))
-    running = opened(replace(QUICK, steps=60, patch_voxels=8**3 * 4), phantom)
+    running = opened(replace(QUICK, steps=60, patch_voxels=22**2), phantom)
     outcome = running.train()
-    assert running.network.trainer.plan.grid_kji == (16, 16, 15)
+    assert running.network.belief().grid.shape_kji == (17, 23, 21)  # 22 x 22 pixels at most
     dense = np.load(outcome.dense)
     assert dense.shape == (32, 64, 60)
     assert (dense == phantom.truth).mean() > 0.9

@@ -38,13 +38,16 @@ RUN = {
     "why": "no graphics card",
     "precision": "float32",
     "network": {"width": 16, "kernels": [[3, 3, 3]] * 3, "parameters": 1234567},
-    "patch_kji": [8, 16, 16],
+    "grid_kji": [8, 16, 16],
+    "slices": 1,
     "batch": 2,
+    "orientations": [0, 2],
+    "supervised": 0.184,
     "settings": {"seed": 0, "learning_rate": 0.004},
     "annotation": "36 of 600 voxels labelled.\nliver: 4 voxels",
     "annotation_precision": 0.684,
     "estimate": {"Segment_1": 0.8, "Segment_2": 0.6},
-    "trust": [0.3, 0.5, 0.7],
+    "share": 0.4,
     "timings": {"prior": 0.4},
     "history": [
         {"seconds": 1.0, "step": 10, "loss": {"cross_entropy": 1.5, "dice": 0.9}},
@@ -200,6 +203,15 @@ def test_how_precise_the_annotation_is_is_told(tmp_path):
         tmp_path, phantom()
     )
     assert "Precision of the annotation" not in page_of(tmp_path, phantom(run={}))
+
+
+def test_the_grid_what_was_learned_from_and_the_networks_share_are_told(tmp_path):
+    text = Page(page_of(tmp_path, phantom())).text
+    assert "8 \u00d7 16 \u00d7 16 voxels (k \u00d7 j \u00d7 i)" in text
+    assert "2 slabs of 1 a step, across k, i; 18 % of the voxels that it computed had a label" in text
+    assert "0.40; the prior has the rest" in text
+    without = Page(page_of(tmp_path, phantom(run={}))).text
+    assert not any(row in without for row in ("Working grid", "Learned from", "share of the result"))
 
 
 def test_slices_are_one_annotated_and_those_farthest_from_annotation():

@@ -86,7 +86,7 @@ def load(path: Path) -> Checkpoint:
             ClassTable.from_json(data["classes"]),
             (float(spacing[0]), float(spacing[1]), float(spacing[2])),
             _orientations(data["orientations"]),
-            int(data["slices"]),
+            _slices(data["slices"]),
             data["training"],
         )
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
@@ -100,6 +100,12 @@ def _orientations(found: Any) -> tuple[int, ...]:
     if not axes or not set(axes) <= {0, 1, 2}:
         raise ValueError(f"orientations {found!r:.80}")
     return axes
+
+
+def _slices(found: Any) -> int:
+    if int(found) < 1:
+        raise ValueError(f"slices {found!r:.80}")
+    return int(found)
 
 
 def export(source: Path, target: Path) -> None:

@@ -202,9 +202,8 @@ def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], own_kji: Sequenc
     """Working grid, width, depth, slices and slabs of a step, so that the steps wanted fit the time budget, and activations half of the free
     memory. own_kji: of the box that the network works on; classes: with background. What the user set is taken as it is."""
     pixels = settings.patch_voxels or (_PIXELS_CUDA if compute.is_cuda else _PIXELS)
-    if settings.full_resolution:
-        pixels = math.prod(own_kji)
-    grid = working_shape(own_kji, spacing_kji_mm, pixels, max(1, _BELIEF_BYTES // classes))
+    own: Triple = (own_kji[0], own_kji[1], own_kji[2])
+    grid = own if settings.full_resolution else working_shape(own, spacing_kji_mm, pixels, max(1, _BELIEF_BYTES // classes))
     slices, batch = (_SLICES_CUDA if compute.is_cuda else _SLICES), settings.batch or 2
     plane = sorted(grid)[1:]
     width, depth = settings.width or (32 if compute.is_cuda else 16), settings.depth or 4

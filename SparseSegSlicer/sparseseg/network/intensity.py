@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -49,12 +48,11 @@ class Intensity:
         low, high, _ = _range(image)
         offset, gain = (low, 1 / (high - low)) if self.relative else (0.0, 1.0)
         result = torch.empty(grid.shape_kji, dtype=torch.float16, device=device)
-        (planes, rows, columns), scale = grid.box, float(grid.scale[0])
-        for k in range(grid.shape_kji[0]):
+        (planes, rows, columns), own, working = grid.box, grid.own_kji[0], grid.shape_kji[0]
+        for k in range(working):
             tick()
-            first = planes.start + int(k * scale)
-            last = min(planes.stop, planes.start + math.ceil((k + 1) * scale - 1e-6))
-            seen = np.asarray(image[first : max(last, first + 1), rows, columns])
+            first, last = k * own // working, -(-(k + 1) * own // working)  # whole numbers: k * (own / working) may fall short of one
+            seen = np.asarray(image[planes.start + first : planes.start + last, rows, columns])
             slab = torch.from_numpy(seen.astype(np.float32)).clamp_(-_LARGEST, _LARGEST).to(device)
             slab = torch.asinh(((slab - offset) * gain - self.centre) / self.scale).mean(0)
             result[k] = slab if slab.shape == grid.shape_kji[1:] else F.adaptive_avg_pool2d(slab[None], grid.shape_kji[1:])[0]

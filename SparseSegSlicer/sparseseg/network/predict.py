@@ -100,8 +100,8 @@ def predict(
         found = answer.movedim(1, axis + 1)
         count = found.shape[axis + 1]
         part, times = total.narrow(axis + 1, first, count), seen.narrow(axis, first, count)
-        if axis != orientations[0]:
-            doubts.append(float((part / times.clamp(min=1) - found).abs().sum(0).mean(dtype=torch.float32)) / 2)
+        if axis != orientations[0] and (known := times > 0).any():  # all are, but where only some slabs were wanted
+            doubts.append(float((part / times.clamp(min=1) - found).abs().sum(0)[known].mean(dtype=torch.float32)) / 2)
         part.add_(found)
         times.add_(1)
         tick(done / len(work))

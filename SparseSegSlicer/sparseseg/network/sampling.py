@@ -7,8 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from ..annotation.slices import covering_slices
 from ..contract.box import Box, shape_of, whole
@@ -125,8 +123,3 @@ def working_shape(own_kji: Sequence[int], spacing_kji_mm: Sequence[float], pixel
 def _triple(values: Sequence[int] | np.ndarray) -> Triple:
     k, j, i = values
     return (int(k), int(j), int(i))
-
-
-def to_device(array: np.ndarray, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """A copy on the device, in this type."""
-    return torch.from_numpy(np.array(array)).to(device=device, dtype=dtype)

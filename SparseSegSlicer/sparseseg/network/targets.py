@@ -48,7 +48,7 @@ class Targets:
         self.extra = None if annotation.border is None else torch.from_numpy(annotation.border.astype(np.float16)).to(device)
         self._within = within or whole(shape)
         self.put(whole(shape), annotation, belief, tick, trust)
-        self.sampler = SliceSampler(annotation.labelled, self._within)
+        self.sampler = SliceSampler(_mine(annotation), self._within)
 
     def put(
         self,
@@ -75,9 +75,9 @@ class Targets:
             self.codes[at] = torch.from_numpy(codes).to(self._device)
 
     def change(self, box: Box, annotation: Annotation, belief: Belief, trust: np.ndarray | None = None) -> None:
-        """Take a box anew after a correction, whose slices are learned from first."""
+        """Take a box anew after a correction, whose slices are learned from first. `put` is for a box in which only the belief changed."""
         self.put(box, annotation, belief, trust=trust)
-        self.sampler.look(annotation.labelled, self._within, box)
+        self.sampler.look(_mine(annotation), self._within, box)
 
     def _table(self, annotation: Annotation) -> np.ndarray:
         classes = annotation.table.shape[1]
@@ -106,3 +106,10 @@ class Targets:
         if self.extra is not None:
             weights = weights + torch.where(codes >= _DOUBTED, self.extra.view(-1)[index].float(), 0)
         return weights
+
+
+def _mine(annotation: Annotation) -> np.ndarray:
+    """What the user painted; what hints label only where there is nothing else. They label walls, which would be learned from as slices all of
+    background, and bring in orientations that nobody painted on."""
+    painted = annotation.painted
+    return painted if painted.any() else annotation.labelled

@@ -57,4 +57,8 @@ def fuse(prior: Belief, network: np.ndarray | None, share: float) -> tuple[np.nd
         second = np.where(higher, best, np.maximum(second, score))
         label[higher] = c
         best = np.maximum(best, score)
-    return label, np.clip(255 * (1 - (best - second)), 0, 255).astype(np.uint8)
+    uncertainty = np.clip(255 * (1 - (best - second)), 0, 255).astype(np.uint8)
+    silent = ~network.any(0)
+    np.copyto(label, prior.label, where=silent)  # even where it believes in all classes alike
+    np.copyto(uncertainty, 255 - prior.confidence, where=silent)
+    return label, uncertainty

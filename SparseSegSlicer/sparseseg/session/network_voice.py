@@ -107,10 +107,14 @@ class NetworkVoice:
         within, tick = self._input.grid.box, lambda: self._tick("starting")
         self.trainer.volume.targets = Targets(annotation, belief, settings, self.compute.device, tick, trust, within)
 
-    def learn_change(self, box: Box, annotation: Annotation, belief: Belief, trust: np.ndarray) -> None:
-        """The same, where only a box of them changed: its slices come first for a while."""
+    def learn_change(self, box: Box, annotation: Annotation, belief: Belief, trust: np.ndarray, is_painted: bool) -> None:
+        """The same, where only a box of them changed. is_painted: by the user: then its slices come first for a while."""
         assert self.trainer is not None
-        self.trainer.volume.targets.change(box, annotation, belief, trust)
+        targets = self.trainer.volume.targets
+        if is_painted:
+            targets.change(box, annotation, belief, trust)
+        else:
+            targets.put(box, annotation, belief, trust=trust)
 
     def step(self, progress: float) -> None:
         """One step; where memory runs out, a smaller one; where nothing is left to halve, on the CPU."""

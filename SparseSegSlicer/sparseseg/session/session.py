@@ -182,7 +182,7 @@ class Session:
         """What the refiner makes of corrections that only growing has answered."""
         box = self.prior.refine(self.labels)
         if box is not None:
-            self._learn_change(box)
+            self._learn_change(box, is_painted=False)
             self._show_box(box, self.together.labels_in(box), self._source)
 
     def idle(self) -> None:
@@ -343,14 +343,14 @@ class Session:
         stands = self.prior.stands
         self.network.learn_from(self.labels, stands, self.settings, stands.confidence)
 
-    def _learn_change(self, box: Box | None) -> None:
+    def _learn_change(self, box: Box | None, is_painted: bool = True) -> None:
         if self.network is None or self.network.trainer is None or self.network.trainer.volume.targets is None or box is None:
             return
         if self.annotation is not None and self.annotation.border is not None:
             self._learn_from()  # the border's weight reaches beyond the box
         else:
             stands = self.prior.stands
-            self.network.learn_change(box, self.labels, stands, stands.confidence)
+            self.network.learn_change(box, self.labels, stands, stands.confidence, is_painted)
 
     # -- the judge -----------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,131 @@
+"""The training step: what a batch is made of, the learning rate over a run, and averaged weights."""
+
+import copy
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from sparseseg.annotation.labels import build_annotation
+from sparseseg.contract.belief import Belief
+from sparseseg.contract.classes import ClassTable
+from sparseseg.contract.settings import Settings
+from sparseseg.network import augmentation
+from sparseseg.network.augmentation import Augmenter, TrainingVolume
+from sparseseg.network.device import Compute, RunPlan
+from sparseseg.network.sampling import WorkingGrid
+from sparseseg.network.targets import Targets
+from sparseseg.network.trainer import Trainer, _schedule
+from sparseseg.network.unet import plan_network
+
+CPU = torch.device("cpu")
+COMPUTE = Compute(CPU, torch.float32, "test", 1.0, 1 << 30, "")
+SETTINGS = Settings(pseudo_label_weight=0.0)
+SHAPE = (6, 16, 18)
+
+
+def trainer_of(slices=1, batch=2, settings=SETTINGS, strength=1.0):
+    """On axial slice 2, whole, and a square of 4 x 6 on coronal slice 9."""
+    rng = np.random.default_rng(0)
+    values = np.zeros(SHAPE, np.uint8)
+    values[1:5, 9, 4:10] = 2
+    values[2] = 1 + (np.arange(18) > 8)
+    nothing = np.zeros(SHAPE, np.uint8)
+    targets = Targets(build_annotation(values, ClassTable.numbered(1), settings), Belief(nothing, nothing), None, settings, CPU)
+    grid = WorkingGrid.of_whole(SHAPE, SHAPE)
+    image = torch.from_numpy(np.where(values == 2, 1.0, 0) + rng.normal(0, 0.1, SHAPE)).half()
+    plan = RunPlan(plan_network(slices, (16, 18), 2, 4, 1), SHAPE, slices, batch)
+    return Trainer(COMPUTE, plan, TrainingVolume(grid, image, targets), Augmenter(grid, (1, 1, 1), strength), settings)
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3])
+def test_a_batch_is_slabs_of_one_orientation_and_no_draw_is_lost(batch, monkeypatch):
+    trainer, taken, drawn = trainer_of(batch=batch), [], []
+    take, draw = augmentation.take_slab, trainer.volume.targets.sampler.draw
+
+    def remembered(volume, numbers, slices):
+        taken.append((numbers.axis, numbers.index))
+        return take(volume, numbers, slices)
+
+    monkeypatch.setattr(augmentation, "take_slab", remembered)
+    monkeypatch.setattr(trainer.volume.targets.sampler, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
+    axes = set()
+    for _ in range(12):
+        taken.clear()
+        image, labels, weights = trainer._batch()
+        assert len(taken) == batch and len({axis for axis, _ in taken}) == 1
+        plane = (16, 18) if taken[0][0] == 0 else (6, 18)
+        assert image.shape == (batch, trainer.plan.network.in_channels, 1, *plane)
+        assert labels.shape == weights.shape == (batch, 1, *plane)
+        axes.add(taken[0][0])
+    assert axes == {0, 1}
+    assert len(drawn) == 12 * batch
+
+
+def test_a_smaller_plan_gives_smaller_batches():
+    trainer = trainer_of(slices=4, batch=2)
+    assert trainer._batch()[1].shape[:2] == (2, 4)
+    trainer.replan(dataclasses.replace(trainer.plan, slices=2, batch=1))
+    assert trainer._batch()[1].shape[:2] == (1, 2)
+    trainer.step(0.5)
+
+
+def test_supervised_is_the_share_of_voxels_with_a_label():
+    trainer = trainer_of(batch=1, strength=0.0)
+    assert trainer.supervised == 0
+    found = {trainer._batch()[1].shape[2]: float(trainer._supervised[-1]) for _ in range(12)}
+    assert found[16] == 1  # the axial slice
+    assert found[6] == pytest.approx((4 * 6 + 18 - 6) / (6 * 18))  # the square and the axial slice's line across it
+    assert trainer.supervised == pytest.approx(np.mean([float(share) for share in trainer._supervised]))
+
+
+def test_learning_rate_by_hand():
+    assert _schedule(0, 0.0) == pytest.approx(1 / 20)  # warming up
+    assert _schedule(9, 0.0) == pytest.approx(0.5)
+    assert _schedule(100, 0.0) == 1
+    assert _schedule(100, 0.5) == pytest.approx(0.02 + 0.49)
+    assert _schedule(100, 1.0) == _schedule(100, 7.0) == pytest.approx(0.02)
+    assert _schedule(100, 1 / 3) == pytest.approx(0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi / 3)))
+
+
+def test_averaged_weights_follow_at_first_fast_and_then_slowly():
+    trainer = trainer_of(settings=dataclasses.replace(SETTINGS, ema_decay=0.5))
+    one = next(trainer.network.parameters())
+    for steps, decay in ((0, 0.1), (1, 2 / 11), (1000, 0.5)):
+        trainer.steps = steps
+        before = next(trainer.average.parameters()).clone()
+        trainer._update_average()
+        torch.testing.assert_close(next(trainer.average.parameters()), before * decay + one.detach() * (1 - decay))
+        with torch.no_grad():
+            one.add_(1)
+
+
+def test_it_learns_what_is_labelled_and_goes_on_where_it_was():
+    trainer = trainer_of()
+    for step in range(30):
+        trainer.step(step / 60)
+    first = trainer.losses()
+    state, average = copy.deepcopy(trainer.state()), copy.deepcopy(trainer.average.state_dict())
+    for step in range(30, 60):
+        trainer.step(step / 60)
+    assert trainer.losses()["cross_entropy"] < first["cross_entropy"] < 0.7
+    again = trainer_of()
+    again.load_state(state, average)
+    for step in range(30, 60):
+        again.step(step / 60)
+    assert again.steps == 60
+    for one, other in zip(again.average.parameters(), trainer.average.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_a_model_of_other_classes_lends_all_but_its_head():
+    trainer, other = trainer_of(), trainer_of(settings=dataclasses.replace(SETTINGS, seed=5))
+    lent = {name: tensor.clone() for name, tensor in other.network.state_dict().items()}
+    lent["head.weight"], lent["head.bias"] = torch.ones(7, 4, 1, 1, 1), torch.ones(7)
+    own = {name: tensor.clone() for name, tensor in trainer.network.state_dict().items()}
+    trainer.start_from(lent)
+    for now in (trainer.network.state_dict(), trainer.average.state_dict()):
+        for name, tensor in now.items():
+            assert torch.equal(tensor, own[name] if name.startswith("head") else lent[name])
