@@ -1,4 +1,4 @@
-"""What the network trains on: labels, codes and weights, of the whole and in boxes, with held-out voxels, corrections and pseudo-labels."""
+"""What the network trains on: labels, codes and weights, of the whole and in boxes, with corrections and pseudo-labels."""
 
 from dataclasses import replace
 
@@ -55,7 +55,7 @@ def test_the_users_labels_weigh_as_the_annotation_says():
     values, belief = scribbled()
     annotation = corrected(values)
     assert annotation.corrections
-    targets = Targets(annotation, belief, None, SETTINGS, CPU)
+    targets = Targets(annotation, belief, SETTINGS, CPU)
     known = annotation.labelled
     assert (targets.labels.numpy()[known] == annotation.labels[known]).all()
     assert (all_weights(targets)[known] == annotation.weights[known]).all()
@@ -65,7 +65,7 @@ def test_elsewhere_the_belief_weighs_by_its_confidence():
     values = np.zeros((1, 2, 5), np.uint8)
     values[0, 0] = 1, 2, 3, 1, 1
     belief = Belief(np.array([[[0] * 5, [1, 2, 0, 1, 2]]], np.uint8), np.array([[[0] * 5, [0, 127, 128, 204, 255]]], np.uint8))
-    targets = Targets(build_annotation(values, TWO, SETTINGS), belief, None, SETTINGS, CPU)
+    targets = Targets(build_annotation(values, TWO, SETTINGS), belief, SETTINGS, CPU)
     assert targets.labels[0, 1].tolist() == [1, 2, 0, 1, 2]
     by_hand = [0, 0, (1 / 255) ** 2, 0.6**2, (2 * 248 / 255 - 1) ** 2]  # from 249 on are codes of labels, so 248 is the most
     np.testing.assert_allclose(all_weights(targets)[0, 1], 0.2 * np.array(by_hand), rtol=1e-5, atol=1e-9)
@@ -77,12 +77,12 @@ def test_labels_in_doubt_weigh_as_they_are_trusted():
     annotation = corrected(values)
     trust = np.random.default_rng(2).integers(0, 255, SHAPE, np.uint8)
     trust[::2] = 255
-    targets = Targets(annotation, belief, None, SETTINGS, CPU, trust=trust)
+    targets = Targets(annotation, belief, SETTINGS, CPU, trust=trust)
     factor = np.where((annotation.origin == 1) & (trust < 255), (trust.astype(int) * 4 // 255 + 0.5) / 4, 1)
     known = annotation.labelled
     np.testing.assert_allclose(all_weights(targets)[known], (annotation.weights * factor)[known], rtol=1e-6)
     assert (targets.labels.numpy()[known] == annotation.labels[known]).all()
-    part = Targets(annotation, belief, None, SETTINGS, CPU)
+    part = Targets(annotation, belief, SETTINGS, CPU)
     part.put(whole(SHAPE), annotation, belief, None, trust=trust)
     same(part, targets)
 
@@ -90,7 +90,7 @@ def test_labels_in_doubt_weigh_as_they_are_trusted():
 def test_a_correction_weighs_more_than_a_stroke():
     values, belief = scribbled()
     annotation = corrected(values)
-    targets = Targets(annotation, belief, None, SETTINGS, CPU)
+    targets = Targets(annotation, belief, SETTINGS, CPU)
     more, less = annotation.origin == 3, (annotation.origin == 1) & (annotation.labels == 2)
     weights = all_weights(targets)
     assert weights[more] == pytest.approx(3 * weights[less][0])
@@ -105,7 +105,7 @@ def hinted():
 def test_what_hints_label_weighs_as_the_annotation_says_and_beliefs_are_no_labels():
     values, belief = scribbled(share=0.1)
     annotation = build_annotation(values, TWO, SETTINGS, hints=hinted())
-    targets = Targets(annotation, belief, None, SETTINGS, CPU)
+    targets = Targets(annotation, belief, SETTINGS, CPU)
     known = annotation.labelled
     assert (annotation.origin == HINT).any()
     assert (targets.labels.numpy()[known] == annotation.labels[known]).all()
@@ -120,7 +120,7 @@ def nothing():
 
 def test_hints_alone_are_learned_from():
     annotation = build_annotation(np.zeros(SHAPE, np.uint8), TWO, SETTINGS, hints=hinted())
-    sampler = Targets(annotation, nothing(), None, SETTINGS, CPU).sampler
+    sampler = Targets(annotation, nothing(), SETTINGS, CPU).sampler
     assert sampler.slices
     assert sum(sampler.labelled.values()) >= annotation.labelled.sum()  # they hold all of it
 
@@ -133,31 +133,16 @@ def test_beside_paint_what_hints_label_makes_no_slices():
     values[1, 1:3, 1:3] = 3
     annotation = build_annotation(values, TWO, SETTINGS, hints=hinted())
     assert (annotation.labelled & (values == 0)).any()
-    targets = Targets(annotation, nothing(), None, SETTINGS, CPU)
+    targets = Targets(annotation, nothing(), SETTINGS, CPU)
     assert targets.sampler.slices == [(0, 1), (0, 3)]
     assert targets.sampler.labelled == {(0, 1): 4, (0, 3): 20}
 
 
-def test_held_out_labels_are_replaced_by_what_is_believed():
-    values, belief = scribbled()
-    annotation = build_annotation(values, TWO, SETTINGS)
-    held = annotation.labelled.copy()
-    held[:2] = False
-    targets = Targets(annotation, belief, held, SETTINGS, CPU)
-    assert (targets.labels.numpy()[held] == belief.label[held]).all()
-    without = annotation.labelled & ~held
-    assert (targets.labels.numpy()[without] == annotation.labels[without]).all()
-    certain = np.maximum(np.minimum(belief.confidence, 248) / 127.5 - 1, 0) ** 2
-    np.testing.assert_allclose(all_weights(targets)[held], 0.2 * certain[held], rtol=1e-5)
-
-
 @pytest.mark.parametrize("settings", [SETTINGS, replace(SETTINGS, ignore_weights=True)])
-@pytest.mark.parametrize("hold", [False, True])
-def test_boxes_in_turn_equal_the_whole(settings, hold):
+def test_boxes_in_turn_equal_the_whole(settings):
     values, belief = scribbled()
     annotation = build_annotation(values, TWO, settings)
-    held = annotation.labelled & (np.arange(SHAPE[0])[:, None, None] % 2 == 0) if hold else None
-    targets = Targets(annotation, belief, held, settings, CPU)
+    targets = Targets(annotation, belief, settings, CPU)
     rng = np.random.default_rng(3)
     label, confidence = belief.label.copy(), belief.confidence.copy()
     for _ in range(12):
@@ -170,16 +155,16 @@ def test_boxes_in_turn_equal_the_whole(settings, hold):
         label[box] = rng.integers(0, 3, strokes.shape)
         confidence[box] = rng.integers(0, 256, strokes.shape)
         belief = Belief(label, confidence)
-        targets.put(box, annotation, belief, held)
-        same(targets, Targets(annotation, belief, held, settings, CPU))
+        targets.put(box, annotation, belief)
+        same(targets, Targets(annotation, belief, settings, CPU))
 
 
 def test_a_box_changes_nothing_outside_of_it_but_the_classes_weights():
     values, belief = scribbled()
-    targets = Targets(build_annotation(values, TWO, SETTINGS), belief, None, SETTINGS, CPU)
+    targets = Targets(build_annotation(values, TWO, SETTINGS), belief, SETTINGS, CPU)
     labels, codes = targets.labels.clone(), targets.codes.clone()
     other = build_annotation(np.where(values == 0, 3, values).astype(np.uint8), TWO, SETTINGS)
-    targets.put((slice(1, 2), slice(2, 4), slice(0, 7)), other, belief, None)
+    targets.put((slice(1, 2), slice(2, 4), slice(0, 7)), other, belief)
     inside = np.zeros(SHAPE, bool)
     inside[1, 2:4] = True
     assert torch.equal(targets.labels[~torch.from_numpy(inside)], labels[~torch.from_numpy(inside)])
@@ -190,21 +175,19 @@ def test_a_box_changes_nothing_outside_of_it_but_the_classes_weights():
 def test_the_border_adds_to_the_users_labels_only():
     values, belief = scribbled()
     annotation = add_border_weight(build_annotation(values, TWO, SETTINGS), (1, 1, 1), 5, 2)
-    plain = Targets(build_annotation(values, TWO, SETTINGS), belief, None, SETTINGS, CPU)
-    held = annotation.labelled & (np.arange(SHAPE[0])[:, None, None] > 2)
-    for holding, known in ((None, annotation.labelled), (held, annotation.labelled & ~held)):
-        targets = Targets(annotation, belief, holding, SETTINGS, CPU)
-        weights = all_weights(targets)
-        np.testing.assert_allclose(weights[known], annotation.weights[known], rtol=2e-3)  # float16 holds three digits
-        elsewhere = ~annotation.labelled
-        assert (weights[elsewhere] == all_weights(plain)[elsewhere]).all()
+    plain = Targets(build_annotation(values, TWO, SETTINGS), belief, SETTINGS, CPU)
+    targets, known = Targets(annotation, belief, SETTINGS, CPU), annotation.labelled
+    weights = all_weights(targets)
+    np.testing.assert_allclose(weights[known], annotation.weights[known], rtol=2e-3)  # float16 holds three digits
+    elsewhere = ~annotation.labelled
+    assert (weights[elsewhere] == all_weights(plain)[elsewhere]).all()
 
 
 def test_ignored_weights_make_everything_background_of_weight_one():
     values, belief = scribbled()
     settings = replace(SETTINGS, ignore_weights=True)
     annotation = build_annotation(values, TWO, settings)
-    targets = Targets(annotation, belief, None, settings, CPU)
+    targets = Targets(annotation, belief, settings, CPU)
     assert (all_weights(targets) == 1).all()
     assert (targets.labels.numpy()[~annotation.labelled] == 0).all()
     assert (targets.labels.numpy()[annotation.labelled] == annotation.labels[annotation.labelled]).all()
@@ -213,7 +196,7 @@ def test_ignored_weights_make_everything_background_of_weight_one():
 def test_moved_to_another_device():
     values, belief = scribbled()
     annotation = add_border_weight(corrected(values), (1, 1, 1), 5, 2)
-    targets = Targets(annotation, belief, None, SETTINGS, CPU)
+    targets = Targets(annotation, belief, SETTINGS, CPU)
     same(targets.on(CPU), targets)
     moved = targets.on(torch.device("meta"))
     assert {t.device.type for t in (moved.labels, moved.codes, moved.table, moved.extra)} == {"meta"}
@@ -222,11 +205,11 @@ def test_moved_to_another_device():
 
 def test_what_was_moved_is_still_kept_up_to_date():
     values, belief = scribbled()
-    moved = Targets(build_annotation(values, TWO, SETTINGS), belief, None, SETTINGS, CPU).on(CPU)
+    moved = Targets(build_annotation(values, TWO, SETTINGS), belief, SETTINGS, CPU).on(CPU)
     values[2] = 2
     annotation = build_annotation(values, TWO, SETTINGS)
     moved.put(whole(SHAPE), annotation, belief, None)
-    same(moved, Targets(annotation, belief, None, SETTINGS, CPU))
+    same(moved, Targets(annotation, belief, SETTINGS, CPU))
 
 
 # ---------------------------------------------------------------- slices to learn from
@@ -249,52 +232,42 @@ def drawn(targets, count):
     return [targets.sampler.draw(rng) for _ in range(count)]
 
 
-def test_slices_are_those_that_were_painted_on_and_not_held_out():
-    annotation, held = annotated(slices_painted(0, 2, 4)), np.zeros(SHAPE, bool)
-    assert Targets(annotation, nothing(), None, SETTINGS, CPU).sampler.slices == [(0, 0), (0, 2), (0, 4)]
-    held[2] = True
-    assert Targets(annotation, nothing(), held, SETTINGS, CPU).sampler.slices == [(0, 0), (0, 4)]
+def test_slices_are_those_that_were_painted_on():
+    annotation = annotated(slices_painted(0, 2, 4))
+    assert Targets(annotation, nothing(), SETTINGS, CPU).sampler.slices == [(0, 0), (0, 2), (0, 4)]
 
 
 def test_slices_are_counted_in_the_volume_and_only_where_the_network_works():
     within = (slice(1, 4), slice(1, 6), slice(1, 7))
-    assert Targets(annotated(slices_painted(0, 2, 3)), nothing(), None, SETTINGS, CPU, within=within).sampler.slices == [(0, 2), (0, 3)]
+    assert Targets(annotated(slices_painted(0, 2, 3)), nothing(), SETTINGS, CPU, within=within).sampler.slices == [(0, 2), (0, 3)]
 
 
 def test_labels_and_weights_reach_beyond_where_the_network_works():
     values, belief = scribbled()
-    one, other = (Targets(annotated(values), belief, None, SETTINGS, CPU, within=within) for within in (None, (slice(1, 4),) * 3))
+    one, other = (Targets(annotated(values), belief, SETTINGS, CPU, within=within) for within in (None, (slice(1, 4),) * 3))
     same(one, other)
 
 
 def test_a_correction_changes_the_slices_and_comes_first():
-    targets = Targets(annotated(slices_painted(0, 2)), nothing(), None, SETTINGS, CPU)
+    targets = Targets(annotated(slices_painted(0, 2)), nothing(), SETTINGS, CPU)
     box = (slice(4, 5), slice(1, 5), slice(1, 4))
     annotation = annotated(slices_painted(0, 2, 4))
-    targets.change(box, annotation, nothing(), None)
+    targets.change(box, annotation, nothing())
     assert targets.sampler.slices == [(0, 0), (0, 2), (0, 4)]
     assert drawn(targets, 60).count((0, 4)) > 30  # two of three are expected
-    same(targets, Targets(annotation, nothing(), None, SETTINGS, CPU))
+    same(targets, Targets(annotation, nothing(), SETTINGS, CPU))
 
 
 def test_another_belief_does_not_make_a_correction_old():
-    targets = Targets(annotated(slices_painted(0, 2)), nothing(), None, SETTINGS, CPU)
+    targets = Targets(annotated(slices_painted(0, 2)), nothing(), SETTINGS, CPU)
     annotation, belief = annotated(slices_painted(0, 2, 4)), scribbled()[1]
-    targets.change((slice(4, 5), slice(1, 5), slice(1, 4)), annotation, nothing(), None)
-    targets.put(whole(SHAPE), annotation, belief, None)  # what the refiner makes of it
+    targets.change((slice(4, 5), slice(1, 5), slice(1, 4)), annotation, nothing())
+    targets.put(whole(SHAPE), annotation, belief)  # what the refiner makes of it
     assert drawn(targets, 60).count((0, 4)) > 30
-    same(targets, Targets(annotation, belief, None, SETTINGS, CPU))
-
-
-def test_held_out_slices_stay_so_in_a_correction():
-    held = np.zeros(SHAPE, bool)
-    held[2] = True
-    targets = Targets(annotated(slices_painted(0, 2)), nothing(), held, SETTINGS, CPU)
-    targets.change((slice(4, 5), slice(1, 5), slice(1, 4)), annotated(slices_painted(0, 2, 4)), nothing(), held)
-    assert set(drawn(targets, 100)) == {(0, 0), (0, 4)}
+    same(targets, Targets(annotation, belief, SETTINGS, CPU))
 
 
 def test_erased_slices_are_learned_from_no_longer():
-    targets = Targets(annotated(slices_painted(0, 2, 4)), nothing(), None, SETTINGS, CPU)
-    targets.change((slice(2, 3), slice(0, 6), slice(0, 7)), annotated(slices_painted(0, 4)), nothing(), None)
+    targets = Targets(annotated(slices_painted(0, 2, 4)), nothing(), SETTINGS, CPU)
+    targets.change((slice(2, 3), slice(0, 6), slice(0, 7)), annotated(slices_painted(0, 4)), nothing())
     assert set(drawn(targets, 100)) == {(0, 0), (0, 4)}

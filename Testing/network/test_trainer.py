@@ -33,7 +33,7 @@ def trainer_of(slices=1, batch=2, settings=SETTINGS, strength=1.0):
     values[1:5, 9, 4:10] = 2
     values[2] = 1 + (np.arange(18) > 8)
     nothing = np.zeros(SHAPE, np.uint8)
-    targets = Targets(build_annotation(values, ClassTable.numbered(1), settings), Belief(nothing, nothing), None, settings, CPU)
+    targets = Targets(build_annotation(values, ClassTable.numbered(1), settings), Belief(nothing, nothing), settings, CPU)
     grid = WorkingGrid.of_whole(SHAPE, SHAPE)
     image = torch.from_numpy(np.where(values == 2, 1.0, 0) + rng.normal(0, 0.1, SHAPE)).half()
     plan = RunPlan(plan_network(slices, (16, 18), 2, 4, 1), SHAPE, slices, batch)
@@ -41,43 +41,55 @@ def trainer_of(slices=1, batch=2, settings=SETTINGS, strength=1.0):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_a_batch_is_slabs_of_one_orientation_and_no_draw_is_lost(batch, monkeypatch):
+def test_a_step_learns_from_so_many_slabs_and_no_draw_is_lost(batch, monkeypatch):
     trainer, taken, drawn = trainer_of(batch=batch), [], []
     take, draw = augmentation.take_slab, trainer.volume.targets.sampler.draw
 
     def remembered(volume, numbers, slices):
+        image, labels, weights = take(volume, numbers, slices)
+        plane = (16, 18) if numbers.axis == 0 else (6, 18)
+        assert image.shape == (trainer.plan.network.in_channels, 1, *plane)
+        assert labels.shape == weights.shape == (1, *plane)
         taken.append((numbers.axis, numbers.index))
-        return take(volume, numbers, slices)
+        return image, labels, weights
 
     monkeypatch.setattr(augmentation, "take_slab", remembered)
-    monkeypatch.setattr(trainer.volume.targets.sampler, "draw", lambda *given: drawn.append(draw(*given)) or drawn[-1])
-    axes = set()
+    monkeypatch.setattr(trainer.volume.targets.sampler, "draw", lambda rng: drawn.append(draw(rng)) or drawn[-1])
     for _ in range(12):
-        taken.clear()
-        image, labels, weights = trainer._batch()
-        assert len(taken) == batch and len({axis for axis, _ in taken}) == 1
-        plane = (16, 18) if taken[0][0] == 0 else (6, 18)
-        assert image.shape == (batch, trainer.plan.network.in_channels, 1, *plane)
-        assert labels.shape == weights.shape == (batch, 1, *plane)
-        axes.add(taken[0][0])
-    assert axes == {0, 1}
-    assert len(drawn) == 12 * batch
+        trainer.step(0.5)
+    assert sorted(taken) == sorted(drawn)  # cores finish in any order
+    assert set(drawn) == {(0, 2), (1, 9)} and len(drawn) == 12 * batch
 
 
-def test_a_smaller_plan_gives_smaller_batches():
-    trainer = trainer_of(slices=4, batch=2)
-    assert trainer._batch()[1].shape[:2] == (2, 4)
-    trainer.replan(dataclasses.replace(trainer.plan, slices=2, batch=1))
-    assert trainer._batch()[1].shape[:2] == (1, 2)
+def test_a_smaller_plan_takes_thinner_slabs_and_fewer(monkeypatch):
+    trainer, taken = trainer_of(slices=4, batch=2), []
+    take = augmentation.take_slab
+    monkeypatch.setattr(augmentation, "take_slab", lambda volume, numbers, slices: taken.append(slices) or take(volume, numbers, slices))
     trainer.step(0.5)
+    assert taken == [4, 4]
+    trainer.replan(dataclasses.replace(trainer.plan, slices=2, batch=1))
+    trainer.step(0.5)
+    assert taken == [4, 4, 2]
+
+
+def test_the_gradient_is_the_mean_of_the_slabs(monkeypatch):
+    trainer = trainer_of(batch=3)
+    draws = trainer._batch()
+    each = [trainer._gradients(draw)[1] for draw in draws]
+    monkeypatch.setattr(trainer, "_batch", lambda: draws)
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
+    trainer.step(0.5)
+    for parameter, *parts in zip(trainer.network.parameters(), *each, strict=True):
+        torch.testing.assert_close(parameter.grad, sum(parts) / 3, atol=1e-6, rtol=1e-4)
 
 
 def test_supervised_is_the_share_of_voxels_with_a_label():
     trainer = trainer_of(batch=1, strength=0.0)
     assert trainer.supervised == 0
-    found = {trainer._batch()[1].shape[2]: float(trainer._supervised[-1]) for _ in range(12)}
-    assert found[16] == 1  # the axial slice
-    assert found[6] == pytest.approx((4 * 6 + 18 - 6) / (6 * 18))  # the square and the axial slice's line across it
+    for draw in trainer._batch() * 2 + [d for _ in range(10) for d in trainer._batch()]:
+        trainer._gradients(draw)
+    square = (4 * 6 + 18 - 6) / (6 * 18)  # the square and the axial slice's line across it
+    assert {round(float(share), 5) for share in trainer._supervised} == {1.0, round(square, 5)}
     assert trainer.supervised == pytest.approx(np.mean([float(share) for share in trainer._supervised]))
 
 
