@@ -83,7 +83,7 @@ def test_labels_in_doubt_weigh_as_they_are_trusted():
     np.testing.assert_allclose(all_weights(targets)[known], (annotation.weights * factor)[known], rtol=1e-6)
     assert (targets.labels.numpy()[known] == annotation.labels[known]).all()
     part = Targets(annotation, belief, SETTINGS, CPU)
-    part.put(whole(SHAPE), annotation, belief, None, trust=trust)
+    part.put(whole(SHAPE), annotation, belief, trust=trust)
     same(part, targets)
 
 
@@ -208,7 +208,7 @@ def test_what_was_moved_is_still_kept_up_to_date():
     moved = Targets(build_annotation(values, TWO, SETTINGS), belief, SETTINGS, CPU).on(CPU)
     values[2] = 2
     annotation = build_annotation(values, TWO, SETTINGS)
-    moved.put(whole(SHAPE), annotation, belief, None)
+    moved.put(whole(SHAPE), annotation, belief)
     same(moved, Targets(annotation, belief, SETTINGS, CPU))
 
 

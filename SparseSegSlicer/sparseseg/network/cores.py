@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import islice
 from threading import Barrier
 from typing import TypeVar
 
@@ -13,6 +14,7 @@ import torch
 
 from . import device
 
+_AHEAD = 16  # items whose results may wait at a time
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -28,8 +30,13 @@ class Cores:
             device.use_cores()  # of this thread: the last call counts for threads that are yet to come
 
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """Results in the items' order; what work raises is raised here."""
-        return map(work, items) if self._pool is None else self._pool.map(work, items)
+        """Results in the items' order; what work raises is raised here. A few items are worked on ahead of who takes the results."""
+        if self._pool is None:
+            yield from map(work, items)
+            return
+        rest = iter(items)
+        while some := list(islice(rest, _AHEAD)):
+            yield from self._pool.map(work, some)
 
 
 @cache
