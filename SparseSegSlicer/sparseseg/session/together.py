@@ -80,6 +80,18 @@ class Together:
         self.hold_result(dense, uncertainty, labels.labelled, tick)
         return dense, uncertainty
 
+    def confidences(self, tick: Callable[[], None]) -> np.ndarray:
+        """How many voxels that nobody labelled have each label and confidence (255 - uncertainty), (classes, 256) int64."""
+        labelled = self._labels().labelled
+        classes = self._labels().table.shape[1]
+        counts = np.zeros(classes * 256, np.int64)
+        for box in planes(labelled.shape):
+            tick()
+            label, uncertainty = self._fused(box)
+            code = label.astype(np.int64) * 256 + 255 - uncertainty
+            counts += np.bincount(code[~labelled[box]], minlength=len(counts))
+        return counts.reshape(classes, 256)
+
     def network_alone(self, tick: Callable[[], None]) -> Iterator[np.ndarray]:
         """What the network alone says where it says anything, else the prior: planes (J, I) uint8 in turn."""
         network, stands = self._network(), self._prior().stands
