@@ -1,7 +1,6 @@
-"""Quality from annotation held out of training: what we tell the user, and how far the network is trusted against the prior.
+"""What annotation can be held out to judge the refiner by, and the Dice that users are told to expect of a result.
 
-The annotation is split by the slices it was painted on (neighbouring voxels of one stroke on both sides would flatter the network). The
-first part of a run trains without the held-out slices; there, network and prior are compared on them.
+The annotation is split by the slices it was painted on: neighbouring voxels of one stroke on both sides would flatter whoever is judged.
 """
 
 from __future__ import annotations
