@@ -178,7 +178,8 @@ def _verdict(rows: list[DiceRow]) -> str:
             text += f": {how} the prior alone, {mean.prior:.3f}"
     elif mean.estimate is not None:
         known = [(r.estimate, r.name) for r in segments if r.estimate is not None]
-        text = f"Estimated mean Dice <b>{mean.estimate:.3f}</b> ({len(known)} of {len(segments)} segments), by how well slices of the result bring back the annotation"
+        text = f"Estimated mean Dice <b>{mean.estimate:.3f}</b> ({len(known)} of {len(segments)} segments)"
+        text += ", by how well slices of the result bring back the annotation"
     else:
         return "The quality of this result is unknown: there is no truth to compare with, and nothing that an estimate can be made from."
     lowest = min(known)
