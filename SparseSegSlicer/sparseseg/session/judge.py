@@ -57,8 +57,9 @@ class Judge:
 
     def look(self, result: np.ndarray, annotation: Annotation, grow: Grow) -> None:
         """Estimate how right a result is, (K, J, I) uint8. grow: as of reverse_dice; it may raise, and nothing has changed."""
-        between = reverse.slices_between(annotation.labelled)
-        found = reverse.reverse_dice(result, annotation.labels, annotation.labelled, between, grow, range(1, len(self._ids) + 1))
+        painted = annotation.painted  # hints prove nothing
+        between = reverse.slices_between(painted)
+        found = reverse.reverse_dice(result, annotation.labels, painted, between, grow, range(1, len(self._ids) + 1))
         slices = any(full.any() for full in annotation.counts.full_slices())
         self.estimate = {self._ids[c - 1]: round(estimate.expected(dice, slices), 4) for c, dice in found.items()}
 
