@@ -40,12 +40,11 @@ _SURELY = 0.5  # ... and this much in any case; below that it must stand out fro
 _WORTH_SEEING = 0.2  # of the fullest slice's segment voxels
 _SAME = 0.005  # Dice; less apart is "about the same"
 _DASH, _MINUS, _CROSS = "\u2013", "\u2212", "\u00d7"
+_CANNOT_TELL = "cannot tell"  # of a segment that has no estimate
 _LINES = {  # chart colour and dash pattern (for black-and-white prints), and the name in the legend
     "cross_entropy": ("#1769aa", "", "cross-entropy"),
     "dice": ("#c2570c", "6 3", "Dice loss"),
-    "fused": ("#1769aa", "", "fused: what the result uses"),
-    "network": ("#c2570c", "6 3", "network alone"),
-    "prior": ("#6b7280", "2 3", "prior alone"),
+    "estimate": ("#1769aa", "", "estimated Dice"),
 }
 _CHART = (560, 300, 52, 12, 12, 44)  # width, height, margins left, right, top, bottom
 _REASONS = {"budget": "time budget spent", "steps": "all steps done", "finish": "finished by the user", "predicted": "prediction only"}
@@ -161,8 +160,8 @@ def _head(data: ReportInput, rows: list[DiceRow]) -> str:
     notes = ["Dice is the overlap of two outlines: 1 is perfect, 0 is none."]
     if mean.estimate is not None:
         notes.append(
-            "The estimate was measured on annotation held out of the first part of training: slices or strokes that somebody painted and that "
-            "neither network nor prior had seen. It tells about places like the painted ones; far from any annotation the result can be worse."
+            "The estimate is how well slices of the result bring back the annotation: those half-way between annotated slices are taken for an "
+            "annotation, and what grows from them is compared with what was painted. Far from any annotation the result can be worse."
         )
     notes.append("A figure does not replace a look: check the outlines below, unseen slices above all, before using the result.")
     return f'<header><h1>{escape(data.title)}</h1>\n<p class="verdict">{_verdict(rows)}</p>\n<p class="note">{" ".join(notes)}</p></header>\n'
@@ -179,9 +178,10 @@ def _verdict(rows: list[DiceRow]) -> str:
             text += f": {how} the prior alone, {mean.prior:.3f}"
     elif mean.estimate is not None:
         known = [(r.estimate, r.name) for r in segments if r.estimate is not None]
-        text = f"Estimated mean Dice <b>{mean.estimate:.3f}</b> ({len(known)} of {len(segments)} segments), measured on held-out annotation"
+        text = f"Estimated mean Dice <b>{mean.estimate:.3f}</b> ({len(known)} of {len(segments)} segments)"
+        text += ", by how well slices of the result bring back the annotation"
     else:
-        return "The quality of this result is unknown: there is no truth to compare with, and too little annotation to hold some out."
+        return "The quality of this result is unknown: there is no truth to compare with, and nothing that an estimate can be made from."
     lowest = min(known)
     return text + (f". The lowest is {escape(lowest[1])} with {lowest[0]:.3f}." if len(known) > 1 else ".")
 
@@ -194,14 +194,15 @@ def _table(data: ReportInput, rows: list[DiceRow]) -> str:
     swatches = [*(_swatch(_rgb(s.color)) for s in data.classes.segments), ""]
     lines = []
     for row, swatch in zip(rows, swatches, strict=True):
-        cells = [_number(getattr(row, field), 3) if field else _difference(row) for _, field in columns]
+        cells = [_cell(row, field) for _, field in columns]
         cells.append("" if row.volume_ml is None else _number(row.volume_ml, 1))
         lines.append(f'<tr><th scope="row">{swatch}{escape(row.name)}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
     scope = "Dice against the truth counts only voxels that the annotation leaves unlabelled. " if data.truth is not None else ""
     return (
         '<section><h2>Segments</h2>\n<div class="wide"><table class="numbers"><thead><tr>'
         f'<th scope="col">Segment</th>{head}<th scope="col">Volume, ml</th></tr></thead>\n<tbody>{"".join(lines)}</tbody></table></div>\n'
-        f'<p class="note">{scope}A dash: nothing to measure, or too few held-out voxels.</p></section>\n'
+        f'<p class="note">{scope}A dash: nothing to measure. {_CANNOT_TELL.capitalize()}: too little of the segment is annotated, or the result has '
+        "none of it between the annotated slices.</p></section>\n"
     )
 
 
@@ -215,6 +216,14 @@ def _check(run: dict[str, Any]) -> str:
         f'<section><h2>Check the annotation</h2>\n<ol class="check">{rows}</ol>\n<p class="note">Places where what was painted and everything else '
         "disagree, the surest first. Nothing was changed: correct them and train again, or leave them where the painting is right.</p></section>\n"
     )
+
+
+def _cell(row: DiceRow, field: str) -> str:
+    """A number of a row, or the difference."""
+    value = getattr(row, field) if field else None
+    if field == "estimate" and value is None:
+        return _CANNOT_TELL
+    return _number(value, 3) if field else _difference(row)
 
 
 def _difference(row: DiceRow) -> str:
@@ -454,12 +463,13 @@ def _swatch(color: str) -> str:
 
 def _curves(run: dict[str, Any]) -> str:
     history = [{**entry, "seconds": at} for entry, at in zip(run.get("history") or [], _elapsed(run.get("history") or []), strict=True)]
-    losses, held_out = _lines(history, "loss", ("cross_entropy", "dice")), _lines(history, "held_out", ("fused", "network", "prior"))
+    losses = _lines([{"seconds": entry["seconds"], **(entry.get("loss") or {})} for entry in history], ("cross_entropy", "dice"))
+    estimates = _lines(history, ("estimate",))
     charts = []
     if losses:
         charts.append(_chart("Loss while training", losses, log=_spread(losses) > 20))
-    if held_out:
-        charts.append(_chart("Mean Dice on held-out annotation", held_out, marks=True))
+    if estimates:
+        charts.append(_chart("Estimated mean Dice", estimates, marks=True))
     if not charts:
         return ""
     return f'<section><h2>Training</h2>\n<div class="charts">{"".join(charts)}</div></section>\n'
@@ -476,11 +486,11 @@ def _elapsed(history: list[dict[str, Any]]) -> list[float]:
     return at
 
 
-def _lines(history: list[dict[str, Any]], key: str, names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
+def _lines(history: list[dict[str, Any]], names: Sequence[str]) -> dict[str, list[tuple[float, float]]]:
     """(seconds, value) of each named quantity that the history has, thinned to some hundred points by averaging."""
     lines = {}
     for name in names:
-        points = [(e["seconds"], float(e[key][name])) for e in history if key in e and _finite(e[key].get(name)) is not None]
+        points = [(e["seconds"], value) for e in history if (value := _finite(e.get(name))) is not None]
         chunk = math.ceil(len(points) / 400)
         if points:
             lines[name] = [tuple(np.mean(points[n : n + chunk], axis=0).tolist()) for n in range(0, len(points), chunk)]

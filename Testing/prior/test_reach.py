@@ -107,7 +107,7 @@ def test_a_box_says_what_the_whole_says(most, monkeypatch) -> None:
     small.annotate(labelled, stroke)
     box = (slice(6, 17), slice(3, 28), slice(20, 39))
     expected = within(before, after, changed, labelled, (2.0, 1.0, 1.0))
-    found = small.within(before, after, box, changed[stroke], stroke, labelled)
+    found = small.within(before, Belief(after.label[box], after.confidence[box]), box, changed[stroke], stroke, labelled)
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_array_equal(one[box], other)
 

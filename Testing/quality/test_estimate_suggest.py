@@ -1,4 +1,4 @@
-"""Quality from held-out annotation, the trust that follows from it, and the next slice."""
+"""What can be held out of an annotation, Dice, the Dice that users are told to expect, and the next slice."""
 
 import math
 
@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sparseseg.quality.estimate import GROWN_DOUBT, REFINED_DOUBT, TRUSTED, choose_trust, dice, expected_dice, overconfidence, split
+from sparseseg.quality import estimate
+from sparseseg.quality.estimate import SLICES, STROKES, dice, expected, split
 from sparseseg.quality.suggest import next_slices
 
 
@@ -121,38 +122,21 @@ def test_dice_by_hand():
     assert math.isnan(dice(result, truth, 3))
 
 
-# ---------------------------------------------------------------- trust
-
-
-def test_a_network_is_trusted_where_it_beats_what_the_prior_is_estimated_to_reach():
-    trust = choose_trust({1: 0.9, 3: 0.7}, {1: 0.85, 3: 0.75}, 5)
-    np.testing.assert_allclose(trust, [TRUSTED / 2, TRUSTED, 0, 0, 0])
-    assert not choose_trust({}, {}, 3).any()
-
-
-def test_of_a_certain_and_an_unsure_one_the_certain_wins():
-    certain, unsure = np.array([0.0, 1.0]), np.array([0.8, 0.2])
-    for network, belief, winner in ((certain, unsure, 1), (unsure, certain, 1), (np.array([0.45, 0.55]), np.array([0.9, 0.1]), 0)):
-        assert (belief + TRUSTED * (network - belief)).argmax() == winner
-
-
 # ---------------------------------------------------------------- estimate
 
 
-def test_a_result_that_is_sure_expects_to_be_right():
-    result = np.array([1, 1, 1, 0], np.uint8)
-    assert expected_dice(result, np.zeros(4, np.uint8), 1) == 1
-    assert expected_dice(result, np.full(4, 255, np.uint8), 1) == pytest.approx(2 * 1.5 / (3 + 1.5))  # two candidates alike: half are right
-    assert math.isnan(expected_dice(result, np.zeros(4, np.uint8), 2))
+@pytest.mark.parametrize(("has_slices", "fitted"), [(True, SLICES), (False, STROKES)])
+def test_the_expected_dice_is_linear_in_the_reverse_one(has_slices, fitted):
+    offset, slope = fitted
+    assert expected(0.5, has_slices) == pytest.approx(offset + slope / 2)
+    assert expected(0.75, has_slices) - expected(0.25, has_slices) == pytest.approx(slope / 2)
 
 
-def test_overconfidence_is_how_many_times_as_wrong_a_result_is_within_limits():
-    least, most = REFINED_DOUBT
-    assert overconfidence(0.5, 0.9) == pytest.approx(5, rel=0.02)
-    assert overconfidence(0.0, 0.99) == most
-    assert overconfidence(1.0, 0.5) == least
-    assert overconfidence(0.5, float("nan")) == most
-    assert overconfidence(1.0, 0.5, GROWN_DOUBT) == GROWN_DOUBT[0]
+@pytest.mark.parametrize("fitted", ["SLICES", "STROKES"])
+def test_it_is_a_dice(fitted, monkeypatch):
+    monkeypatch.setattr(estimate, fitted, (-0.25, 1.5))
+    told = [expected(reverse, has_slices=fitted == "SLICES") for reverse in (0, 0.5, 1)]
+    assert told == [0, 0.5, 1]
 
 
 # ---------------------------------------------------------------- next slice

@@ -1,190 +1,215 @@
-"""What held-out annotation says of the voices: when it is asked, whom it trusts, and what users are told."""
+"""What the judge knows of the voices: when it looks, the network's share, what users are told, and which segments the refiner corrects."""
+
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from sparseseg.annotation.labels import build_annotation
-from sparseseg.contract.belief import Belief
 from sparseseg.contract.classes import ClassTable
 from sparseseg.quality import estimate
-from sparseseg.session.judge import Judge
+from sparseseg.quality.shares import _GAPS, _SHARES, Standing
+from sparseseg.session import judge as judge_module
+from sparseseg.session.judge import Judge, choose_use
 
-SHAPE = (12, 12, 12)
+SHAPE = (13, 12, 12)
 TRUTH = np.zeros(SHAPE, np.uint8)
-TRUTH[2:10, 2:10, 1:6], TRUTH[2:10, 2:10, 6:11] = 1, 2
-TWO = ClassTable.numbered(2)
+TRUTH[:, 2:10, 1:6], TRUTH[:, 2:10, 6:11] = 1, 2
+TWO, FIVE = ClassTable.numbered(2), ClassTable.numbered(5)
+STEPS = judge_module._STEPS_TO_LEARN
+TRUSTED, DISTRUSTED = (Standing(0.5 + gap / 2, 0.5 - gap / 2) for gap in (_GAPS[-1], _GAPS[0]))
 
 
-def annotated(*slices):
+def annotated(*slices, truth=TRUTH, classes=TWO, part=None):
+    """Complete slices, or a part of their columns."""
     values = np.zeros(SHAPE, np.uint8)
     for k in slices:
-        values[k] = TRUTH[k] + 1
-    return build_annotation(values, TWO)
+        values[k, :, part or slice(None)] = truth[k, :, part or slice(None)] + 1
+    return build_annotation(values, classes)
 
 
-def sure(label, confidence=255):
-    return Belief(label, np.full(label.shape, confidence, np.uint8))
+def brings_back(labels):
+    """Growing that always answers this."""
+    return lambda seeds, known: labels
 
 
-def swapped(label, *places):
-    """Segment 1 called 2 and the other way round at these k."""
-    other = label.copy()
-    for k in places:
-        other[k] = np.array([0, 2, 1], np.uint8)[label[k]]
-    return other
+def never(*_):
+    pytest.fail("growing was asked")
 
 
-def judge_of(annotation, prior, use=None):
+def told(reverse, has_slices=True):
+    return round(estimate.expected(reverse, has_slices), 4)
+
+
+# ---------------------------------------------------------------- when it looks
+
+
+def test_it_is_due_at_each_time_once_and_anew_in_another_run():
     judge = Judge(TWO.ids)
-    judge.hold_out(annotation, lambda rest, held: (prior, use))
-    return judge
+    for _ in range(2):
+        assert [at for at in np.linspace(0, 1, 101).round(2).tolist() if judge.is_due(at)] == list(judge_module._AT)
+        judge.begin()
 
 
-def expected_of(prior, annotation):
-    return estimate.confidences(prior, annotation.labelled, 3)
-
-
-def measure(judge, annotation, network, refined=True):
-    said = Belief(network[judge.held], np.full(judge.held.sum(), 255, np.uint8))
-    return judge.measure(said, annotation, expected_of(judge.prior, annotation), lambda _: refined)
-
-
-def test_what_is_held_out_and_what_the_voices_are_asked_for():
-    annotation, asked = annotated(3, 6, 9), []
+def test_looks_that_are_late_are_made_once():
     judge = Judge(TWO.ids)
-    judge.hold_out(annotation, lambda rest, held: asked.append((rest, held)) or (sure(TRUTH), [True, False]))
-    ((rest, held),) = asked
-    assert (held == judge.held).all()
-    assert held[6].all() and held.sum() == 144
-    assert (rest == (annotation.labelled & ~held)).all()
-    assert judge.use == [True, False]
-
-
-def test_too_little_annotation_is_not_held_out_and_nobody_is_asked():
-    values = np.zeros(SHAPE, np.uint8)
-    values[0, 0, 0], values[5, 5, 3], values[9, 9, 8] = 1, 2, 3
-    judge = Judge(TWO.ids)
-    judge.hold_out(build_annotation(values, TWO), lambda *_: pytest.fail("asked"))
-    assert judge.held is None
+    assert judge.is_due(0.99)
     assert not judge.is_due(1.0)
 
 
-def test_it_is_due_three_times_and_then_over():
-    judge = judge_of(annotated(3, 6, 9), sure(TRUTH))
-    due = [share for share in np.linspace(0, 1, 101).round(2) if judge.is_due(share)]
-    assert due == [0.12, 0.3, 0.6]
-    assert judge.is_over and judge.measured
+# ---------------------------------------------------------------- the network's share
 
 
-def test_late_measurements_are_made_once():
-    judge = judge_of(annotated(3, 6, 9), sure(TRUTH))
-    assert judge.is_due(0.7) and not judge.is_due(0.7)
-    assert judge.is_over
+def test_the_share_grows_with_the_steps_to_what_the_standing_deserves():
+    judge, shares = Judge(TWO.ids), []
+    assert judge.share == 0
+    for steps in (0, STEPS // 4, STEPS // 2, STEPS, 10 * STEPS):
+        judge.weigh(TRUSTED, steps)
+        shares.append(judge.share)
+    np.testing.assert_allclose(shares, _SHARES[-1] * np.array([0, 0.25, 0.5, 1, 1]))
 
 
-def test_a_network_that_is_better_is_trusted_and_its_dice_told():
-    annotation = annotated(3, 6, 9)
-    prior = sure(swapped(TRUTH, 5, 6, 7), 150)
-    judge = judge_of(annotation, prior)
-    scores = measure(judge, annotation, TRUTH)
-    assert scores == {"fused": 1.0, "network": 1.0, "prior": 0.0}
-    assert judge.trust.tolist() == [0.5, 0.5, 0.5]
-    assert judge.estimate == dict.fromkeys(TWO.ids, 1.0)
+def test_a_network_that_is_surer_than_it_agrees_gets_less():
+    judge = Judge(TWO.ids)
+    judge.weigh(DISTRUSTED, STEPS)
+    assert judge.share == pytest.approx(_SHARES[0]) and judge.share < _SHARES[-1]
+    assert judge.standing is DISTRUSTED
 
 
-def test_a_network_that_is_worse_has_no_say():
-    annotation = annotated(3, 6, 9)
-    judge = judge_of(annotation, sure(TRUTH, 250))
-    scores = measure(judge, annotation, swapped(TRUTH, 6))
-    assert scores == {"fused": 1.0, "network": 0.0, "prior": 1.0}
-    assert not judge.trust.any()
-    assert all(0.5 < judge.estimate[i] < 1 for i in TWO.ids)
+# ---------------------------------------------------------------- the estimate
 
 
-def test_a_prior_that_was_more_wrong_than_it_believed_is_believed_less():
-    annotation, estimates = annotated(3, 6, 9), []
-    for wrong in ((), (6,)):
-        judge = judge_of(annotation, sure(swapped(TRUTH, *wrong), 240))
-        measure(judge, annotation, swapped(TRUTH, 6))
-        estimates.append(np.mean([*judge.estimate.values()]))
-    assert estimates[1] < estimates[0]
+def test_what_growing_from_the_result_between_the_slices_says_of_them_is_told():
+    annotation, asked, judge = annotated(2, 6, 10), [], Judge(TWO.ids)
+    found = TRUTH.copy()
+    found[2][TRUTH[2] == 2] = 0  # of three slices with segment 2, one is not brought back
+
+    def grow(seeds, known):
+        asked.append((seeds.copy(), known.copy()))
+        return found
+
+    judge.look(TRUTH, annotation, grow)
+    ((seeds, known),) = asked
+    assert np.flatnonzero(known.any(axis=(1, 2))).tolist() == [0, 4, 8, 12]
+    np.testing.assert_array_equal(seeds, np.where(known, TRUTH, 0))
+    assert judge.estimate == {"Segment_1": told(1), "Segment_2": told(2 * 2 / 5)}
+    assert judge.mean_estimate == pytest.approx((told(1) + told(2 * 2 / 5)) / 2)
 
 
-def test_a_segment_of_few_held_out_voxels_is_not_judged():
-    few = TRUTH.copy()
-    few[6][few[6] == 2] = 0
-    few[6, 2:4, 6:10] = 2  # 8 voxels
-    values = np.zeros(SHAPE, np.uint8)
-    for k in (3, 6, 9):
-        values[k] = few[k] + 1
-    annotation = build_annotation(values, TWO)
-    judge = judge_of(annotation, sure(few, 250))
-    measure(judge, annotation, few)
-    assert list(judge.estimate) == [TWO.ids[0]]
-    assert judge.trust[2] == 0
+def test_of_strokes_something_else_is_expected_than_of_complete_slices(monkeypatch):
+    monkeypatch.setattr(estimate, "SLICES", (0.25, 0.5))
+    monkeypatch.setattr(estimate, "STROKES", (0.0, 0.5))
+    for part, expected in ((None, 0.75), (slice(0, 11), 0.5)):
+        judge = Judge(TWO.ids)
+        judge.look(TRUTH, annotated(2, 6, 10, part=part), brings_back(TRUTH))
+        assert judge.estimate == dict.fromkeys(TWO.ids, expected)
 
 
-def test_the_estimate_follows_the_prior_and_not_the_trusted_networks_dice():
-    annotation = annotated(3, 6, 9)
-    judge = judge_of(annotation, sure(TRUTH, 250))
-    measure(judge, annotation, swapped(TRUTH, 6))
+@pytest.mark.parametrize("slices", [(6,), (6, 7)])
+def test_where_there_is_nothing_between_nothing_can_be_told_and_what_was_told_is_void(slices):
+    judge = Judge(TWO.ids)
+    judge.look(TRUTH, annotated(2, 6, 10), brings_back(TRUTH))
+    judge.look(TRUTH, annotated(*slices), never)
+    assert judge.estimate == {} and judge.mean_estimate is None
+
+
+def test_segments_that_nobody_painted_get_none():
+    spread = np.array([0, 2, 4], np.uint8)[TRUTH]
+    judge = Judge(FIVE.ids)
+    judge.look(spread, annotated(2, 6, 10, truth=spread, classes=FIVE), brings_back(spread))
+    assert judge.estimate == {"Segment_2": told(1), "Segment_4": told(1)}
+
+
+def test_a_look_that_is_broken_off_changes_nothing():
+    class Over(Exception):
+        pass
+
+    def breaks_off(*_):
+        raise Over
+
+    judge = Judge(TWO.ids)
+    judge.look(TRUTH, annotated(2, 6, 10), brings_back(TRUTH))
     before = dict(judge.estimate)
-    judge.renew_estimate(expected_of(sure(TRUTH, 128), annotation))
-    assert all(judge.estimate[i] < before[i] for i in TWO.ids)
-    judge.renew_estimate(expected_of(sure(np.zeros(SHAPE, np.uint8)), annotation))
-    assert set(judge.estimate.values()) == {0.0}  # the prior has lost the segments
-
-
-def test_segments_that_nobody_painted_hinder_no_judgement_and_get_none():
-    values = np.zeros(SHAPE, np.uint8)
-    for k in (3, 6, 9):
-        values[k] = np.array([1, 3, 5], np.uint8)[TRUTH[k]]
-    annotation, prior = build_annotation(values, ClassTable.numbered(5)), sure(np.array([0, 2, 4], np.uint8)[TRUTH], 250)
-    judge = Judge(ClassTable.numbered(5).ids)
-    judge.hold_out(annotation, lambda rest, held: (prior, None))
-    assert judge.held[6].all() and judge.held.sum() == 144
-    truth = np.array([0, 2, 4], np.uint8)[TRUTH]
-    said = Belief(truth[judge.held], np.full(144, 255, np.uint8))
-    judge.measure(said, annotation, estimate.confidences(prior, annotation.labelled, 6), lambda _: True)
-    assert list(judge.estimate) == ["Segment_2", "Segment_4"]
-    assert np.flatnonzero(judge.trust[1:]).tolist() == [1, 3]
+    with pytest.raises(Over):
+        judge.look(TRUTH, annotated(2, 10), breaks_off)
+    assert judge.estimate == before != {}
 
 
 def test_nothing_is_known_of_a_segment_that_was_erased():
-    annotation = annotated(3, 6, 9)
-    judge = judge_of(annotation, sure(swapped(TRUTH, 5, 6, 7), 150))
-    measure(judge, annotation, TRUTH)
-    assert judge.trust.all() and list(judge.estimate) == TWO.ids
-    erased = build_annotation(np.where(annotation.labels == 2, 0, annotation.labelled * (annotation.labels + 1)).astype(np.uint8), TWO)
-    judge.annotated(erased, (slice(0, 12),) * 3)
-    assert judge.trust[2] == 0 and judge.trust[1] > 0
-    assert list(judge.estimate) == TWO.ids[:1]
-    judge.renew_estimate(expected_of(sure(TRUTH), annotation))
-    assert list(judge.estimate) == TWO.ids[:1]
-    assert not (judge.held & ~erased.labelled).any()
+    judge = Judge(TWO.ids)
+    judge.look(TRUTH, annotated(2, 6, 10), brings_back(TRUTH))
+    judge.leave_out(np.array([False, False, True]))
+    assert judge.estimate == {"Segment_1": told(1)}
+    judge.leave_out(np.array([False, False, True]))  # again: there is nothing left to forget
+    assert list(judge.estimate) == ["Segment_1"]
 
 
-def test_released_it_holds_nothing_and_keeps_what_it_found():
-    annotation = annotated(3, 6, 9)
-    judge = judge_of(annotation, sure(swapped(TRUTH, 6), 150))
-    measure(judge, annotation, TRUTH)
-    found = judge.trust.copy(), dict(judge.estimate)
-    judge.release()
-    assert judge.held is None and judge.prior is None and judge.done
-    assert not judge.is_due(1.0)
-    assert (judge.trust == found[0]).all() and judge.estimate == found[1]
-    judge.forget()
-    assert not judge.trust.any() and judge.estimate == {} and not judge.done and not judge.measured
+# ---------------------------------------------------------------- saving
+
+
+def judged():
+    judge = Judge(TWO.ids)
+    judge.weigh(TRUSTED, STEPS // 2)
+    judge.look(TRUTH, annotated(2, 6, 10), brings_back(TRUTH))
+    return judge
 
 
 def test_it_comes_back_from_its_state():
-    annotation = annotated(3, 6, 9)
-    judge = judge_of(annotation, sure(swapped(TRUTH, 6), 150))
-    measure(judge, annotation, TRUTH)
-    judge.release()
-    other = Judge(TWO.ids)
-    other.load_state(judge.state())
-    assert (other.trust == judge.trust).all() and other.done
-    for each in (judge, other):
-        each.renew_estimate(expected_of(sure(TRUTH, 200), annotation))
-    assert other.estimate == judge.estimate
+    judge, other = judged(), Judge(TWO.ids)
+    state = judge.state()
+    other.load_state(state)
+    assert other.share == judge.share > 0
+    assert other.estimate == judge.estimate != {}
+    other.leave_out(np.array([False, True, True]))
+    assert state["estimate"] == judge.estimate != {}  # the state is not shared
+
+
+def test_forgetting_is_as_if_nothing_was_ever_looked_at():
+    judge = judged()
+    assert judge.is_due(1.0)
+    judge.forget()
+    assert judge.state() == {"share": 0.0, "estimate": {}}
+    assert judge.describe() == {"share": 0.0}
+    assert judge.is_due(1.0)
+
+
+def test_the_report_has_the_share_and_what_it_was_chosen_by():
+    judge = Judge(TWO.ids)
+    assert judge.describe() == {"share": 0.0}
+    judge.weigh(Standing(0.98765, 0.87654), STEPS // 3)
+    assert judge.describe() == {"share": round(_SHARES[-1] / 3, 3), "agreement": 0.988, "confidence": 0.877}
+
+
+# ---------------------------------------------------------------- which segments the refiner corrects
+
+
+LEAST = judge_module._LEAST_HELD
+
+
+def refined(after_wrong=0, before_wrong=0, factors=(1, 2, 2), held_by_grid=True, voxels=LEAST):
+    """Refiner's labels, growing's, and the truth, with so many wrong voxels of segment 1 among `voxels` that are held out and as many of background;
+    segment 2 is seen on the volume's own grid, and segment 3 not at all. Beside the rest, with a voxel of each."""
+    n = 2 * voxels
+    truth = np.r_[np.ones(voxels), np.zeros(voxels), 1, 2, 3].astype(np.uint8)
+    held, after, before = np.arange(n + 3) < n, truth.copy(), truth.copy()
+    after[:after_wrong] = before[:before_wrong] = 0
+    volumes = SimpleNamespace(labels=truth, labelled=~held, label=before)
+    views = {1: SimpleNamespace(factors=factors, held_by_grid=held_by_grid), 2: SimpleNamespace(factors=(1, 1, 1), held_by_grid=False)}
+    return SimpleNamespace(volumes=volumes, label=after, views=views), held
+
+
+@pytest.mark.parametrize(
+    ("made", "corrected"),
+    [
+        (refined(), True),
+        (refined(after_wrong=5, before_wrong=5), True),  # as good as growing
+        (refined(after_wrong=6, before_wrong=5), False),
+        (refined(after_wrong=5, before_wrong=6), True),
+        (refined(after_wrong=6, before_wrong=5, factors=(1, 1, 1)), True),  # needs no proof on the volume's own grid
+        (refined(after_wrong=6, before_wrong=5, voxels=LEAST - 1), True),  # too few to judge by
+        (refined(held_by_grid=False), False),
+        (refined(held_by_grid=False, factors=(1, 1, 1)), True),
+    ],
+)
+def test_a_segment_that_is_seen_coarsely_must_prove_itself(made, corrected):
+    assert choose_use(*made) == [corrected, True, True]

@@ -13,7 +13,7 @@ from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.hints import Hints, Point, Roi, SegmentHints
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device
-from sparseseg.quality.estimate import dice
+from sparseseg.quality.estimate import dice, expected
 from sparseseg.session.devices import DeviceChoice
 from sparseseg.session.session import Session
 
@@ -76,8 +76,8 @@ def believe_in_other(session):
         label[OTHER] = 1
         return label
 
-    def let_more_stand(new):
-        let_stand(new)
+    def let_more_stand(annotation):
+        let_stand(annotation)
         prior.stands.label[OTHER], prior.stands.confidence[OTHER] = 1, 150
 
     prior.grow, prior._let_stand = grow_more, let_more_stand
@@ -97,7 +97,7 @@ def test_points_and_regions_alone_segment_the_phantom(opened, host):
     outcome = session.train()
     result = np.load(outcome.dense)
     assert min(dice(result, phantom.truth, value) for value in (1, 2)) > 0.9
-    assert not outcome.estimate  # nothing that a person painted could be held out
+    assert not outcome.estimate  # nothing that a person painted could be brought back
     assert not host.warnings
     assert json.loads(outcome.report.read_text())["hints"] == []
 
@@ -189,22 +189,58 @@ def test_a_volume_is_met(opened):
     assert wanted <= (result == 1).sum() * voxel_ml < wanted + voxel_ml
 
 
-def test_held_out_annotation_is_what_a_person_painted(opened):
-    phantom = two_organs()
-    strokes = np.where(np.arange(phantom.truth.shape[1])[:, None] % 4 == 0, phantom.annotation, 0).astype(np.uint8)  # walls cross their slices
-    session = opened(phantom, of_both(phantom), strokes)
+def judged_refiner(session, use_without, monkeypatch):
+    """The session after it has judged a refiner that sees coarsely."""
     session._grow()
     session._refine_all()
-    session.judge.hold_out(session.labels, lambda rest, held: session.prior.without(session.labels, rest, held))
-    assert session.judge.held.any()
-    assert not (session.judge.held & ~session.labels.painted).any()
+    monkeypatch.setattr(type(session.prior), "is_seen_coarsely", True)
+    monkeypatch.setattr(session.prior, "use_without", use_without)
+    session._judge_refiner()
+    return session
 
 
-def test_hints_alone_are_not_held_out(opened):
+def strokes_of(phantom):
+    """Lines on each annotated slice, on others of each; walls of regions cross the slices."""
+    k, j, _ = np.indices(phantom.truth.shape)
+    return np.where((j + k // 6) % 4 == 0, phantom.annotation, 0).astype(np.uint8)
+
+
+def test_held_out_annotation_is_what_a_person_painted(opened, monkeypatch):
+    phantom, asked = two_organs(), []
+
+    def use_without(annotation, held):
+        asked.append(held)
+        return [True, False]
+
+    session = judged_refiner(opened(phantom, of_both(phantom), strokes_of(phantom)), use_without, monkeypatch)
+    (held,) = asked
+    assert np.flatnonzero(held.any(axis=(1, 2))).tolist() == [12]  # the middle one of three slices
+    np.testing.assert_array_equal(held[12], session.labels.painted[12])
+    assert (session.labels.labelled & ~session.labels.painted)[12].any()  # so that the test can fail
+    assert [session.prior.refines(value) for value in (1, 2)] == [True, False]
+
+
+def test_hints_alone_are_not_held_out(opened, monkeypatch):
     phantom = two_organs()
     session = opened(phantom, of_both(phantom), np.zeros_like(phantom.annotation))
-    session.judge.hold_out(session.labels, lambda rest, held: pytest.fail("there is nothing to hold out"))
-    assert session.judge.held is None
+    session = judged_refiner(session, lambda *_: pytest.fail("there is nothing to hold out"), monkeypatch)
+    assert session.prior.use is None
+
+
+def test_what_is_brought_back_is_what_a_person_painted(opened, monkeypatch):
+    phantom, asked = two_organs(), []
+    session = opened(phantom, of_both(phantom), strokes_of(phantom))
+
+    def grow(labels, labelled):
+        asked.append(labelled)
+        found = session.labels.labels.copy()
+        found[~session.labels.painted] = 0
+        return found
+
+    session.judge.look(phantom.truth, session.labels, grow)
+    (labelled,) = asked
+    assert np.flatnonzero(labelled.any(axis=(1, 2))).tolist() == [3, 9, 15, 21]  # 6, 12 and 18 are painted
+    assert session.judge.estimate == dict.fromkeys(("Segment_1", "Segment_2"), round(expected(1.0, has_slices=False), 4))
 
 
 def test_the_refiner_is_asked_only_for_segments_that_are_painted_on_slices(opened):

@@ -9,13 +9,14 @@ import torch
 from test_session import Host, send
 
 from phantoms import make_job, two_organs
-from sparseseg.contract.belief import Belief
 from sparseseg.contract.box import whole
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import AnnotationError, Cancelled
 from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device
+from sparseseg.network.predict import Probabilities
+from sparseseg.network.sampling import WorkingGrid
 from sparseseg.session.devices import DeviceChoice
 from sparseseg.session.session import Session
 
@@ -76,9 +77,8 @@ def test_the_painted_ones_are_trained_and_the_others_empty_and_named_once(opened
     assert set(np.unique(dense)) == {0, BRIGHT, DARK}
     np.testing.assert_array_equal(dense[ANNOTATION > 0], ANNOTATION[ANNOTATION > 0] - 1)
     assert set(outcome.estimate) == {"Segment_2", "Segment_4"}
-    assert {sid for sid, trust in outcome.trust.items() if trust} <= {"Segment_2", "Segment_4"}
     report = json.loads(running.job.path("report.json").read_text(encoding="utf-8"))
-    assert set(report["estimate"]) == {"Segment_2", "Segment_4"} and len(report["trust"]) == 7
+    assert set(report["estimate"]) == {"Segment_2", "Segment_4"}
     assert "spleen: 0 voxels" in report["annotation"]
     running.train()
     assert host.warnings == [ALL_FOUR]
@@ -111,7 +111,7 @@ def test_a_segment_that_is_painted_later_joins_in_and_one_that_is_erased_is_empt
     send(running, 3, without(annotation, DARK))
     assert len(host.previews) > before
     assert shown(host)[before:] == [{BRIGHT}] * (len(host.previews) - before)
-    assert "Segment_4" not in running.judge.estimate and running.judge.trust[DARK] == 0
+    assert list(running.judge.estimate) == ["Segment_2"]
     running.idle()
     outcome = running.train()
     assert set(np.unique(np.load(outcome.dense))) == {0, BRIGHT}
@@ -168,27 +168,27 @@ def test_an_erasure_that_is_cancelled_is_made_up_for_by_the_next_stroke(opened, 
     assert shown(host)[-1] == {BRIGHT}
 
 
-def believed(running, dense):
-    """The network is sure of a label map, and trusted for all segments."""
-    running.network._belief = Belief(dense, np.full(dense.shape, 255, np.uint8))
-    running.network._belief_steps = running.network.steps
-    running.judge.trust[:] = 0.5
+def believed(running, dense, share=0.5):
+    """The network is sure of a label map, and has this share of the result."""
+    classes = np.zeros((7, *dense.shape), np.uint8)
+    np.put_along_axis(classes, dense[None].astype(np.int64), 255, axis=0)
+    grid = WorkingGrid.of_whole(dense.shape, dense.shape)
+    running.network._belief, running.network._belief_steps = Probabilities(torch.from_numpy(classes), grid), running.network.steps
+    running.judge.share = share
 
 
 def test_a_network_that_names_an_unpainted_segment_is_not_heard(opened):
-    running = opened()
+    running = opened(settings=replace(QUICK, estimate=False))
     running.train()
     stands = running.prior.stands
-    believed(running, np.full(TRUTH.shape, SPLEEN, np.uint8))
-    assert set(np.unique(running._fused())) == {0, BRIGHT, DARK}
     free = ANNOTATION == 0
-    labels, uncertainty = running._fuse(whole(TRUTH.shape))
-    np.testing.assert_array_equal(labels, stands.label)
-    assert uncertainty[free].any()
-    running.judge.trust[:] = 0  # all untrusted but one: what the prior is unsure of goes to no unpainted one either
-    running.judge.trust[BRIGHT] = 0.5
-    stands.confidence[free] = 0
-    assert set(np.unique(running._fused())) <= {0, BRIGHT, DARK}
+    stands.confidence[free] = 0  # so that anybody may win
+    believed(running, np.full(TRUTH.shape, DARK, np.uint8))
+    assert (running._fused()[free] == DARK).all()
+    believed(running, np.full(TRUTH.shape, SPLEEN, np.uint8), share=0.9)
+    dense, _ = running.together.result(lambda: None)
+    np.testing.assert_array_equal(dense, running._fused())
+    assert set(np.unique(dense)) <= {0, BRIGHT, DARK}
 
 
 @pytest.mark.parametrize("voice", ["network", "prior", "prior, overruled"])

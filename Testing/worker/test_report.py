@@ -38,22 +38,24 @@ RUN = {
     "why": "no graphics card",
     "precision": "float32",
     "network": {"width": 16, "kernels": [[3, 3, 3]] * 3, "parameters": 1234567},
-    "grid_kji": [8, 16, 16],
+    "grid_kji": [10, 8, 9],
     "slices": 1,
     "batch": 2,
     "orientations": [0, 2],
-    "supervised": 0.184,
+    "supervised": 0.256,
     "settings": {"seed": 0, "learning_rate": 0.004},
     "annotation": "36 of 600 voxels labelled.\nliver: 4 voxels",
     "annotation_precision": 0.684,
     "estimate": {"Segment_1": 0.8, "Segment_2": 0.6},
-    "share": 0.4,
+    "share": 0.3456,
     "timings": {"prior": 0.4},
     "history": [
         {"seconds": 1.0, "step": 10, "loss": {"cross_entropy": 1.5, "dice": 0.9}},
         {"seconds": 2.0, "step": 20, "loss": {"cross_entropy": 0.05, "dice": 0.2}},
-        {"seconds": 2.0, "step": 20, "held_out": {"fused": 0.9, "network": float("nan"), "prior": 0.85}},
+        {"seconds": 2.0, "step": 20, "estimate": None},
+        {"seconds": 2.0, "step": 20, "estimate": 0.6},
         {"seconds": 1.0, "step": 30, "loss": {"cross_entropy": 0.04, "dice": 0.2}},
+        {"seconds": 2.0, "step": 40, "estimate": 0.7},
     ],
 }
 
@@ -273,16 +275,51 @@ def test_names_are_shown_and_never_run(tmp_path):
     assert not any(tag == "script" or any(key.startswith("on") for key in a) for tag, a in page.tags)
 
 
-ONLY_HELD_OUT = {"history": [{"seconds": 1.0, "step": 1, "held_out": {"fused": 0.5, "network": 0.5, "prior": 0.5}}]}
+ONLY_ESTIMATED = {"history": [{"seconds": 1.0, "step": 1, "estimate": 0.5}]}
 
 
-@pytest.mark.parametrize("run", [{}, {"history": []}, ONLY_HELD_OUT, RUN])
+@pytest.mark.parametrize("run", [{}, {"history": []}, ONLY_ESTIMATED, RUN])
 def test_without_truth_prior_or_history(tmp_path, run):
     page = Page(page_of(tmp_path, phantom(run=run)))
     quality = page.text.split("Slices")[0]
     assert "prior alone" not in quality and "truth" not in page.text.split("Slices")[1]
     assert ("Estimated mean Dice 0.700 (2 of 2 segments)" if run is RUN else "is unknown") in quality
     assert ("of training" in page.text) == bool(run.get("history"))
+
+
+def test_a_segment_without_an_estimate_cannot_be_told(tmp_path):
+    page = page_of(tmp_path, phantom(run=RUN | {"estimate": {"Segment_2": 0.6}}))
+    rows = re.findall(r'<tr><th scope="row"><svg.*?</svg>(\w+)</th><td>(.*?)</td>', page)
+    assert rows == [("liver", "cannot tell"), ("spleen", "0.600")]
+    assert "Estimated mean Dice 0.600 (1 of 2 segments), by how well slices of the result bring back the annotation." in Page(page).text
+    assert re.findall(r">(cannot tell|0\.\d{3})</td>", page_of(tmp_path, phantom(run={}))) == ["cannot tell"] * 3  # nor the mean
+
+
+def chart_of(page, title):
+    """The legend's names, and the (x, y) of the marks, of a chart."""
+    figure = re.search(rf'<figure class="chart"><figcaption><b>{title}</b>.*?</figure>', page, re.DOTALL)[0]
+    names = re.findall(r"</svg>([^<]+)</span>", figure)
+    return names, [(float(x), float(y)) for x, y in re.findall(r'<circle cx="([\d.]+)" cy="([\d.]+)"', figure)], figure
+
+
+def test_the_estimate_is_drawn_over_time_where_there_is_one(tmp_path):
+    """At 2 s 0.6, at 3 s 0.7 (the clock went back by one second in between); and at 2 s none, too."""
+    names, marks, figure = chart_of(page_of(tmp_path, phantom()), "Estimated mean Dice")
+    assert names == ["estimated Dice"]
+    grid = {float(tick): float(y) for y, tick in re.findall(r'<text class="y" x="[\d.]+" y="([\d.]+)">([\d.]+)</text>', figure)}
+    times = {float(tick): float(x) for x, tick in re.findall(r'<text class="x" x="([\d.]+)" y="[\d.]+">([\d.]+)</text>', figure)}
+    assert marks == [(pytest.approx(times[2], abs=0.1), pytest.approx(grid[0.6], abs=0.1)), (times[3], pytest.approx(grid[0.7], abs=0.1))]
+    assert chart_of(page_of(tmp_path, phantom()), "Loss while training")[0] == ["cross-entropy", "Dice loss"]
+    nothing = RUN | {"history": [entry for entry in RUN["history"] if not entry.get("estimate")]}
+    assert "Estimated mean Dice</b>" not in page_of(tmp_path, phantom(run=nothing))
+
+
+def test_what_the_network_learned_from_and_its_share_are_told(tmp_path):
+    text = Page(page_of(tmp_path, phantom())).text
+    assert "2 slabs of 1 a step, across k, i; 26 % of the voxels that it computed had a label" in text
+    assert "0.35; the prior has the rest" in text
+    nothing = Page(page_of(tmp_path, phantom(run={}))).text
+    assert "slabs" not in nothing and "share" not in nothing
 
 
 def test_probable_mistakes_are_listed_the_surest_first_and_silence_means_none(tmp_path):

@@ -22,7 +22,7 @@ def test_it_is_told_when_training_begins_joins_in_when_it_is_painted_and_is_empt
     assert (warning.id, warning.code, warning.revision) == ("t", "unpainted", 1)
     assert warning.sentence == "Nothing is painted in spleen, vein: they stay empty."
     assert warning.advice == "Paint them on a slice, and they join in."
-    assert set(result.trust) == {f"Segment_{n}" for n in range(1, 5)}
+    assert result.share == 0  # a network of a dozen steps has no say
     assert set(result.estimate) == {"Segment_1", "Segment_2"}
 
     dense, box = np.load(result.file), [[2, 3], [1, 3], [1, 5]]

@@ -34,9 +34,7 @@ class Chart:
         painter.setPen(qt.QPen(qt.QColor("#b0b8c4")))
         painter.drawRect(left, top, right - left, bottom - top)
         painter.setPen(qt.QPen(qt.QColor("#555555")))
-        painter.drawText(
-            left, height - 5, "step 0" if len(curve) < 2 else f"step 0 to {int(curve[-1][0])}: loss (left), Dice on held-out strokes (right)"
-        )
+        painter.drawText(left, height - 5, "step 0" if len(curve) < 2 else f"step 0 to {int(curve[-1][0])}: loss (left), estimated Dice (right)")
         if len(curve) < 2:
             return
         last = curve[-1][0] or 1

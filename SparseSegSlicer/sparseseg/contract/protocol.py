@@ -139,7 +139,7 @@ class Device(Event):
 
 @dataclass(frozen=True)
 class Progress(Event):
-    """How far it is; also the heartbeat, at least every 2 s. `estimate` maps segment IDs to Dice on held-out annotation."""
+    """How far it is; also the heartbeat, at least every 2 s. `estimate` maps segment IDs to the Dice that is expected."""
 
     kind: ClassVar[str] = "progress"
     stage: str  # opening, starting, prior, training, estimating, predicting, saving

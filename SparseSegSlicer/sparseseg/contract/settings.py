@@ -57,7 +57,7 @@ class Settings:
     mirror: bool = False  # off unless asked: mirroring swaps left and right organs
     smooth_contours: bool = False  # painted voxels at the rim of what was painted may take another label in the refined result
     refine: bool = True  # correct the prior by the network that comes with the engine
-    estimate: bool = True  # hold annotation out in the first part of the run, to measure quality and choose the trust in the network
+    estimate: bool = True  # tell how good the result is, and prove the refiner where it sees a segment coarsely
 
     def __post_init__(self) -> None:
         for f in fields(self):

@@ -1,7 +1,6 @@
-"""Quality from annotation held out of training: what we tell the user, and how far the network is trusted against the prior.
+"""What annotation can be held out to judge the refiner by, and the Dice that users are told to expect of a result.
 
-The annotation is split by the slices it was painted on (neighbouring voxels of one stroke on both sides would flatter the network). The
-first part of a run trains without the held-out slices; there, network and prior are compared on them.
+The annotation is split by the slices it was painted on: neighbouring voxels of one stroke on both sides would flatter whoever is judged.
 """
 
 from __future__ import annotations
@@ -13,7 +12,8 @@ import numpy as np
 
 from ..annotation.slices import annotated_planes
 
-SLICES, STROKES = (0.045, 0.519, 0.441), (-1.284, 0.25, 2.139)  # offset, of reverse Dice, of what is believed: fitted to development pairs
+# offset, and weights of reverse Dice, of what is believed, and of agreement: fitted to development pairs (docs/accuracy.md)
+SLICES, STROKES = (A), (B)
 MIN_VOXELS = 20  # of a segment that must be labelled, for its own estimate
 
 
@@ -71,16 +71,36 @@ def dice(result: np.ndarray, truth: np.ndarray, value: int) -> float:
     return 2 * int((a & b).sum()) / total if total else float("nan")
 
 
-def believed_dice(voxels: np.ndarray) -> float:
-    """The Dice that a result itself expects of a label: 2 E / (n + E), n its voxels and E how many of them are right by their own uncertainty (with two
-    candidates a label is right with a chance of 1 - u / 510). voxels: how many have each confidence, 255 - u, (256,). 0 without any."""
-    count = int(voxels.sum())
-    right = count - float(voxels @ (255 - np.arange(256))) / 510
-    return 2 * right / (count + right) if count else 0.0
+class Evidence:
+    """Counted over voxels that nobody labelled, piece by piece: how sure a result is of each label, and how far growing and refiner agree on it."""
+
+    def __init__(self, classes: int) -> None:
+        self._confidences = np.zeros((classes, 256), np.int64)
+        self._sizes, self._both = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+
+    def count(self, result: np.ndarray, confidence: np.ndarray, grown: np.ndarray, refined: np.ndarray) -> None:
+        """All (n,) uint8: the result's labels, 255 minus their uncertainty, and the labels of both voices."""
+        classes = len(self._sizes)
+        code = result.astype(np.int64) * 256 + confidence
+        self._confidences += np.bincount(code, minlength=classes * 256).reshape(classes, 256)
+        self._sizes += np.bincount(grown, minlength=classes) + np.bincount(refined, minlength=classes)
+        self._both += np.bincount(grown[grown == refined], minlength=classes)
+
+    def believed(self, value: int) -> float:
+        """The Dice that the result itself expects of a label: 2 E / (n + E), n its voxels and E how many of them are right by their own uncertainty u
+        (with two candidates a label is right with a chance of 1 - u / 510). 0 without any."""
+        voxels = self._confidences[value]
+        count = int(voxels.sum())
+        right = count - float(voxels @ (255 - np.arange(256))) / 510
+        return 2 * right / (count + right) if count else 0.0
+
+    def agreement(self, value: int) -> float:
+        """Dice of growing's label against the refiner's; 0 where neither has it."""
+        return 2 * int(self._both[value]) / max(1, int(self._sizes[value]))
 
 
-def expected(reverse: float, believed: float, has_slices: bool) -> float:
-    """The Dice that a segment is expected to have where nobody labelled, from its reverse Dice (quality.reverse) and the one that the result believes.
+def expected(reverse: float, believed: float, agreement: float, has_slices: bool) -> float:
+    """The Dice that a segment is expected to have where nobody labelled, from its reverse Dice (quality.reverse) and the evidence of both kinds.
     has_slices: whether there are complete slices; strokes lie where all is clear, and bring back little else."""
-    offset, of_reverse, of_believed = SLICES if has_slices else STROKES
-    return float(np.clip(offset + of_reverse * reverse + of_believed * believed, 0, 1))
+    weights = SLICES if has_slices else STROKES
+    return float(np.clip(np.dot(weights, (1.0, reverse, believed, agreement)), 0, 1))

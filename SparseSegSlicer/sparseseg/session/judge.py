@@ -55,15 +55,15 @@ class Judge:
         """Choose the share of a network that has learned for so many steps."""
         self.standing, self.share = standing, shares.choose(standing) * min(1.0, steps / _STEPS_TO_LEARN)
 
-    def look(self, result: np.ndarray, confidences: np.ndarray, annotation: Annotation, grow: Grow) -> None:
-        """Estimate how right a result is, (K, J, I) uint8. confidences: (classes, 256), how many of its unlabelled voxels have each label and
-        confidence; grow: as of reverse_dice; it may raise, and nothing has changed."""
+    def look(self, result: np.ndarray, evidence: estimate.Evidence, annotation: Annotation, grow: Grow) -> None:
+        """Estimate how right a result is, (K, J, I) uint8. grow: as of reverse_dice; it may raise, and nothing has changed."""
         painted = annotation.painted  # hints prove nothing
         between = reverse.slices_between(painted)
         found = reverse.reverse_dice(result, annotation.labels, painted, between, grow, range(1, len(self._ids) + 1))
         slices = any(full.any() for full in annotation.counts.full_slices())
-        believed = {c: estimate.believed_dice(confidences[c]) for c in found}
-        self.estimate = {self._ids[c - 1]: round(estimate.expected(dice, believed[c], slices), 4) for c, dice in found.items()}
+        self.estimate = {
+            self._ids[c - 1]: round(estimate.expected(dice, evidence.believed(c), evidence.agreement(c), slices), 4) for c, dice in found.items()
+        }
 
     @property
     def mean_estimate(self) -> float | None:

@@ -368,11 +368,15 @@ class Session:
     def _look(self) -> None:
         """What all voices say now: shown, and estimated."""
         self._weigh()
-        labels = self._fused()
-        self._show(labels, self._source)
+        self._show(self._fused(), self._source)
         if self.settings.estimate:
-            self._whole(lambda: self.judge.look(labels, self.labels, self.prior.grown_from))
+            self._whole(self._estimate_shown)
             self.history.append({"seconds": self._clock.seconds, "step": self._steps, "estimate": self.judge.mean_estimate})
+
+    def _estimate_shown(self) -> None:
+        """Of what the user sees: a correction may have come since all voices were asked."""
+        assert self.publisher.shown is not None
+        self.judge.look(self.publisher.shown, self.together.evidence(lambda: self._tick("estimating")), self.labels, self.prior.grown_from)
 
     # -- what is shown -------------------------------------------------------------------------------------------------
 
@@ -421,7 +425,7 @@ class Session:
         self._weigh()
         dense, uncertainty = self.together.result(lambda: self._tick("predicting"))
         if self.settings.estimate:
-            self.judge.look(dense, self.labels, self.prior.grown_from)
+            self.judge.look(dense, self.together.evidence(lambda: self._tick("estimating")), self.labels, self.prior.grown_from)
         self._tick("saving")
         self.job.gather_changes()
         self._save_voices()

@@ -10,6 +10,7 @@ import numpy as np
 from ..annotation.labels import Annotation
 from ..contract.belief import Belief
 from ..contract.box import Box, intersection, planes, whole
+from ..quality.estimate import Evidence
 from ..quality.fusion import fuse
 from ..quality.shares import Standing
 from .judge import Judge
@@ -80,17 +81,16 @@ class Together:
         self.hold_result(dense, uncertainty, labels.labelled, tick)
         return dense, uncertainty
 
-    def confidences(self, tick: Callable[[], None]) -> np.ndarray:
-        """How many voxels that nobody labelled have each label and confidence (255 - uncertainty), (classes, 256) int64."""
-        labelled = self._labels().labelled
-        classes = self._labels().table.shape[1]
-        counts = np.zeros(classes * 256, np.int64)
-        for box in planes(labelled.shape):
+    def evidence(self, tick: Callable[[], None]) -> Evidence:
+        """What the result says of itself, and how far growing and refiner agree, over all voxels that nobody labelled."""
+        labels, prior = self._labels(), self._prior()
+        evidence = Evidence(labels.table.shape[1])
+        for box in planes(labels.labelled.shape):
             tick()
+            free = ~labels.labelled[box]
             label, uncertainty = self._fused(box)
-            code = label.astype(np.int64) * 256 + 255 - uncertainty
-            counts += np.bincount(code[~labelled[box]], minlength=len(counts))
-        return counts.reshape(classes, 256)
+            evidence.count(label[free], 255 - uncertainty[free], *(alone[free] for alone in prior.alone_in(box)))
+        return evidence
 
     def network_alone(self, tick: Callable[[], None]) -> Iterator[np.ndarray]:
         """What the network alone says where it says anything, else the prior: planes (J, I) uint8 in turn."""
