@@ -58,8 +58,8 @@ def test_dice_stays_above_a_floor_that_a_broken_loss_would_miss(case, protocol, 
 
 
 def test_the_weight_map_matters(tmp_path):
-    """The same run with every weight one (unlabelled voxels count as background) must be far worse: strokes alone, no prior's help. On complete slices
-    nothing is unlabelled."""
+    """The same run with every weight one (unlabelled voxels count as background) must be far worse: strokes alone, no prior's help. On complete
+    slices nothing is unlabelled."""
     strokes_alone = replace(QUICK, pseudo_label_weight=0.0)
     right = dice_of("ct-abdomen", "strokes-3", tmp_path / "right", strokes_alone)[2]
     wrong = dice_of("ct-abdomen", "strokes-3", tmp_path / "wrong", replace(strokes_alone, ignore_weights=True))[2]
