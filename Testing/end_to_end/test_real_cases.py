@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from cases import SHARED, load_case, score
+from sparseseg.contract.box import whole
 from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
 from sparseseg.io import files
@@ -15,7 +16,7 @@ from sparseseg.session.devices import DeviceChoice
 from sparseseg.session.session import Session
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not SHARED.is_dir(), reason=f"needs the real cases in {SHARED.name} beside the repository")]
-QUICK = Settings(steps=80, patch_voxels=48**3, width=16, depth=3, time_budget_s=600, estimate=False)
+QUICK = Settings(steps=80, patch_voxels=96**2, width=16, depth=3, time_budget_s=600, estimate=False)
 
 
 class Quiet:
@@ -40,14 +41,14 @@ def dice_of(case_name, protocol, folder, settings):
     try:
         outcome = session.train()
         result, prior = np.load(outcome.dense), np.load(folder / "prior.npy")
-        network = session.network.belief().label
+        network = session.network.belief().at(whole(case.image.shape)).argmax(0)
         return [float(np.mean(score(labels, case.truth, annotation))) for labels in (result, prior, network)]
     finally:
         session.close()
 
 
 @pytest.mark.parametrize(
-    ("case", "protocol", "floor", "network_floor"), [("ct-abdomen", "slices-3", 0.90, 0.4), ("mr-macaque-brain", "slices-5", 0.80, 0.12)]
+    ("case", "protocol", "floor", "network_floor"), [("ct-abdomen", "slices-3", 0.90, 0.5), ("mr-macaque-brain", "slices-5", 0.80, 0.3)]
 )
 def test_dice_stays_above_a_floor_that_a_broken_loss_would_miss(case, protocol, floor, network_floor, tmp_path):
     result, prior, network = dice_of(case, protocol, tmp_path / "job", QUICK)
@@ -57,9 +58,10 @@ def test_dice_stays_above_a_floor_that_a_broken_loss_would_miss(case, protocol, 
 
 
 def test_the_weight_map_matters(tmp_path):
-    """The same run with every weight one (unlabelled voxels count as background) must be far worse: strokes alone, no prior's help."""
+    """The same run with every weight one (unlabelled voxels count as background) must be far worse: strokes alone, no prior's help. On complete
+    slices nothing is unlabelled."""
     strokes_alone = replace(QUICK, pseudo_label_weight=0.0)
-    right = dice_of("ct-abdomen", "slices-3", tmp_path / "right", strokes_alone)[2]
-    wrong = dice_of("ct-abdomen", "slices-3", tmp_path / "wrong", replace(strokes_alone, ignore_weights=True))[2]
+    right = dice_of("ct-abdomen", "strokes-3", tmp_path / "right", strokes_alone)[2]
+    wrong = dice_of("ct-abdomen", "strokes-3", tmp_path / "wrong", replace(strokes_alone, ignore_weights=True))[2]
     assert right > 0.25
     assert wrong < 0.1
