@@ -28,6 +28,7 @@ from machine import limit_threads, machine
 from methods import DEFAULT_METHODS, IMPRECISE, METHODS, PROTOCOLS, Options, Pair
 from peers import HIDDEN
 from product import default_budget
+from scores import mean_of
 
 from cases import SHARED, Case, load_case
 
@@ -151,11 +152,27 @@ def report(rows: list[dict[str, Any]], head: dict[str, Any]) -> str:
     for title, metric, digits in TABLES:
         table = tables.dice_table(rows) if metric == "dice" else tables.metric_table(rows, metric, digits)
         parts.append(f"## {title}\n\n{table}")
+    if voices := voice_rows(rows):
+        parts.append(f"## The voices, Dice of painted segments\n\n{tables.plain_table(voices)}")
     if previews := preview_rows(rows):
         parts.append(f"## First preview of sparseseg\n\n{tables.plain_table(previews)}")
     if why := tables.reasons(rows):
         parts.append(f"## Not there\n\n{why}")
     return "\n\n".join(parts) + "\n"
+
+
+def voice_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """What each voice of ours reaches alone and together, beside growing; their means last."""
+    found = []
+    for (case, protocol), by in tables.pairs_of(rows):
+        ours, grow = by.get(tables.OURS), by.get(tables.REFERENCE)
+        if ours is not None and ours["status"] == "ok" and ours.get("voices"):
+            beside = grow.get("painted") if grow else None
+            found.append({"case": case, "annotation": protocol, **ours["voices"], "network's share": ours["share"], "Grow from seeds": beside})
+    if found:
+        numbers = [name for name in found[0] if name not in ("case", "annotation")]
+        found.append({"case": "**mean**", "annotation": "", **{name: mean_of([row.get(name) for row in found]) for name in numbers}})
+    return found
 
 
 def preview_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 from peers import PEERS, Task
 from product import Product, Refused
-from scores import mean_dice, scores
+from scores import mean_dice, mean_of, painted_dice, scores
 
 import hands
 from cases import Case, annotate_slices, load_case, spread_slices
 from phantoms import two_organs
 from sparseseg.contract.errors import SparseSegError
+from sparseseg.contract.job import DENSE, GROWN, NETWORK, PRIOR
 from sparseseg.contract.settings import Settings
 from sparseseg.io import files
 
@@ -79,6 +80,10 @@ class Pair:
     def dice(self, result: np.ndarray) -> float | None:
         return mean_dice(result, self.case.truth, self.seen)
 
+    def painted(self, result: np.ndarray) -> float | None:
+        """Mean Dice of the segments that the annotation has."""
+        return mean_of(list(painted_dice(result, self.case.truth, self.seen).values()))
+
 
 def case_folders(given: list[Path]) -> list[Path]:
     """Each folder is a case, or holds cases. Ends the program where there is none."""
@@ -130,7 +135,7 @@ def run(method: str, pair: Pair, options: Options) -> dict[str, Any]:
     row |= outcome
     if label is not None:
         row["segments"] = pair.case.classes.names
-        row |= scores(label, pair.case.truth, pair.seen, pair.case.geometry.spacing_kji_mm)
+        row |= {"painted": pair.painted(label)} | scores(label, pair.case.truth, pair.seen, pair.case.geometry.spacing_kji_mm)
     if row.get("estimate") is not None and row["dice"]["mean"] is not None:
         row["estimate_error"] = abs(row["estimate"] - row["dice"]["mean"])
     return row
@@ -163,8 +168,8 @@ def run_product(pair: Pair, options: Options, folder: Path) -> tuple[dict[str, A
             trained = product.train()
             with_start = time.perf_counter() - start
             peak, on = product.peak_gb, product.device
-        prior_file = folder / "job" / "prior.npy"
-        alone = pair.dice(np.load(prior_file)) if prior_file.exists() else None
+        files = {"grown": GROWN, "prior": PRIOR, "network": NETWORK, "together": DENSE}
+        labels = {voice: np.load(folder / "job" / file) for voice, file in files.items() if (folder / "job" / file).exists()}
     except (Refused, SparseSegError) as error:
         return {"status": "failed", "reason": str(error)[:1000]}, None
     previews = [{"seconds": s.seconds, "source": s.source, "step": s.step, "dice": pair.dice(s.dense)} for s in trained.shown]
@@ -180,7 +185,7 @@ def run_product(pair: Pair, options: Options, folder: Path) -> tuple[dict[str, A
         "previews": previews,
         "first_preview_s": previews[0]["seconds"] if previews else None,
         "first_preview_dice": previews[0]["dice"] if previews else None,
-        "prior_dice": alone,
+        "voices": {voice: pair.painted(label) for voice, label in labels.items()},
         "estimate": trained.estimate,
         "estimates": {names[i]: v for i, v in trained.result.estimate.items()},
         "share": trained.result.share,
