@@ -20,6 +20,7 @@ from sparseseg.io import files
 
 TIME_BUDGET_S = 90
 AXIAL_SLICES, OTHER_SLICES = 3, 1
+VOICES = (("growing", GROWN), ("prior", PRIOR), ("network", NETWORK), ("together", DENSE))
 
 
 def main() -> int:
@@ -47,7 +48,7 @@ def main() -> int:
     seconds = time.monotonic() - start
     data = cli.report_input(job, case.name, case.truth)
     report.write_report(options.output / "report.html", data)
-    voices = {name: np.load(job / file) for name, file in (("growing", GROWN), ("prior", PRIOR), ("network", NETWORK), ("together", DENSE))}
+    voices = {name: np.load(job / file) for name, file in VOICES if (job / file).exists()}
     print_table(case, annotation, voices, data.run["share"], seconds)
     del data  # the arrays are memory-mapped files of the job
     shutil.rmtree(job, ignore_errors=True)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sparseseg.quality import estimate
-from sparseseg.quality.estimate import SLICES, STROKES, dice, expected, split
+from sparseseg.quality.estimate import SLICES, STROKES, Evidence, dice, expected, split
 from sparseseg.quality.suggest import next_slices
 
 
@@ -126,17 +126,29 @@ def test_dice_by_hand():
 
 
 @pytest.mark.parametrize(("has_slices", "fitted"), [(True, SLICES), (False, STROKES)])
-def test_the_expected_dice_is_linear_in_the_reverse_one(has_slices, fitted):
-    offset, slope = fitted
-    assert expected(0.5, has_slices) == pytest.approx(offset + slope / 2)
-    assert expected(0.75, has_slices) - expected(0.25, has_slices) == pytest.approx(slope / 2)
+def test_the_expected_dice_is_linear_in_what_speaks_for_it(has_slices, fitted):
+    offset, reverse, believed, agreement = fitted
+    assert expected(0.9, 0.95, 0.85, has_slices) == pytest.approx(offset + 0.9 * reverse + 0.95 * believed + 0.85 * agreement)
 
 
 @pytest.mark.parametrize("fitted", ["SLICES", "STROKES"])
 def test_it_is_a_dice(fitted, monkeypatch):
-    monkeypatch.setattr(estimate, fitted, (-0.25, 1.5))
-    told = [expected(reverse, has_slices=fitted == "SLICES") for reverse in (0, 0.5, 1)]
+    monkeypatch.setattr(estimate, fitted, (-0.25, 1.5, 0.0, 0.0))
+    told = [expected(reverse, 0.7, 0.7, has_slices=fitted == "SLICES") for reverse in (0, 0.5, 1)]
     assert told == [0, 0.5, 1]
+
+
+def test_evidence_by_hand():
+    """Four voxels of segment 1, two sure and two as sure of another label: E = 2 + 2 / 2 = 3, and 2 * 3 / (4 + 3). Growing gives three voxels to it
+    and the refiner two, one of them the same: 2 * 1 / 5."""
+    counted = Evidence(3)
+    result, confidence = np.array([1, 1, 1, 1, 0], np.uint8), np.array([255, 255, 0, 0, 9], np.uint8)
+    grown, refined = np.array([1, 1, 1, 0, 0], np.uint8), np.array([0, 0, 1, 1, 0], np.uint8)
+    for part in (slice(0, 2), slice(2, 5)):
+        counted.count(result[part], confidence[part], grown[part], refined[part])
+    assert counted.believed(1) == pytest.approx(6 / 7)
+    assert counted.agreement(1) == pytest.approx(2 / 5)
+    assert counted.believed(2) == counted.agreement(2) == 0
 
 
 # ---------------------------------------------------------------- next slice

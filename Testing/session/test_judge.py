@@ -28,6 +28,9 @@ def annotated(*slices, truth=TRUTH, classes=TWO, part=None):
     return build_annotation(values, classes)
 
 
+SURE = SimpleNamespace(believed=lambda value: 1.0, agreement=lambda value: 1.0)  # in place of evidence
+
+
 def brings_back(labels):
     """Growing that always answers this."""
     return lambda seeds, known: labels
@@ -38,7 +41,7 @@ def never(*_):
 
 
 def told(reverse, has_slices=True):
-    return round(estimate.expected(reverse, has_slices), 4)
+    return round(estimate.expected(reverse, 1.0, 1.0, has_slices), 4)
 
 
 # ---------------------------------------------------------------- when it looks
@@ -88,7 +91,7 @@ def test_what_growing_from_the_result_between_the_slices_says_of_them_is_told():
         asked.append((seeds.copy(), known.copy()))
         return found
 
-    judge.look(TRUTH, annotation, grow)
+    judge.look(TRUTH, SURE, annotation, grow)
     ((seeds, known),) = asked
     assert np.flatnonzero(known.any(axis=(1, 2))).tolist() == [0, 4, 8, 12]
     np.testing.assert_array_equal(seeds, np.where(known, TRUTH, 0))
@@ -97,26 +100,26 @@ def test_what_growing_from_the_result_between_the_slices_says_of_them_is_told():
 
 
 def test_of_strokes_something_else_is_expected_than_of_complete_slices(monkeypatch):
-    monkeypatch.setattr(estimate, "SLICES", (0.25, 0.5))
-    monkeypatch.setattr(estimate, "STROKES", (0.0, 0.5))
+    monkeypatch.setattr(estimate, "SLICES", (0.25, 0.5, 0.0, 0.0))
+    monkeypatch.setattr(estimate, "STROKES", (0.0, 0.5, 0.0, 0.0))
     for part, expected in ((None, 0.75), (slice(0, 11), 0.5)):
         judge = Judge(TWO.ids)
-        judge.look(TRUTH, annotated(2, 6, 10, part=part), brings_back(TRUTH))
+        judge.look(TRUTH, SURE, annotated(2, 6, 10, part=part), brings_back(TRUTH))
         assert judge.estimate == dict.fromkeys(TWO.ids, expected)
 
 
 @pytest.mark.parametrize("slices", [(6,), (6, 7)])
 def test_where_there_is_nothing_between_nothing_can_be_told_and_what_was_told_is_void(slices):
     judge = Judge(TWO.ids)
-    judge.look(TRUTH, annotated(2, 6, 10), brings_back(TRUTH))
-    judge.look(TRUTH, annotated(*slices), never)
+    judge.look(TRUTH, SURE, annotated(2, 6, 10), brings_back(TRUTH))
+    judge.look(TRUTH, SURE, annotated(*slices), never)
     assert judge.estimate == {} and judge.mean_estimate is None
 
 
 def test_segments_that_nobody_painted_get_none():
     spread = np.array([0, 2, 4], np.uint8)[TRUTH]
     judge = Judge(FIVE.ids)
-    judge.look(spread, annotated(2, 6, 10, truth=spread, classes=FIVE), brings_back(spread))
+    judge.look(spread, SURE, annotated(2, 6, 10, truth=spread, classes=FIVE), brings_back(spread))
     assert judge.estimate == {"Segment_2": told(1), "Segment_4": told(1)}
 
 
@@ -128,16 +131,16 @@ def test_a_look_that_is_broken_off_changes_nothing():
         raise Over
 
     judge = Judge(TWO.ids)
-    judge.look(TRUTH, annotated(2, 6, 10), brings_back(TRUTH))
+    judge.look(TRUTH, SURE, annotated(2, 6, 10), brings_back(TRUTH))
     before = dict(judge.estimate)
     with pytest.raises(Over):
-        judge.look(TRUTH, annotated(2, 10), breaks_off)
+        judge.look(TRUTH, SURE, annotated(2, 10), breaks_off)
     assert judge.estimate == before != {}
 
 
 def test_nothing_is_known_of_a_segment_that_was_erased():
     judge = Judge(TWO.ids)
-    judge.look(TRUTH, annotated(2, 6, 10), brings_back(TRUTH))
+    judge.look(TRUTH, SURE, annotated(2, 6, 10), brings_back(TRUTH))
     judge.leave_out(np.array([False, False, True]))
     assert judge.estimate == {"Segment_1": told(1)}
     judge.leave_out(np.array([False, False, True]))  # again: there is nothing left to forget
@@ -150,7 +153,7 @@ def test_nothing_is_known_of_a_segment_that_was_erased():
 def judged():
     judge = Judge(TWO.ids)
     judge.weigh(TRUSTED, STEPS // 2)
-    judge.look(TRUTH, annotated(2, 6, 10), brings_back(TRUTH))
+    judge.look(TRUTH, SURE, annotated(2, 6, 10), brings_back(TRUTH))
     return judge
 
 

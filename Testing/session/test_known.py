@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -237,10 +238,11 @@ def test_what_is_brought_back_is_what_a_person_painted(opened, monkeypatch):
         found[~session.labels.painted] = 0
         return found
 
-    session.judge.look(phantom.truth, session.labels, grow)
+    evidence = SimpleNamespace(believed=lambda value: 1.0, agreement=lambda value: 1.0)
+    session.judge.look(phantom.truth, evidence, session.labels, grow)
     (labelled,) = asked
     assert np.flatnonzero(labelled.any(axis=(1, 2))).tolist() == [3, 9, 15, 21]  # 6, 12 and 18 are painted
-    assert session.judge.estimate == dict.fromkeys(("Segment_1", "Segment_2"), round(expected(1.0, has_slices=False), 4))
+    assert session.judge.estimate == dict.fromkeys(("Segment_1", "Segment_2"), round(expected(1.0, 1.0, 1.0, has_slices=False), 4))
 
 
 def test_the_refiner_is_asked_only_for_segments_that_are_painted_on_slices(opened):

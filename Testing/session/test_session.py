@@ -608,12 +608,12 @@ def test_a_correction_that_comes_while_the_result_is_estimated_is_estimated_with
         def __init__(self, plain):
             self.plain = plain
 
-        def __call__(self, result, of, grow):
+        def __call__(self, result, evidence, of, grow):
             looked.append((running.job.record.revision, result[9].copy()))
             if len(looked) == 1:
                 np.save(running.job.path("annotation-0002.npy"), annotation)
                 host.updates.append(lambda session: session.update("annotation-0002.npy", 2, []))
-            self.plain(result, of, grow)
+            self.plain(result, evidence, of, grow)
 
     running.judge.look = Look(running.judge.look)
     running.train()

@@ -209,9 +209,9 @@ def test_how_precise_the_annotation_is_is_told(tmp_path):
 
 def test_the_grid_what_was_learned_from_and_the_networks_share_are_told(tmp_path):
     text = Page(page_of(tmp_path, phantom())).text
-    assert "8 \u00d7 16 \u00d7 16 voxels (k \u00d7 j \u00d7 i)" in text
-    assert "2 slabs of 1 a step, across k, i; 18 % of the voxels that it computed had a label" in text
-    assert "0.40; the prior has the rest" in text
+    assert "10 \u00d7 8 \u00d7 9 voxels (k \u00d7 j \u00d7 i)" in text
+    assert "2 slabs of 1 a step, across k, i; 26 % of the voxels that it computed had a label" in text
+    assert "0.35; the prior has the rest" in text
     without = Page(page_of(tmp_path, phantom(run={}))).text
     assert not any(row in without for row in ("Working grid", "Learned from", "share of the result"))
 

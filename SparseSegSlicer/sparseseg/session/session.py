@@ -440,7 +440,9 @@ class Session:
         self.publisher.inputs(self.labels, prior.stands, lambda: self._tick("saving"))
         self.publisher.voice(GROWN, prior.grown.label, shape)
         self.publisher.voice(PRIOR, prior.stands.label, shape)
-        if self._steps:
+        if self._steps < _STEPS_TO_TRUST:
+            self.job.path(NETWORK).unlink(missing_ok=True)  # an earlier network's
+        else:
             self.publisher.voice(NETWORK, self.together.network_alone(lambda: self._tick("saving")), shape)
 
     def predict(self, model: str = "") -> Outcome:
