@@ -132,7 +132,7 @@ def test_the_same_seed_and_steps_give_the_same_result(inputs):
 def test_predict_and_start_from_use_a_saved_model(inputs, phantom):
     model = inputs / "model.pt"
     annotated = [inputs / "image.nrrd", inputs / "strokes.seg.nrrd"]
-    assert sparseseg("segment", *annotated, "-o", inputs / "a.seg.nrrd", "--save-model", model, "--steps", "80", "--device", "cpu").returncode == 0
+    assert sparseseg("segment", *annotated, "-o", inputs / "a.seg.nrrd", "--save-model", model, "--steps", "200", "--device", "cpu").returncode == 0
     done = sparseseg("predict", model, inputs / "image.nrrd", "-o", inputs / "p.seg.nrrd")
     assert done.returncode == 0, done.stderr
     result = files.read_annotation(inputs / "p.seg.nrrd", phantom.geometry)

@@ -50,7 +50,7 @@ class Settings:
     ema_decay: float = 0.98
     width: int = 0
     depth: int = 0
-    patch_voxels: int = 0
+    patch_voxels: int = 0  # at most, of a slice on the working grid
     batch: int = 0
     residual: bool = False
     full_resolution: bool = False  # never work on a coarser grid
