@@ -92,7 +92,7 @@ def training_volume(compute: Compute, plan: RunPlan, settings: Settings, image: 
     for _, k in annotate(truth)[1]:
         painted[k] = truth[k] + 1
     annotation = build_annotation(painted, ClassTable.numbered(SEGMENTS), settings)
-    return TrainingVolume(grid, working, Targets(annotation, Belief(truth, np.full_like(truth, 250)), None, settings, on))
+    return TrainingVolume(grid, working, Targets(annotation, Belief(truth, np.full_like(truth, 250)), settings, on))
 
 
 def ours(compute: Compute, plan: RunPlan, settings: Settings, volume: TrainingVolume) -> Loop:
