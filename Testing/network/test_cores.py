@@ -28,7 +28,8 @@ def test_what_work_raises_is_raised_to_who_asks(count):
     assert taken == [0, 1, 2]
 
 
-def test_each_thread_takes_one_core_and_the_one_that_asks_keeps_its_own():
+@pytest.mark.parametrize(("cores", "each"), [(2, 1), (5, 2)])
+def test_the_threads_share_the_cores_and_the_one_that_asks_keeps_its_own(cores, each, monkeypatch):
     device.use_cores()
     before, meet = torch.get_num_threads(), threading.Barrier(2)
 
@@ -37,8 +38,10 @@ def test_each_thread_takes_one_core_and_the_one_that_asks_keeps_its_own():
         torch.zeros(100_000).add_(1)  # makes torch set a thread up, if it was not
         return threading.get_ident(), torch.get_num_threads()
 
+    monkeypatch.setattr(device, "usable_cores", lambda: cores)
+    monkeypatch.setattr(device, "use_cores", lambda: torch.set_num_threads(before))
     found = dict(Cores(2).map(threads, range(2)))
-    assert sorted(found.values()) == [1, 1]
+    assert sorted(found.values()) == [each, each]
     assert threading.get_ident() not in found
     assert torch.get_num_threads() == before
 

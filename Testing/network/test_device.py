@@ -124,7 +124,14 @@ def test_single_slices_on_a_cpu_and_slabs_on_a_gpu():
     assert slow.network.kernels[0] == (1, 3, 3)
     assert (fast.slices, fast.grid_kji) == (8, (256, 256, 256))
     assert fast.network.kernels[0] == (3, 3, 3)
-    assert (slow.batch, fast.batch) == (2, 2)
+    assert fast.batch == 2
+
+
+@pytest.mark.parametrize(("cores", "slabs"), [(1, 2), (2, 2), (6, 6), (64, 8)])
+def test_each_core_of_a_cpu_has_a_slab(cores, slabs, monkeypatch):
+    monkeypatch.setattr(device, "usable_cores", lambda: cores)
+    assert planned(SLOW, (32,) * 3).batch == slabs
+    assert planned(FAST, (32,) * 3).batch == 2
 
 
 def test_a_volume_whose_slices_fit_is_worked_on_as_it_is():

@@ -319,6 +319,14 @@ def test_a_network_of_few_steps_has_no_say_and_later_a_growing_one(opened, monke
     assert (report["share"], report["agreement"], report["confidence"]) == (outcome.share, *standing.to_json().values())
 
 
+def test_a_checkpoint_that_cannot_be_read_is_told_of_and_training_begins_anew(opened, host):
+    running = opened()
+    running.job.path("model.pt").write_bytes(b"of another version")
+    assert running.train().step == 12
+    ((code, sentence),) = host.warnings
+    assert code == "model" and sentence == "The network begins anew: model.pt is damaged or no model."
+
+
 def test_a_run_that_is_taken_up_again_keeps_share_and_estimate(opened, host, compute, monkeypatch):
     monkeypatch.setattr(session_module, "_STEPS_TO_TRUST", 10)
     first = opened()

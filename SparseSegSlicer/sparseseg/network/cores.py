@@ -14,19 +14,21 @@ import torch
 
 from . import device
 
+_MOST = 8  # slabs side by side; of more cores each slab has several
 _AHEAD = 16  # items whose results may wait at a time
 T = TypeVar("T")
 R = TypeVar("R")
 
 
 class Cores:
-    """Threads that compute on one core each; on a GPU, and with one core, everything runs in the thread that asks."""
+    """Threads that share the cores; on a GPU, and with one core, everything runs in the thread that asks."""
 
     def __init__(self, count: int) -> None:
         self._pool = ThreadPoolExecutor(count, "core") if count > 1 else None
         if self._pool is not None:
             together = Barrier(count)
-            list(self._pool.map(_use_one_core, [together] * count))
+            threads = max(1, device.usable_cores() // count)
+            list(self._pool.map(_use_cores, [together] * count, [threads] * count))
             device.use_cores()  # of this thread: the last call counts for threads that are yet to come
 
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
@@ -42,11 +44,11 @@ class Cores:
 @cache
 def cores_of(kind: str) -> Cores:
     """Those of a type of device (cpu, cuda, mps): the same for all who ask."""
-    return Cores(device.usable_cores() if kind == "cpu" else 1)
+    return Cores(min(device.usable_cores(), _MOST) if kind == "cpu" else 1)
 
 
-def _use_one_core(together: Barrier) -> None:
-    """In this thread. The first question makes torch set the thread up, which would undo what was set before."""
+def _use_cores(together: Barrier, threads: int) -> None:
+    """In this thread, so many of torch's. The first question makes torch set the thread up, which would undo what was set before."""
     torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(threads)
     together.wait()  # until each thread has been here

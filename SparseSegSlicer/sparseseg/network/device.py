@@ -25,6 +25,7 @@ _STEPS_WANTED = 100  # at least, in the time budget
 _LONGEST_STEP_S = 0.6  # so that a cancel is heard within a second
 _PIXELS, _PIXELS_CUDA = 192**2, 512**2  # of a plane on the working grid
 _SLICES, _SLICES_CUDA = 1, 8  # of a slab: one from five on a CPU, thin 3-D slabs on a GPU
+_LEAST_SLABS, _MOST_SLABS = 2, 8  # in a step
 _BELIEF_BYTES = 400_000_000  # of what the network believes: a byte for each class and working voxel
 
 
@@ -204,7 +205,7 @@ def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], own_kji: Sequenc
     pixels = settings.patch_voxels or (_PIXELS_CUDA if compute.is_cuda else _PIXELS)
     own: Triple = (own_kji[0], own_kji[1], own_kji[2])
     grid = own if settings.full_resolution else working_shape(own, spacing_kji_mm, pixels, max(1, _BELIEF_BYTES // classes))
-    slices, batch = (_SLICES_CUDA if compute.is_cuda else _SLICES), settings.batch or 2
+    slices, batch = (_SLICES_CUDA if compute.is_cuda else _SLICES), settings.batch or _slabs(compute)
     plane = sorted(grid)[1:]
     width, depth = settings.width or (32 if compute.is_cuda else 16), settings.depth or 4
     plan = RunPlan(plan_network(slices, plane, classes, width, depth, settings.residual), grid, slices, batch)
@@ -213,6 +214,11 @@ def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], own_kji: Sequenc
     while _bytes_of(plan) > compute.free_bytes / 2 and (smaller := plan.halved()) is not None:
         plan = smaller
     return plan
+
+
+def _slabs(compute: Compute) -> int:
+    """In a step: one for each core of a CPU, as each core learns from a slab of its own."""
+    return min(max(_LEAST_SLABS, usable_cores()), _MOST_SLABS) if compute.device.type == "cpu" else _LEAST_SLABS
 
 
 def _bytes_of(plan: RunPlan) -> int:

@@ -17,7 +17,7 @@ import torch
 from ..annotation.labels import Annotation
 from ..contract.belief import Belief
 from ..contract.box import Box
-from ..contract.errors import DeviceError
+from ..contract.errors import DeviceError, ModelError
 from ..contract.job import MODEL, Job
 from ..contract.settings import Settings
 from ..network import checkpoint, device
@@ -74,10 +74,14 @@ class NetworkVoice:
             self.trainer.load_state(saved.training["trainer"], saved.weights)
 
     def saved(self) -> checkpoint.Checkpoint | None:
-        """The job's own checkpoint, if it holds a training state of the same segments."""
+        """The job's own checkpoint, if it holds a training state of the same segments. One that cannot be read is told of, and replaced in time."""
         if not self._job.path(MODEL).exists():
             return None
-        saved = checkpoint.load(self._job.path(MODEL))
+        try:
+            saved = checkpoint.load(self._job.path(MODEL))
+        except ModelError as error:
+            self._warn("model", f"The network begins anew: {error.sentence}", "Nothing else of the session is lost.")
+            return None
         same = saved.training and saved.classes.ids == self._job.record.classes.ids
         return saved if same else None
 
