@@ -15,18 +15,11 @@ import SimpleITK as sitk
 from sparseseg.contract.classes import ClassTable, Segment
 from sparseseg.contract.errors import OutputError
 from sparseseg.contract.geometry import Geometry
-from sparseseg.report import (
-    DiceRow,
-    ReportInput,
-    choose_slices,
-    dice_table,
-    display_slice,
-    encode_png,
-    nice_ticks,
-    outline,
-    pixel_mm,
-    write_report,
-)
+from sparseseg.report import ReportInput, write_report
+from sparseseg.report.curves import nice_ticks
+from sparseseg.report.drawing import encode_png, outline
+from sparseseg.report.numbers import DiceRow, dice_table
+from sparseseg.report.slices import choose_slices, display_slice, pixel_mm
 
 VOID = {"meta", "image", "path", "use", "circle", "rect"}  # closed by themselves on this page
 IDENTITY = np.eye(3)

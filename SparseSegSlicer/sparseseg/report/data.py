@@ -1,0 +1,37 @@
+"""What a report is made of."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..contract.classes import ClassTable
+from ..contract.geometry import Geometry
+
+DASH, MINUS, CROSS = "\u2013", "\u2212", "\u00d7"
+
+
+@dataclass(frozen=True)
+class ReportInput:
+    """All that a report shows; arrays (K, J, I), memory-mapped or not. `title` and segment names are shown as they are: no patient names.
+
+    annotation: uint8, 0 unlabelled, 1 background, 1 + c segment c, with complete slices filled in; dense, prior (the prior alone) and truth:
+    uint8, 0 background, c segment c; run: what report.json holds (parts may be missing).
+    """
+
+    title: str
+    image: np.ndarray
+    annotation: np.ndarray
+    dense: np.ndarray
+    geometry: Geometry
+    classes: ClassTable
+    run: dict[str, Any]
+    prior: np.ndarray | None = None
+    truth: np.ndarray | None = None
+
+
+def finite(value: Any) -> float | None:
+    return float(value) if isinstance(value, (int, float)) and math.isfinite(value) else None

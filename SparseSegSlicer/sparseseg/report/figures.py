@@ -1,0 +1,69 @@
+"""The section of slices: annotation, result and truth side by side."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+
+from ..contract.geometry import Geometry
+from .data import MINUS, ReportInput
+from .drawing import encode_png, grey_of, path_of, rgb, segments, swatch, view, window_of
+from .slices import LPS_AXIS, PLANES, Slice, choose_slices, display_slice
+
+
+def overlays(data: ReportInput) -> str:
+    window = window_of(data)
+    legend = [f"<span>{swatch(rgb(s.color))}{escape(s.name)}</span>" for s in data.classes.segments]
+    legend += [f"<span>{swatch('#9aa0a6')}annotated as background</span>"]
+    if data.truth is not None:
+        legend += [f"<span>{swatch('#ffffff')}truth</span>"]
+    figures = []
+    plane = ""
+    for number, chosen in enumerate(choose_slices(data)):
+        if chosen.plane != plane:
+            plane = chosen.plane
+            figures.append(f"<h3>{plane.capitalize()}</h3>\n")
+        figures.append(_figure(data, chosen, window, f"p{number}"))
+    return (
+        f'<section><h2>Slices</h2>\n<p class="legend">{"".join(legend)}</p>\n{"".join(figures)}'
+        '<p class="note">Radiological display: the letters at the edges tell patient right, left, anterior, posterior, superior, inferior. Slice '
+        f"numbers count from 0; positions are of the slice's centre. Black is {_shown(window[0])}, white {_shown(window[1])}.</p></section>\n"
+    )
+
+
+def _shown(value: float) -> str:
+    return f"{value:.4g}".replace("-", MINUS)
+
+
+def _figure(data: ReportInput, chosen: Slice, window: tuple[float, float], name: str) -> str:
+    """One slice: annotation, result, and the truth over the result, side by side."""
+    grey, factor = grey_of(display_slice(data.image, data.geometry, chosen.plane, chosen.index), window)
+    drawn = {"annotation": data.annotation, "dense": data.dense} | ({"truth": data.truth} if data.truth is not None else {})
+    flat = {key: display_slice(array, data.geometry, chosen.plane, chosen.index) for key, array in drawn.items()}
+    uri = base64.b64encode(encode_png(grey)).decode("ascii")
+    size = f'width="{grey.shape[1] * factor}" height="{grey.shape[0] * factor}"'
+    picture = f'<image id="{name}" {size} preserveAspectRatio="none" href="data:image/png;base64,{uri}"/>'
+    again = f'<use href="#{name}"/>'
+    strokes = path_of(flat["annotation"] == 1, 'class="background"') + segments(flat["annotation"], data.classes, 1)
+    result = segments(flat["dense"], data.classes, 0)
+    views = [("Annotation", picture + strokes), ("Result", f'{again}<g id="{name}r">{result}</g>')]
+    if "truth" in flat:
+        lines = "".join(path_of(flat["truth"] == c) for c in range(1, len(data.classes) + 1))
+        truth = f'<g class="halo"><use href="#{name}t"/></g><g class="truth"><g id="{name}t" fill="none">{lines}</g></g>'
+        views.append(("Truth over the result", f'{again}<g class="plain"><use href="#{name}r"/></g>{truth}'))
+    shape = flat["dense"].shape
+    cells = "".join(f"<div>{view(data.geometry, chosen.plane, shape, content, label)}<p>{label}</p></div>" for label, content in views)
+    return f'<figure><div class="views">{cells}</div><figcaption>{_caption(data.geometry, chosen)}</figcaption></figure>\n'
+
+
+def _caption(geometry: Geometry, chosen: Slice) -> str:
+    shape = geometry.shape_kji
+    centre = [chosen.index if n == chosen.axis else (shape[n] - 1) / 2 for n in range(3)]
+    position = float((geometry.matrix @ [*centre[::-1], 1])[LPS_AXIS[chosen.plane]])
+    letter = PLANES[chosen.plane][5][position >= 0]
+    state = "not annotated in this orientation" if chosen.far_mm is None else "<b>annotated</b>"
+    if chosen.far_mm:
+        state = f"<b>unseen</b>, {chosen.far_mm:.4g} mm from the nearest annotated {chosen.plane} one"
+    if chosen.labelled and chosen.far_mm != 0:
+        state += f"; {max(0.1, 100 * chosen.labelled):.2g} % of it annotated, where other annotation crosses it"
+    return f"{chosen.plane.capitalize()}, slice {chosen.index} of 0 to {shape[chosen.axis] - 1}, {letter} {abs(position):.1f} mm: {state}"
