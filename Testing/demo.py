@@ -15,12 +15,10 @@ import numpy as np
 from cases import Case, annotate_slices, load_case, mni_case, score, spread_slices
 from sparseseg import cli, report
 from sparseseg.contract.classes import BACKGROUND_TAG, Segment
-from sparseseg.contract.job import DENSE, GROWN, NETWORK, PRIOR
 from sparseseg.io import files
 
 TIME_BUDGET_S = 90
 AXIAL_SLICES, OTHER_SLICES = 3, 1
-VOICES = (("growing", GROWN), ("prior", PRIOR), ("network", NETWORK), ("together", DENSE))
 
 
 def main() -> int:
@@ -48,8 +46,7 @@ def main() -> int:
     seconds = time.monotonic() - start
     data = cli.report_input(job, case.name, case.truth)
     report.write_report(options.output / "report.html", data)
-    voices = {name: np.load(job / file) for name, file in VOICES if (job / file).exists()}
-    print_table(case, annotation, voices, data.run["share"], seconds)
+    print_table(case, annotation, {**data.voices, "together": data.dense}, data.run["share"], seconds)
     del data  # the arrays are memory-mapped files of the job
     shutil.rmtree(job, ignore_errors=True)
     print(f"\n{options.output / 'report.html'}: open it in a browser; {dense_file}: open it in 3D Slicer together with {image_file.name}")

@@ -1,6 +1,7 @@
 """report.html: the numbers by hand, the pictures the right way round, and a page that is whole, escaped and needs nothing from outside."""
 
 import base64
+import json
 import re
 import subprocess
 import sys
@@ -12,14 +13,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from sparseseg.cli import report_input
 from sparseseg.contract.classes import ClassTable, Segment
 from sparseseg.contract.errors import OutputError
 from sparseseg.contract.geometry import Geometry
+from sparseseg.contract.job import Job, JobRecord
+from sparseseg.contract.settings import Settings
 from sparseseg.report import ReportInput, write_report
 from sparseseg.report.curves import nice_ticks
 from sparseseg.report.drawing import encode_png, outline
 from sparseseg.report.numbers import DiceRow, dice_table
 from sparseseg.report.slices import choose_slices, display_slice, pixel_mm
+from sparseseg.report.voices import farthest
 
 VOID = {"meta", "image", "path", "use", "circle", "rect"}  # closed by themselves on this page
 IDENTITY = np.eye(3)
@@ -91,6 +96,14 @@ def phantom(**changes):
     return replace(data, **changes)
 
 
+def spoken():
+    """What three voices say: growing sees a voxel of the first segment too much on each slice, the network has none of the second."""
+    truth = phantom().dense
+    growing, network = truth.copy(), np.where(truth == 2, 0, truth)
+    growing[:, 0, 0] = 1
+    return {"growing": growing, "prior": truth, "network": network}
+
+
 def page_of(tmp_path, data):
     path = tmp_path / "report.html"
     write_report(path, data)
@@ -105,15 +118,17 @@ def test_dice_counts_unlabelled_voxels_only_and_volumes_count_all():
         "truth": [1, 1, 1, 1, 2, 2, 0, 0],
         "dense": [1, 1, 2, 0, 2, 2, 1, 0],
         "prior": [1, 0, 0, 0, 0, 2, 0, 0],
+        "network": [1, 1, 1, 1, 0, 0, 0, 0],
         "annotation": [2, 0, 0, 0, 3, 0, 0, 1],  # the first, fifth and last do not count
     }
     arrays = {name: np.array(values, np.uint8).reshape(2, 2, 2) for name, values in flat.items()}
     geometry = Geometry.from_axes((2, 2, 2), (10, 10, 10))  # a voxel is 1 ml
-    data = ReportInput("t", np.zeros((2, 2, 2)), geometry=geometry, classes=ClassTable.numbered(2), run=RUN, **arrays)
+    said = {name: arrays.pop(name) for name in ("prior", "network")}
+    data = ReportInput("t", np.zeros((2, 2, 2)), geometry=geometry, classes=ClassTable.numbered(2), run=RUN, voices=said, **arrays)
     assert dice_table(data) == [
-        DiceRow("segment 1", 3, pytest.approx(3), 0.8, pytest.approx(2 / 5), pytest.approx(0)),  # left: truth 3, result 2, both 1; prior 0
-        DiceRow("segment 2", 3, pytest.approx(3), 0.6, pytest.approx(2 / 3), pytest.approx(1)),  # left: truth 1, result 2, both 1; prior 1
-        DiceRow("Mean", None, None, pytest.approx(0.7), pytest.approx(8 / 15), pytest.approx(1 / 2)),
+        DiceRow("segment 1", 3, pytest.approx(3), 0.8, pytest.approx(2 / 5), {"prior": 0, "network": 1}),  # left: truth 3, result 2, both 1; prior 0
+        DiceRow("segment 2", 3, pytest.approx(3), 0.6, pytest.approx(2 / 3), {"prior": 1, "network": 0}),  # left: truth 1, result 2, both 1; prior 1
+        DiceRow("Mean", None, None, pytest.approx(0.7), pytest.approx(8 / 15), {"prior": 1 / 2, "network": 1 / 2}),
     ]
 
 
@@ -123,6 +138,25 @@ def test_what_is_unknown_is_none_and_not_zero():
     absent = np.zeros((10, 8, 9), np.uint8)
     rows = dice_table(phantom(dense=absent, truth=absent, run={}))
     assert [r.result for r in rows] == [None] * 3
+
+
+def heads_and_rows(page):
+    table = re.search(r'<table class="numbers">.*?</table>', page, re.DOTALL)[0]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", table)[1:]]
+    return re.findall(r'<th scope="col">(.*?)</th>', table), rows
+
+
+def test_every_voice_has_a_column_beside_the_result(tmp_path):
+    """Unlabelled: 8 slices. Segment 1 has 9 voxels a slice (growing 10), segment 2 has 12."""
+    data = phantom(voices=spoken(), truth=phantom().dense)
+    heads, rows = heads_and_rows(page_of(tmp_path, data))
+    assert heads == ["Segment", "Dice, growing", "Dice, prior", "Dice, network", "Dice, result", "Difference to the prior", "Estimate", "Volume, ml"]
+    assert rows[0][:5] == ["0.947", "1.000", "1.000", "1.000", "+0.000"]  # 2 * 9 / (9 + 10)
+    assert rows[1][:5] == ["1.000", "1.000", "0.000", "1.000", "+0.000"]
+    assert rows[2][:5] == ["0.974", "1.000", "0.500", "1.000", "+0.000"]
+    del data.voices["prior"]
+    assert heads_and_rows(page_of(tmp_path, data))[0] == ["Segment", "Dice, growing", "Dice, network", "Dice, result", "Estimate", "Volume, ml"]
+    assert heads_and_rows(page_of(tmp_path, phantom(voices=spoken())))[0] == ["Segment", "Estimate", "Volume, ml"]
 
 
 # -- pictures ----------------------------------------------------------------------------------------------------------
@@ -241,17 +275,123 @@ def test_thin_strokes_count_as_annotation():
     assert [(s.index, s.far_mm) for s in chosen if s.plane == "axial"][:2] == [(3, 0), (9, 30)]
 
 
+# -- the voices --------------------------------------------------------------------------------------------------------
+
+
+def voices_of(page):
+    """The section, and (label, content) of each of its views."""
+    section = re.search(r"<section><h2>The voices</h2>.*?</section>", page, re.DOTALL)[0]
+    return section, re.findall(r"<div><svg.*?<g [^>]*>(.*?)</g><text.*?<p>(\w+)</p></div>", section, re.DOTALL)
+
+
+def test_the_voices_are_shown_on_the_unseen_slice_farthest_from_the_annotation(tmp_path):
+    """Axial slice 9, the second picture of the page: 35 mm from slice 2. The picture, the result and the truth are used again."""
+    section, views = voices_of(page_of(tmp_path, phantom(voices=spoken(), truth=phantom().dense)))
+    assert "Axial, slice 9 of 0 to 9" in section and "<b>unseen</b>, 35 mm" in section and "base64" not in section
+    assert [label for _, label in views] == ["Growing", "Prior", "Network", "Together"]
+    truth = '<g class="halo"><use href="#p1t"/></g><g class="truth"><use href="#p1t"/></g>'
+    assert all(content.startswith('<use href="#p1"/>') and content.endswith(truth) for content, _ in views)
+    masks = [[filled(d, (8, 9)) for d in re.findall(r' d="(.*?)"', content)] for content, _ in views]
+    says = spoken()
+    for found, name in zip(masks, says, strict=False):
+        there = [c for c in (1, 2) if (says[name][9] == c).any()]
+        assert len(found) == len(there)
+        for mask, c in zip(found, there, strict=True):
+            assert np.array_equal(mask, says[name][9] == c)
+    assert views[3][0] == f'<use href="#p1"/><use href="#p1r"/>{truth}'
+    untold = voices_of(page_of(tmp_path, phantom(voices=spoken())))[1]
+    assert untold[3][0] == '<use href="#p1"/><use href="#p1r"/>' and "p1t" not in str(untold)
+
+
+def test_a_slice_that_shows_segments_comes_before_a_farther_empty_one():
+    data = phantom()
+    data.dense[9] = 0
+    slices = choose_slices(phantom())
+    assert (slices[1].index, slices[1].far_mm) == (9, 35)
+    assert slices[farthest(data, slices)].index in (5, 6)
+
+
+def test_the_networks_say_is_told_with_its_reason_where_that_is_known(tmp_path):
+    def told(**run):
+        return re.search(r"</h2>\n(?:<p>(.*?)</p>)?", voices_of(page_of(tmp_path, phantom(voices=spoken(), run=run)))[0])[1]
+
+    said = "The network had 0.47 of the say: it agreed with the prior on 0.86 of the voxels and was 0.92 sure on average."
+    assert told(share=0.474, agreement=0.861, confidence=0.92) == f"{said} Both are counted where nobody painted and either of them sees a segment."
+    assert told(share=0.474, agreement=0.861) == told(share=0.474, confidence=None) == "The network had 0.47 of the say."
+    assert told(share=0.0, agreement=0.5, confidence=0.5) == "The network had no say in the result."
+    assert told() is None
+
+
+def test_each_voice_that_is_there_is_explained_and_one_alone_is_not(tmp_path):
+    says = spoken()
+    section, _ = voices_of(page_of(tmp_path, phantom(voices=says)))
+    assert all(f"<b>{name}</b>" in section for name in ("Growing", "prior", "network", "Together"))
+    del says["network"]
+    section, views = voices_of(page_of(tmp_path, phantom(voices=says)))
+    assert [label for _, label in views] == ["Growing", "Prior", "Together"] and "<b>network</b>" not in section
+    for few in ({}, {"prior": says["prior"]}):
+        assert "The voices" not in page_of(tmp_path, phantom(voices=few))
+
+
+def test_the_voices_do_not_embed_pictures_again(tmp_path):
+    pages = [page_of(tmp_path, phantom(voices=said)) for said in ({}, spoken())]
+    assert pages[0].count("base64,") == pages[1].count("base64,") == 7
+
+
+def finished_job(folder):
+    """A job of the phantom with slice 4 complete and empty, and three voices."""
+    data = phantom()
+    Job.create(folder, data.image, data.annotation, JobRecord(data.geometry, data.classes, Settings(), complete_slices=((0, 4),))).close()
+    (folder / "report.json").write_text(json.dumps({"share": 0.5}), encoding="ascii")
+    np.save(folder / "dense.npy", data.dense)
+    for file, labels in zip(("network.npy", "prior.npy", "grown.npy"), reversed(spoken().values()), strict=True):
+        np.save(folder / file, labels)
+    return folder
+
+
+def test_a_finished_jobs_voices_are_found_in_order_and_those_that_are_not_there_left_out(tmp_path):
+    data, folder = phantom(), finished_job(tmp_path / "job")
+    found = report_input(folder, "A job", data.dense)
+    assert list(found.voices) == ["growing", "prior", "network"] and found.run == {"share": 0.5}
+    assert all(np.array_equal(found.voices[name], labels) for name, labels in spoken().items())
+    assert np.array_equal(found.dense, data.dense) and found.truth is data.dense
+    assert (found.annotation[4] == 1).all() and not found.annotation[5].any()
+    del found  # its arrays are memory-mapped files of the job
+    (folder / "network.npy").unlink()
+    assert list(report_input(folder, "A job").voices) == ["growing", "prior"]
+
+
+def test_the_figure_of_the_voices_has_a_panel_for_each_and_marks_the_network_where_it_has_no_segment(tmp_path):
+    """The lower rectangle, the second segment: of its outline everybody shows the truth's white, only the network lacks the filling."""
+    pytest.importorskip("matplotlib")
+    from make_voices_figure import draw
+
+    flat = np.zeros_like(phantom().image)  # a black image: what is bright was drawn
+    draw(replace(report_input(finished_job(tmp_path / "job"), "A job", phantom().dense), image=flat), tmp_path / "voices.png")
+    rgb = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "voices.png")))[..., :3].astype(int)
+    black = (rgb.max(axis=2) == 0).any(axis=0)
+    first, last = (np.flatnonzero(np.diff(black.astype(int)) == step) + 1 for step in (1, -1))
+    panels = [rgb[:, a:b] for a, b in zip(first, last, strict=True)]
+    assert len(panels) == 4
+    middles = []
+    for panel in panels:
+        rows = np.flatnonzero((panel.max(axis=2) == 0).any(axis=1))
+        height, width = rows[-1] - rows[0] + 1, panel.shape[1]
+        middles.append(panel[rows[0] + round(6 / 8 * height), round(5 / 9 * width)].max() > 0)  # rows 5 and 6, columns 2 to 7
+    assert middles == [True, True, False, True]
+
+
 # -- the page ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_page_is_whole_and_needs_nothing_from_outside(tmp_path):
-    html = page_of(tmp_path, phantom(prior=phantom().dense, truth=phantom().dense))
+    html = page_of(tmp_path, phantom(voices=spoken(), truth=phantom().dense))
     page = Page(html)
     assert not re.search(r"https?:|<script|javascript:|@import|url\(", html, re.IGNORECASE)
     assert all(value.startswith(("data:image/png;base64,", "#")) for _, a in page.tags for key, value in a.items() if key in ("href", "src"))
     names = {a["id"] for _, a in page.tags if "id" in a}
     assert {a["href"][1:] for tag, a in page.tags if tag == "use"} <= names
-    assert [tag for tag, _ in page.tags if tag in ("h1", "h2")] == ["h1"] + ["h2"] * 4
+    assert [tag for tag, _ in page.tags if tag in ("h1", "h2")] == ["h1"] + ["h2"] * 5
     for text in ("Mean Dice 1.000", "about the same as the prior alone", "1,234,567 parameters", "time budget spent", "no graphics card"):
         assert text in page.text
     for uri in re.findall(r"base64,([^\"]+)", html):
@@ -329,7 +469,10 @@ def test_a_result_worse_than_the_prior_is_called_so(tmp_path):
     data = phantom()
     worse = data.dense.copy()
     worse[5:] = 0
-    assert "worse than the prior alone, 1.000" in Page(page_of(tmp_path, replace(data, dense=worse, prior=data.dense, truth=data.dense))).text
+    assert (
+        "worse than the prior alone, 1.000"
+        in Page(page_of(tmp_path, replace(data, dense=worse, voices={"prior": data.dense}, truth=data.dense))).text
+    )
 
 
 def test_time_never_runs_backwards_in_the_curves(tmp_path):

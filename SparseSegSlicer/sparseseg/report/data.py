@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,9 @@ DASH, MINUS, CROSS = "\u2013", "\u2212", "\u00d7"
 class ReportInput:
     """All that a report shows; arrays (K, J, I), memory-mapped or not. `title` and segment names are shown as they are: no patient names.
 
-    annotation: uint8, 0 unlabelled, 1 background, 1 + c segment c, with complete slices filled in; dense, prior (the prior alone) and truth:
-    uint8, 0 background, c segment c; run: what report.json holds (parts may be missing).
+    annotation: uint8, 0 unlabelled, 1 background, 1 + c segment c, with complete slices filled in; dense, voices and truth: uint8,
+    0 background, c segment c; voices: what "growing", "prior" and "network" say alone, in this order, those that are there; run: what report.json
+    holds (parts may be missing).
     """
 
     title: str
@@ -29,7 +30,7 @@ class ReportInput:
     geometry: Geometry
     classes: ClassTable
     run: dict[str, Any]
-    prior: np.ndarray | None = None
+    voices: dict[str, np.ndarray] = field(default_factory=dict)
     truth: np.ndarray | None = None
 
 

@@ -8,10 +8,16 @@ from html import escape
 from ..contract.geometry import Geometry
 from .data import MINUS, ReportInput
 from .drawing import encode_png, grey_of, path_of, rgb, segments, swatch, view, window_of
-from .slices import LPS_AXIS, PLANES, Slice, choose_slices, display_slice
+from .slices import LPS_AXIS, PLANES, Slice, display_slice
 
 
-def overlays(data: ReportInput) -> str:
+def picture_id(number: int) -> str:
+    """Under which <use> finds the grey picture of a chosen slice again; with "r" after it its result's outlines, with "t" its truth's."""
+    return f"p{number}"
+
+
+def overlays(data: ReportInput, slices: list[Slice]) -> str:
+    """The section; each slice's picture is embedded here and nowhere else."""
     window = window_of(data)
     legend = [f"<span>{swatch(rgb(s.color))}{escape(s.name)}</span>" for s in data.classes.segments]
     legend += [f"<span>{swatch('#9aa0a6')}annotated as background</span>"]
@@ -19,11 +25,11 @@ def overlays(data: ReportInput) -> str:
         legend += [f"<span>{swatch('#ffffff')}truth</span>"]
     figures = []
     plane = ""
-    for number, chosen in enumerate(choose_slices(data)):
+    for number, chosen in enumerate(slices):
         if chosen.plane != plane:
             plane = chosen.plane
             figures.append(f"<h3>{plane.capitalize()}</h3>\n")
-        figures.append(_figure(data, chosen, window, f"p{number}"))
+        figures.append(_figure(data, chosen, window, picture_id(number)))
     return (
         f'<section><h2>Slices</h2>\n<p class="legend">{"".join(legend)}</p>\n{"".join(figures)}'
         '<p class="note">Radiological display: the letters at the edges tell patient right, left, anterior, posterior, superior, inferior. Slice '
@@ -51,9 +57,13 @@ def _figure(data: ReportInput, chosen: Slice, window: tuple[float, float], name:
         lines = "".join(path_of(flat["truth"] == c) for c in range(1, len(data.classes) + 1))
         truth = f'<g class="halo"><use href="#{name}t"/></g><g class="truth"><g id="{name}t" fill="none">{lines}</g></g>'
         views.append(("Truth over the result", f'{again}<g class="plain"><use href="#{name}r"/></g>{truth}'))
-    shape = flat["dense"].shape
-    cells = "".join(f"<div>{view(data.geometry, chosen.plane, shape, content, label)}<p>{label}</p></div>" for label, content in views)
-    return f'<figure><div class="views">{cells}</div><figcaption>{_caption(data.geometry, chosen)}</figcaption></figure>\n'
+    return side_by_side(data.geometry, chosen, flat["dense"].shape, views)
+
+
+def side_by_side(geometry: Geometry, chosen: Slice, shape: tuple[int, ...], views: list[tuple[str, str]]) -> str:
+    """(label, content) of each view of a slice, and what slice it is."""
+    cells = "".join(f"<div>{view(geometry, chosen.plane, shape, content, label)}<p>{label}</p></div>" for label, content in views)
+    return f'<figure><div class="views">{cells}</div><figcaption>{_caption(geometry, chosen)}</figcaption></figure>\n'
 
 
 def _caption(geometry: Geometry, chosen: Slice) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
 from html import escape
 
 import numpy as np
@@ -25,7 +26,11 @@ class DiceRow:
     volume_ml: float | None
     estimate: float | None
     result: float | None
-    prior: float | None
+    voices: dict[str, float | None] = field(default_factory=dict)  # of each voice alone
+
+    @property
+    def prior(self) -> float | None:
+        return self.voices.get("prior")
 
 
 def dice_table(data: ReportInput) -> list[DiceRow]:
@@ -33,19 +38,25 @@ def dice_table(data: ReportInput) -> list[DiceRow]:
     voxels = np.zeros(256, np.int64)
     for slab in data.dense:
         voxels += np.bincount(slab.reshape(-1), minlength=256)
-    result, prior = _dice_by_value(data.dense, data), _dice_by_value(data.prior, data)
+    result = _dice_by_value(data.dense, data)
+    alone = {name: _dice_by_value(labels, data) for name, labels in data.voices.items()}
     ml = abs(float(np.linalg.det(data.geometry.matrix[:3, :3]))) / 1000
     estimate = data.run.get("estimate") or {}
     rows = [
-        DiceRow(s.name, int(voxels[c]), float(voxels[c] * ml), finite(estimate.get(s.id)), finite(result.get(c)), finite(prior.get(c)))
+        DiceRow(s.name, int(voxels[c]), float(voxels[c] * ml), finite(estimate.get(s.id)), finite(result.get(c)), _at(alone, c))
         for c, s in enumerate(data.classes.segments, start=1)
     ]
-    return [*rows, DiceRow("Mean", None, None, _mean(r.estimate for r in rows), _mean(r.result for r in rows), _mean(r.prior for r in rows))]
+    voice_means = {name: _mean(r.voices[name] for r in rows) for name in alone}
+    return [*rows, DiceRow("Mean", None, None, _mean(r.estimate for r in rows), _mean(r.result for r in rows), voice_means)]
 
 
-def _dice_by_value(labels: np.ndarray | None, data: ReportInput) -> dict[int, float]:
-    """Dice of each segment on unlabelled voxels; nan where neither side has it, empty where one side is unknown."""
-    if labels is None or data.truth is None:
+def _at(alone: dict[str, dict[int, float]], c: int) -> dict[str, float | None]:
+    return {name: finite(dice.get(c)) for name, dice in alone.items()}
+
+
+def _dice_by_value(labels: np.ndarray, data: ReportInput) -> dict[int, float]:
+    """Dice of each segment on unlabelled voxels; nan where neither side has it, empty where the truth is unknown."""
+    if data.truth is None:
         return {}
     both, ours, theirs = (np.zeros(256, np.int64) for _ in range(3))
     for mine, truth, annotation in zip(labels, data.truth, data.annotation, strict=True):
@@ -95,31 +106,37 @@ def _verdict(rows: list[DiceRow]) -> str:
 
 
 def table(data: ReportInput, rows: list[DiceRow]) -> str:
-    columns = [("Dice, result", "result")] if data.truth is not None else []
-    columns += [("Dice, prior alone", "prior"), ("Difference", "")] if columns and data.prior is not None else []
-    columns += [("Estimate", "estimate")]
-    head = "".join(f'<th scope="col">{name}</th>' for name, _ in columns)
+    columns = _columns(data)
+    names = "".join(f'<th scope="col">{name}</th>' for name in columns)
     swatches = [*(swatch(rgb(s.color)) for s in data.classes.segments), ""]
     lines = []
     for row, mark in zip(rows, swatches, strict=True):
-        cells = [_cell(row, field) for _, field in columns]
-        cells.append("" if row.volume_ml is None else _number(row.volume_ml, 1))
+        cells = [cell(row) for cell in columns.values()]
         lines.append(f'<tr><th scope="row">{mark}{escape(row.name)}</th>{"".join(f"<td>{c}</td>" for c in cells)}</tr>')
     scope = "Dice against the truth counts only voxels that the annotation leaves unlabelled. " if data.truth is not None else ""
     return (
         '<section><h2>Segments</h2>\n<div class="wide"><table class="numbers"><thead><tr>'
-        f'<th scope="col">Segment</th>{head}<th scope="col">Volume, ml</th></tr></thead>\n<tbody>{"".join(lines)}</tbody></table></div>\n'
+        f'<th scope="col">Segment</th>{names}</tr></thead>\n<tbody>{"".join(lines)}</tbody></table></div>\n'
         f'<p class="note">{scope}A dash: nothing to measure. {_CANNOT_TELL.capitalize()}: too little of the segment is annotated, or the result has '
         "none of it between the annotated slices.</p></section>\n"
     )
 
 
-def _cell(row: DiceRow, field: str) -> str:
-    """A number of a row, or the difference."""
-    value = getattr(row, field) if field else None
-    if field == "estimate" and value is None:
-        return _CANNOT_TELL
-    return _number(value, 3) if field else _difference(row)
+def _columns(data: ReportInput) -> dict[str, Callable[[DiceRow], str]]:
+    """Each column's heading, and what a row shows there."""
+    columns: dict[str, Callable[[DiceRow], str]] = {}
+    if data.truth is not None:
+        columns |= {f"Dice, {name}": partial(_voice, name) for name in data.voices}
+        columns["Dice, result"] = lambda row: _number(row.result, 3)
+        if "prior" in data.voices:
+            columns["Difference to the prior"] = _difference
+    columns["Estimate"] = lambda row: _CANNOT_TELL if row.estimate is None else _number(row.estimate, 3)
+    columns["Volume, ml"] = lambda row: "" if row.volume_ml is None else _number(row.volume_ml, 1)
+    return columns
+
+
+def _voice(name: str, row: DiceRow) -> str:
+    return _number(row.voices[name], 3)
 
 
 def _difference(row: DiceRow) -> str:

@@ -14,7 +14,9 @@ from .data import ReportInput
 from .figures import overlays
 from .numbers import dice_table, head, table
 from .run import run_table
+from .slices import choose_slices
 from .style import CSS
+from .voices import voices
 
 
 def write_report(path: Path, data: ReportInput) -> None:
@@ -28,8 +30,8 @@ def write_report(path: Path, data: ReportInput) -> None:
 
 def render(data: ReportInput) -> str:
     """The whole page."""
-    rows = dice_table(data)
-    parts = [head(data, rows), table(data, rows), _check(data.run), overlays(data), curves(data.run), run_table(data)]
+    rows, slices = dice_table(data), choose_slices(data)
+    parts = [head(data, rows), table(data, rows), _check(data.run), overlays(data, slices), voices(data, slices), curves(data.run), run_table(data)]
     policy = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
     return (
         f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
