@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= logical
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
-.PHONY: demo test quick lint bench bench-speed bench-engine bench-scene pretrain screenshots clean
+.PHONY: demo test quick lint bench bench-speed bench-engine bench-scene pretrain screenshots voices clean
 
 demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case
 	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") --output demo-output
@@ -41,6 +41,9 @@ pretrain: $(VENV)/test.stamp  ## train a refiner into refiner.pt here, on patien
 
 screenshots: $(VENV)/test.stamp  ## the README's tutorial pictures
 	$(BIN)/python Testing/make_screenshots.py
+
+voices: $(VENV)/bench.stamp  ## the picture of the voices in docs/method.md; JOB=folder of a finished run, TRUTH=file
+	$(BIN)/python Testing/make_voices_figure.py "$(JOB)" $(if $(TRUTH),--truth "$(TRUTH)")
 
 $(VENV)/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" || (echo "Python 3.11 to 3.13 is needed; set PYTHON=..." && exit 1)
