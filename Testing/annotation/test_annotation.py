@@ -451,3 +451,11 @@ def test_the_highest_value_of_a_full_table_fits():
     built = build_annotation(strokes, table)
     assert built.labels.max() == 254
     assert list(itertools.islice((row.voxels for row in built.rows), 3)) == [1, 1, 1]
+
+
+def test_it_has_complete_slices_where_one_is_labelled_throughout():
+    values = np.zeros((4, 5, 6), np.uint8)
+    values[1, 1:4], values[2, :, 3] = 2, 1
+    assert not build_annotation(values, ClassTable.numbered(1)).has_complete_slices
+    values[:, 2][values[:, 2] == 0] = 1  # across the second axis
+    assert build_annotation(values, ClassTable.numbered(1)).has_complete_slices

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sparseseg.quality.shares import _GAPS, _SHARES, Standing, choose
+from sparseseg.quality.shares import _GAPS, _OF_STROKES, _SHARES, Standing, choose
 
 
 def probabilities(*voxels):
@@ -62,18 +62,23 @@ def with_gap(gap):
 
 @pytest.mark.parametrize(("gap", "share"), list(zip(_GAPS, _SHARES, strict=True)))
 def test_the_fitted_gaps_have_their_shares(gap, share):
-    assert choose(with_gap(gap)) == pytest.approx(share)
+    assert choose(with_gap(gap), has_slices=True) == pytest.approx(share)
 
 
 def test_between_the_fitted_gaps_the_share_is_linear_and_beyond_them_that_of_the_last():
     (a, b), (one, other) = _GAPS[:2], _SHARES[:2]
-    assert choose(with_gap(a + (b - a) / 4)) == pytest.approx(one + (other - one) / 4)
-    assert choose(with_gap(_GAPS[0] - 0.2)) == pytest.approx(_SHARES[0])
-    assert choose(with_gap(_GAPS[-1] + 0.2)) == pytest.approx(_SHARES[-1])
+    assert choose(with_gap(a + (b - a) / 4), has_slices=True) == pytest.approx(one + (other - one) / 4)
+    assert choose(with_gap(_GAPS[0] - 0.2), has_slices=True) == pytest.approx(_SHARES[0])
+    assert choose(with_gap(_GAPS[-1] + 0.2), has_slices=True) == pytest.approx(_SHARES[-1])
 
 
 def test_only_the_gap_counts_and_a_network_that_is_surer_than_it_agrees_gets_no_more():
     middle = (_GAPS[0] + _GAPS[-1]) / 2
-    assert choose(Standing(0.9 + middle, 0.9)) == pytest.approx(choose(Standing(0.7 + middle, 0.7)))
+    assert choose(Standing(0.9 + middle, 0.9), has_slices=True) == pytest.approx(choose(Standing(0.7 + middle, 0.7), has_slices=True))
     assert list(_GAPS) == sorted(set(_GAPS))  # or linear interpolation means nothing
     assert list(_SHARES) == sorted(_SHARES) and 0 <= _SHARES[0] < _SHARES[-1] <= 1
+
+
+def test_without_complete_slices_the_network_never_has_more_than_a_limit():
+    assert choose(with_gap(_GAPS[-1]), has_slices=False) == _OF_STROKES < _SHARES[-1]
+    assert choose(with_gap(_GAPS[0]), has_slices=False) == pytest.approx(_SHARES[0])

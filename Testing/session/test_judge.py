@@ -67,14 +67,14 @@ def test_the_share_grows_with_the_steps_to_what_the_standing_deserves():
     judge, shares = Judge(TWO.ids), []
     assert judge.share == 0
     for steps in (0, STEPS // 4, STEPS // 2, STEPS, 10 * STEPS):
-        judge.weigh(TRUSTED, steps)
+        judge.weigh(TRUSTED, steps, has_slices=True)
         shares.append(judge.share)
     np.testing.assert_allclose(shares, _SHARES[-1] * np.array([0, 0.25, 0.5, 1, 1]))
 
 
 def test_a_network_that_is_surer_than_it_agrees_gets_less():
     judge = Judge(TWO.ids)
-    judge.weigh(DISTRUSTED, STEPS)
+    judge.weigh(DISTRUSTED, STEPS, has_slices=True)
     assert judge.share == pytest.approx(_SHARES[0]) and judge.share < _SHARES[-1]
     assert judge.standing is DISTRUSTED
 
@@ -152,7 +152,7 @@ def test_nothing_is_known_of_a_segment_that_was_erased():
 
 def judged():
     judge = Judge(TWO.ids)
-    judge.weigh(TRUSTED, STEPS // 2)
+    judge.weigh(TRUSTED, STEPS // 2, has_slices=True)
     judge.look(TRUTH, SURE, annotated(2, 6, 10), brings_back(TRUTH))
     return judge
 
@@ -179,7 +179,7 @@ def test_forgetting_is_as_if_nothing_was_ever_looked_at():
 def test_the_report_has_the_share_and_what_it_was_chosen_by():
     judge = Judge(TWO.ids)
     assert judge.describe() == {"share": 0.0}
-    judge.weigh(Standing(0.98765, 0.87654), STEPS // 3)
+    judge.weigh(Standing(0.98765, 0.87654), STEPS // 3, has_slices=True)
     assert judge.describe() == {"share": round(_SHARES[-1] / 3, 3), "agreement": 0.988, "confidence": 0.877}
 
 

@@ -123,6 +123,11 @@ class Annotation:
             weights *= np.where(plain, trust * np.float32(1 / 255), np.float32(1))
         return weights if self.border is None else weights + np.where(self.labelled[box], self.border[box], 0)
 
+    @property
+    def has_complete_slices(self) -> bool:
+        """Whether any slice is labelled throughout."""
+        return any(bool(full.any()) for full in self.counts.full_slices())
+
     def painted_slices(self) -> np.ndarray:
         """(classes,) int64: on how many slices each class is painted, of the axis with fewest; what hints alone label does not count."""
         hinted = None if self.hints is None else self.hints.on_slices(self.counts.classes)

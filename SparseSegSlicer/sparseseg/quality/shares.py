@@ -15,6 +15,7 @@ import numpy as np
 
 _GAPS = (-0.45, -0.2, -0.1)  # agreement less confidence ...
 _SHARES = (0.3, 0.35, 0.5)  # ... and the share that goes with it; fitted to the development pairs (docs/accuracy.md)
+_OF_STROKES = 0.4  # at most, without complete slices: there most of what the network learns are the prior's own labels, so agreement says less
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Standing:
         return {"agreement": round(self.agreement, 3), "confidence": round(self.confidence, 3)}
 
 
-def choose(standing: Standing) -> float:
-    """Between the gaps that are given, linear."""
-    return float(np.interp(standing.agreement - standing.confidence, _GAPS, _SHARES))
+def choose(standing: Standing, has_slices: bool) -> float:
+    """Between the gaps that are given, linear. has_slices: whether there are complete slices."""
+    share = float(np.interp(standing.agreement - standing.confidence, _GAPS, _SHARES))
+    return share if has_slices else min(share, _OF_STROKES)

@@ -51,16 +51,16 @@ class Judge:
         self._looked = due
         return True
 
-    def weigh(self, standing: shares.Standing, steps: int) -> None:
-        """Choose the share of a network that has learned for so many steps."""
-        self.standing, self.share = standing, shares.choose(standing) * min(1.0, steps / _STEPS_TO_LEARN)
+    def weigh(self, standing: shares.Standing, steps: int, has_slices: bool) -> None:
+        """Choose the share of a network that has learned for so many steps. has_slices: whether there are complete slices."""
+        self.standing, self.share = standing, shares.choose(standing, has_slices) * min(1.0, steps / _STEPS_TO_LEARN)
 
     def look(self, result: np.ndarray, evidence: estimate.Evidence, annotation: Annotation, grow: Grow) -> None:
         """Estimate how right a result is, (K, J, I) uint8. grow: as of reverse_dice; it may raise, and nothing has changed."""
         painted = annotation.painted  # hints prove nothing
         between = reverse.slices_between(painted)
         found = reverse.reverse_dice(result, annotation.labels, painted, between, grow, range(1, len(self._ids) + 1))
-        slices = any(full.any() for full in annotation.counts.full_slices())
+        slices = annotation.has_complete_slices
         self.estimate = {
             self._ids[c - 1]: round(estimate.expected(dice, evidence.believed(c), evidence.agreement(c), slices), 4) for c, dice in found.items()
         }

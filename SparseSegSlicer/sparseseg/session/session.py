@@ -363,7 +363,7 @@ class Session:
         standing = self.together.standing()
         self._clock.reserved_s = self.timings["prediction"] = time.monotonic() - start
         if standing is not None:
-            self.judge.weigh(standing, self._steps)
+            self.judge.weigh(standing, self._steps, self.labels.has_complete_slices)
 
     def _look(self) -> None:
         """What all voices say now: shown, and estimated."""
