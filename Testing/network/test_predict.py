@@ -162,8 +162,9 @@ def test_the_network_is_given_each_slab_once_as_it_is(axis):
     predict(told, data, (axis,), 3, COMPUTE)
     firsts = range(0, SHAPE[axis], 3)
     assert len(told.asked) == len(firsts)
-    for first, asked in zip(firsts, told.asked, strict=True):
-        assert torch.equal(asked, plane_input(data.image, axis, first, min(3, SHAPE[axis] - first)))
+    for first in firsts:  # cores ask in any order
+        slab = plane_input(data.image, axis, first, min(3, SHAPE[axis] - first))
+        assert sum(torch.equal(asked, slab) for asked in told.asked) == 1
 
 
 def test_on_another_volume_the_network_is_not_told_where_it_is():
