@@ -26,7 +26,7 @@ from .contract.client import WorkerClient, worker_environment
 from .contract.errors import DeviceError, InputError, OutputError, SparseSegError, StuckError
 from .contract.geometry import Geometry
 from .contract.hints import Hints, classes_of
-from .contract.job import DENSE, GROWN, NETWORK, PRIOR, REPORT, UNCERTAINTY, WEIGHTS, Job, JobRecord
+from .contract.job import DENSE, REPORT, UNCERTAINTY, VOICES, WEIGHTS, Job, JobRecord
 from .contract.protocol import (
     Cancel,
     Command,
@@ -54,7 +54,6 @@ _INTERRUPTED = 130
 _RESTARTS = 2
 _REWRITE = "\r\x1b[K"  # back to the line's start, and clear it
 _VOICES = {"growing": "growing alone", "prior": "the prior", "network": "the network, step {step}"}  # by a preview's source
-_VOICE_FILES = {"growing": GROWN, "prior": PRIOR, "network": NETWORK}
 _ERRORS = (*vars(errors).values(), ProtocolError)
 _EXIT_BY_CODE = {cls.code: cls.exit_code for cls in _ERRORS if isinstance(cls, type) and issubclass(cls, SparseSegError)}
 
@@ -290,7 +289,7 @@ def report_input(folder: Path, title: str, truth: np.ndarray | None = None) -> r
             view = np.moveaxis(annotation, axis, 0)[index]
             view[view == 0] = 1
         dense = np.load(folder / DENSE, mmap_mode="r")
-        voices = {name: np.load(folder / file, mmap_mode="r") for name, file in _VOICE_FILES.items() if (folder / file).exists()}
+        voices = {name: np.load(folder / file, mmap_mode="r") for name, file in VOICES.items() if (folder / file).exists()}
         return report.ReportInput(title, job.image(), annotation, dense, job.record.geometry, job.record.classes, run, voices, truth)
 
 

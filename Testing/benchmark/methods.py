@@ -21,7 +21,7 @@ import hands
 from cases import Case, annotate_slices, load_case, spread_slices
 from phantoms import two_organs
 from sparseseg.contract.errors import SparseSegError
-from sparseseg.contract.job import DENSE, GROWN, NETWORK, PRIOR
+from sparseseg.contract.job import DENSE, VOICES
 from sparseseg.contract.settings import Settings
 from sparseseg.io import files
 
@@ -168,8 +168,8 @@ def run_product(pair: Pair, options: Options, folder: Path) -> tuple[dict[str, A
             trained = product.train()
             with_start = time.perf_counter() - start
             peak, on = product.peak_gb, product.device
-        files = {"grown": GROWN, "prior": PRIOR, "network": NETWORK, "together": DENSE}
-        labels = {voice: np.load(folder / "job" / file) for voice, file in files.items() if (folder / "job" / file).exists()}
+        voices = {**VOICES, "together": DENSE}
+        labels = {voice: np.load(folder / "job" / file) for voice, file in voices.items() if (folder / "job" / file).exists()}
     except (Refused, SparseSegError) as error:
         return {"status": "failed", "reason": str(error)[:1000]}, None
     previews = [{"seconds": s.seconds, "source": s.source, "step": s.step, "dice": pair.dice(s.dense)} for s in trained.shown]

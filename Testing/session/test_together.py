@@ -122,10 +122,29 @@ def test_the_standing_is_of_what_nobody_labelled_in_the_networks_region(scene):
     """In slices 0 and 1: one voxel of slice 0 is unlabelled, where it says 2; in slice 1 it agrees three times of four. It is 0.8 sure."""
     voxels = np.array([[[2, 2], [2, 2]], [[1, 1], [1, 2]]], np.uint8)
     scene.network.known_belief = of_network(voxels, (slice(0, 2), slice(0, 2), slice(0, 2)))
-    standing = scene.together.standing()
+    standing = scene.together.standing(lambda: None)
     assert standing == Standing(3 / 5, pytest.approx(0.8))
 
 
 def test_without_hints_labels_are_where_they_are(scene):
     given = np.ones(SHAPE, np.uint8)
     assert scene.together.placed(given) is given
+
+
+def test_a_result_counts_its_evidence_on_the_way(scene):
+    scene.prior.alone_in = lambda box: (scene.prior.stands.label[box], np.full_like(scene.prior.stands.label[box], 2))
+    evidence = scene.together.no_evidence()
+    scene.together.result(lambda: None, evidence)
+    alone = scene.together.evidence(lambda: None)
+    for value in (1, 2, 3):
+        assert evidence.believed(value) == alone.believed(value)
+        assert evidence.agreement(value) == alone.agreement(value)
+    assert evidence.believed(2) > 0
+
+
+def test_holding_the_network_against_the_prior_can_be_ended(scene):
+    def end():
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        scene.together.standing(end)

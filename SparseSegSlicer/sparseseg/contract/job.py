@@ -34,7 +34,8 @@ from .settings import Settings
 SCHEMA_VERSION = 2  # 2: the record names the annotation's files
 _MOST_CHANGES = 64  # of an annotation, before they are written into one file
 IMAGE, ANNOTATION, WEIGHTS = "image.npy", "annotation.npy", "weights.npy"
-GROWN, PRIOR, NETWORK = "grown.npy", "prior.npy", "network.npy"  # each voice alone
+GROWN, PRIOR, NETWORK = "grown.npy", "prior.npy", "network.npy"
+VOICES = {"growing": GROWN, "prior": PRIOR, "network": NETWORK}  # what each voice alone says; the last is not there after few steps
 DENSE, UNCERTAINTY = "dense.npy", "uncertainty.npy"
 MODEL, REPORT, EVENTS, LOG, RECORD, LOCK = "model.pt", "report.json", "events.jsonl", "log.txt", "job.json", "lock"
 _REVISIONS = "annotation-[0-9]*.npy"

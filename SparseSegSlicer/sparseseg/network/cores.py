@@ -14,7 +14,6 @@ import torch
 
 from . import device
 
-_MOST = 8  # slabs side by side; of more cores each slab has several
 _AHEAD = 16  # items whose results may wait at a time
 T = TypeVar("T")
 R = TypeVar("R")
@@ -44,7 +43,7 @@ class Cores:
 @cache
 def cores_of(kind: str) -> Cores:
     """Those of a type of device (cpu, cuda, mps): the same for all who ask."""
-    return Cores(min(device.usable_cores(), _MOST) if kind == "cpu" else 1)
+    return Cores(min(device.usable_cores(), device.MOST_SLABS) if kind == "cpu" else 1)
 
 
 def _use_cores(together: Barrier, threads: int) -> None:

@@ -25,7 +25,7 @@ _STEPS_WANTED = 100  # at least, in the time budget
 _LONGEST_STEP_S = 0.6  # so that a cancel is heard within a second
 _PIXELS, _PIXELS_CUDA = 192**2, 512**2  # of a plane on the working grid
 _SLICES, _SLICES_CUDA = 1, 8  # of a slab: one from five on a CPU, thin 3-D slabs on a GPU
-_LEAST_SLABS, _MOST_SLABS = 2, 8  # in a step
+_LEAST_SLABS, MOST_SLABS = 2, 8  # in a step; of more cores each slab has several
 _BELIEF_BYTES = 400_000_000  # of what the network believes: a byte for each class and working voxel
 
 
@@ -218,7 +218,7 @@ def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], own_kji: Sequenc
 
 def _slabs(compute: Compute) -> int:
     """In a step: one for each core of a CPU, as each core learns from a slab of its own."""
-    return min(max(_LEAST_SLABS, usable_cores()), _MOST_SLABS) if compute.device.type == "cpu" else _LEAST_SLABS
+    return min(max(_LEAST_SLABS, usable_cores()), MOST_SLABS) if compute.device.type == "cpu" else _LEAST_SLABS
 
 
 def _bytes_of(plan: RunPlan) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..contract.box import Box, intersection, planes, shape_of
+from ..contract.box import Box, intersection, shape_of
 from .augmentation import plane_input
 from .cores import cores_of
 from .device import Compute
@@ -34,12 +34,10 @@ class Input:
 
 @dataclass(frozen=True)
 class Probabilities:
-    """What the network believes: classes (C, k, j, i) uint8 on the working grid, 255 times the probability, on the CPU; doubt: in how far the
-    orientations contradict each other, 0..1, the mean over voxels; None with one orientation."""
+    """What the network believes: classes (C, k, j, i) uint8 on the working grid, 255 times the probability, on the CPU."""
 
     classes: Tensor
     grid: WorkingGrid
-    doubt: float | None = None
 
     def at(self, box: Box) -> np.ndarray | None:
         """The classes' probabilities at own voxels of a box of the volume, (C, k, j, i) float32 0..1; trilinear between working voxels, those at
@@ -93,21 +91,13 @@ def predict(
     """Every slab, in each of these orientations (axes). `tick` is called after every slab with the share that is done; it may raise."""
     grid, classes = data.grid, network.plan.classes
     total = torch.zeros((classes, *grid.shape_kji), dtype=torch.float16)
-    seen = torch.zeros(grid.shape_kji, dtype=torch.uint8)
-    doubts, work = [], [(axis, first) for axis in orientations for first in range(0, grid.shape_kji[axis], slices)]
+    work = [(axis, first) for axis in orientations for first in range(0, grid.shape_kji[axis], slices)]
     answers = cores_of(compute.device.type).map(lambda slab: _asked(network, data, *slab, slices, compute), work)
     for done, ((axis, first), answer) in enumerate(zip(work, answers, strict=True), 1):
         found = answer.movedim(1, axis + 1)
-        count = found.shape[axis + 1]
-        part, times = total.narrow(axis + 1, first, count), seen.narrow(axis, first, count)
-        if axis != orientations[0] and (known := times > 0).any():  # all are, but where only some slabs were wanted
-            doubts.append(float((part / times.clamp(min=1) - found).abs().sum(0)[known].mean(dtype=torch.float32)) / 2)
-        part.add_(found)
-        times.add_(1)
+        total.narrow(axis + 1, first, found.shape[axis + 1]).add_(found)
         tick(done / len(work))
-    for at in planes(grid.shape_kji):  # plane by plane: nothing more of the volume's size is made
-        total[(slice(None), *at)] /= seen[at].clamp(min=1)
-    return Probabilities(_as_bytes(total), grid, float(np.mean(doubts)) if doubts else None)
+    return Probabilities(_as_bytes(total.div_(len(orientations))), grid)
 
 
 def _as_bytes(probabilities: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..annotation.slices import covering_slices
 from ..contract.box import Box, shape_of, whole
-from .unet import Triple
+from .unet import Triple, triple
 
 _FRESH_SHARE = 0.5  # of the samples, that come from the slices of the last correction
 _FRESH_DRAWS = 60  # after a correction
@@ -70,10 +70,9 @@ class SliceSampler:
     def look(self, labelled: np.ndarray, box: Box, changed: Box | None = None) -> None:
         """Take the slices anew from what is labelled now: the few that together hold it. changed: a box of corrections, whose slices come first
         for a while."""
-        found, counts = covering_slices(labelled[box].astype(np.uint8), values=2)
+        found, _ = covering_slices(labelled[box].astype(np.uint8), values=2)
         offset = [s.start for s in box]
         self.slices = [(axis, index + offset[axis]) for axis, index in found]
-        self.labelled = {(axis, index + offset[axis]): int(counts[axis, index][1]) for axis, index in found}
         if changed is not None:
             self._fresh = [(axis, index) for axis, index in self.slices if changed[axis].start <= index < changed[axis].stop]
             self._fresh = _flattest(self._fresh, changed)
@@ -113,13 +112,8 @@ def working_shape(own_kji: Sequence[int], spacing_kji_mm: Sequence[float], pixel
 
     low, high = float(spacing.min()), float((own * spacing).max())
     if fits(at(low)):
-        return _triple(own)
+        return triple(own)
     for _ in range(40):
         middle = (low * high) ** 0.5
         low, high = (low, middle) if fits(at(middle)) else (middle, high)
-    return _triple(at(high))
-
-
-def _triple(values: Sequence[int] | np.ndarray) -> Triple:
-    k, j, i = values
-    return (int(k), int(j), int(i))
+    return triple(at(high))

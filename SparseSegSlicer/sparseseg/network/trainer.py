@@ -27,7 +27,7 @@ _WARM_UP_STEPS = 20
 _CHECK_EVERY = 10  # steps between looks at the loss; on CUDA each look waits for the device
 _MAX_BAD_STATES = 5
 _CLIP_NORM = 5.0
-_SUPERVISED_OF = 200  # steps
+_SUPERVISED_OF = 200  # slabs
 
 
 def load_optimizer() -> None:
@@ -88,7 +88,7 @@ class Trainer:
 
     @property
     def supervised(self) -> float:
-        """Which share of the voxels that it computed had a label, over the last steps; 0 before the first."""
+        """Which share of the voxels that it computed had a label, over the last slabs; 0 before the first."""
         return float(torch.stack(list(self._supervised)).mean()) if self._supervised else 0.0
 
     def state(self) -> dict[str, Any]:

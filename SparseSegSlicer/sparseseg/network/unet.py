@@ -8,7 +8,7 @@ kernels and pools that are flat across slices where a slab is one slice thick: t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -62,7 +62,7 @@ class NetworkPlan:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NetworkPlan:
-        pools, kernels = (tuple(_triple(t) for t in data[name]) for name in ("pools", "kernels"))
+        pools, kernels = (tuple(triple(t) for t in data[name]) for name in ("pools", "kernels"))
         return cls(int(data["classes"]), int(data["width"]), pools, kernels, bool(data["residual"]), int(data["in_channels"]))
 
 
@@ -86,7 +86,8 @@ def _kernel(slices: int) -> Triple:
     return (3 if slices > 1 else 1, 3, 3)
 
 
-def _triple(values: Sequence[Any]) -> Triple:
+def triple(values: Iterable[Any]) -> Triple:
+    """Three whole numbers."""
     k, j, i = values
     return (int(k), int(j), int(i))
 

@@ -105,20 +105,20 @@ class NetworkVoice:
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
-    def learn_from(self, annotation: Annotation, belief: Belief, settings: Settings, trust: np.ndarray) -> None:
-        """Train on these labels from the next step on."""
+    def learn_from(self, annotation: Annotation, belief: Belief, settings: Settings) -> None:
+        """Train on these labels from the next step on; they are trusted as the belief is sure of them."""
         assert self.trainer is not None and self._input is not None
         within, tick = self._input.grid.box, lambda: self._tick("starting")
-        self.trainer.volume.targets = Targets(annotation, belief, settings, self.compute.device, tick, trust, within)
+        self.trainer.volume.targets = Targets(annotation, belief, settings, self.compute.device, tick, belief.confidence, within)
 
-    def learn_change(self, box: Box, annotation: Annotation, belief: Belief, trust: np.ndarray, is_painted: bool) -> None:
+    def learn_change(self, box: Box, annotation: Annotation, belief: Belief, is_painted: bool) -> None:
         """The same, where only a box of them changed. is_painted: by the user: then its slices come first for a while."""
         assert self.trainer is not None
         targets = self.trainer.volume.targets
         if is_painted:
-            targets.change(box, annotation, belief, trust)
+            targets.change(box, annotation, belief, belief.confidence)
         else:
-            targets.put(box, annotation, belief, trust=trust)
+            targets.put(box, annotation, belief, trust=belief.confidence)
 
     def step(self, progress: float) -> None:
         """One step; where memory runs out, a smaller one; where nothing is left to halve, on the CPU."""

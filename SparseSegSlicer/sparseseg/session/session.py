@@ -340,8 +340,7 @@ class Session:
 
     def _learn_from(self) -> None:
         assert self.network is not None
-        stands = self.prior.stands
-        self.network.learn_from(self.labels, stands, self.settings, stands.confidence)
+        self.network.learn_from(self.labels, self.prior.stands, self.settings)
 
     def _learn_change(self, box: Box | None, is_painted: bool = True) -> None:
         if self.network is None or self.network.trainer is None or self.network.trainer.volume.targets is None or box is None:
@@ -349,8 +348,7 @@ class Session:
         if self.annotation is not None and self.annotation.border is not None:
             self._learn_from()  # the border's weight reaches beyond the box
         else:
-            stands = self.prior.stands
-            self.network.learn_change(box, self.labels, stands, stands.confidence, is_painted)
+            self.network.learn_change(box, self.labels, self.prior.stands, is_painted)
 
     # -- the judge -----------------------------------------------------------------------------------------------------
 
@@ -360,7 +358,7 @@ class Session:
             self.judge.share = 0.0
             return
         start = time.monotonic()
-        standing = self.together.standing()
+        standing = self.together.standing(lambda: self._tick("training"))
         self._clock.reserved_s = self.timings["prediction"] = time.monotonic() - start
         if standing is not None:
             self.judge.weigh(standing, self._steps, self.labels.has_complete_slices)
@@ -423,9 +421,10 @@ class Session:
     def _finish_training(self, reason: str) -> Outcome:
         self._tick("predicting")
         self._weigh()
-        dense, uncertainty = self.together.result(lambda: self._tick("predicting"))
-        if self.settings.estimate:
-            self.judge.look(dense, self.together.evidence(lambda: self._tick("estimating")), self.labels, self.prior.grown_from)
+        evidence = self.together.no_evidence() if self.settings.estimate else None
+        dense, uncertainty = self.together.result(lambda: self._tick("predicting"), evidence)
+        if evidence is not None:
+            self.judge.look(dense, evidence, self.labels, self.prior.grown_from)
         self._tick("saving")
         self.job.gather_changes()
         self._save_voices()

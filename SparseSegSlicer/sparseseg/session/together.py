@@ -40,14 +40,20 @@ class Together:
         network = self._network()
         return self._judge.share > 0 and network is not None and network.known_belief is not None
 
-    def standing(self) -> Standing | None:
+    def standing(self, tick: Callable[[], None]) -> Standing | None:
         """Ask the network anew, where it has learned on, and hold it against the prior."""
         network = self._network()
         assert network is not None
         belief, stands, labelled = network.belief(), self._prior().stands, self._labels().labelled
-        within = [box for plane in planes(stands.label.shape) if (box := intersection(plane, belief.grid.box)) is not None]
-        said = ((stands.label[box], belief.at(box), labelled[box]) for box in within)
-        return Standing.of(part for part in said if part[1] is not None)  # type: ignore[misc]
+
+        def said() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+            for plane in planes(stands.label.shape):
+                tick()
+                box = intersection(plane, belief.grid.box)
+                if box is not None and (network_says := belief.at(box)) is not None:
+                    yield stands.label[box], network_says, labelled[box]
+
+        return Standing.of(said())
 
     def labels(self, tick: Callable[[], None]) -> np.ndarray:
         """A new label map, (K, J, I) uint8, of all voices."""
@@ -69,13 +75,15 @@ class Together:
         """The same of a box, but what hints say of whole segments."""
         return self.with_paint(self._fused(box)[0], box)
 
-    def result(self, tick: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Label map and uncertainty, (K, J, I) uint8 both."""
+    def result(self, tick: Callable[[], None], evidence: Evidence | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Label map and uncertainty, (K, J, I) uint8 both. evidence: counts what `evidence` counts on the way."""
         prior, labels = self._prior(), self._labels()
         dense, uncertainty = np.empty_like(prior.stands.label), np.empty_like(prior.stands.label)
         for box in planes(dense.shape):
             tick()
             found, uncertainty[box] = self._fused(box)
+            if evidence is not None:
+                self._count(evidence, box, found, uncertainty[box])
             dense[box] = self.with_paint(found, box)
             uncertainty[box][prior.painted_in(labels, box)] = 0
         self.hold_result(dense, uncertainty, labels.labelled, tick)
@@ -83,14 +91,19 @@ class Together:
 
     def evidence(self, tick: Callable[[], None]) -> Evidence:
         """What the result says of itself, and how far growing and refiner agree, over all voxels that nobody labelled."""
-        labels, prior = self._labels(), self._prior()
-        evidence = Evidence(labels.table.shape[1])
-        for box in planes(labels.labelled.shape):
+        evidence = self.no_evidence()
+        for box in planes(self._labels().labelled.shape):
             tick()
-            free = ~labels.labelled[box]
-            label, uncertainty = self._fused(box)
-            evidence.count(label[free], 255 - uncertainty[free], *(alone[free] for alone in prior.alone_in(box)))
+            self._count(evidence, box, *self._fused(box))
         return evidence
+
+    def no_evidence(self) -> Evidence:
+        """Before anything is counted."""
+        return Evidence(self._labels().table.shape[1])
+
+    def _count(self, evidence: Evidence, box: Box, label: np.ndarray, uncertainty: np.ndarray) -> None:
+        free = ~self._labels().labelled[box]
+        evidence.count(label[free], 255 - uncertainty[free], *(alone[free] for alone in self._prior().alone_in(box)))
 
     def network_alone(self, tick: Callable[[], None]) -> Iterator[np.ndarray]:
         """What the network alone says where it says anything, else the prior: planes (J, I) uint8 in turn."""
