@@ -222,7 +222,7 @@ def cancels(product: Product) -> dict[str, list[float | None]]:
         ("opening", opening, None, False),
         ("growing", train, None, True),
         ("refining", train, is_preview("growing"), True),
-        ("holding out", train, is_preview("prior"), True),
+        ("checking", train, is_preview("prior"), True),
         ("training", learn, learning, False),
     ):
         found[phase] = [cancelled(product, command, begun, share * takes.get(phase, 1.0), anew) for share in CANCEL_AT]
@@ -238,7 +238,7 @@ def phases(product: Product) -> dict[str, float]:
     """Seconds that each phase takes before the first step, in a worker that has loaded everything, some annotation being held out."""
     takes = {"opening": product.open()}
     product.client.send(Train("train"))
-    for phase, end in (("growing", is_preview("growing")), ("refining", is_preview("prior")), ("holding out", stage("training"))):
+    for phase, end in (("growing", is_preview("growing")), ("refining", is_preview("prior")), ("checking", stage("training"))):
         start = time.perf_counter()
         wait_for(product, end)
         takes[phase] = time.perf_counter() - start

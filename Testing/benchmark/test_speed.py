@@ -208,7 +208,7 @@ def test_the_quick_run_measures_every_part(tmp_path, capsys):
     assert set(found["seconds"]) >= {"process to ready", "open to ready", "first preview", "refined preview"}
     assert all(len(found["corrections"][state]) == 2 for state in ("idle", "training"))
     assert all(row["right at first"] == row["right at last"] == 1 for rows in found["corrections"].values() for row in rows)
-    phases = {"opening", "growing", "refining", "beginning to learn, the first time", "holding out", "training", "predicting", "saving"}
+    phases = {"opening", "growing", "refining", "beginning to learn, the first time", "checking", "training", "predicting", "saving"}
     assert phases <= set(found["cancel"])
     assert "missing" in found["grow"] or len(found["grow"]["corrections"]) == 4
     assert "| first preview, s |" in capsys.readouterr().out

@@ -4,15 +4,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
-from test_session import Host
 
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import AnnotationError, InputError
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
-from sparseseg.network import device
 from sparseseg.session.devices import DeviceChoice
 from sparseseg.session.session import Session
 
@@ -33,16 +30,6 @@ def two_halves(shape):
 def image_of(truth):
     rng = np.random.default_rng(0)
     return (np.linspace(0, 200, int(truth.max()) + 1)[truth] + rng.normal(0, 5, truth.shape)).astype(np.int16)
-
-
-@pytest.fixture(scope="module")
-def compute():
-    return replace(device.choose("cpu"), dtype=torch.float32)
-
-
-@pytest.fixture
-def host():
-    return Host()
 
 
 @pytest.fixture

@@ -1,50 +1,25 @@
 """A session that was given hints: what it grows from, shows and says, and that paint stands."""
 
 import json
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from test_session import Host
 
-from phantoms import make_job, two_organs
+from phantoms import two_organs
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.hints import Hints, Point, Roi, SegmentHints
 from sparseseg.contract.settings import Settings
-from sparseseg.network import device
 from sparseseg.quality.estimate import dice, expected
-from sparseseg.session.devices import DeviceChoice
-from sparseseg.session.session import Session
 
 QUICK = Settings(steps=4, width=4, depth=2, patch_voxels=16**3)
 NOTHING = SegmentHints()
 
 
-@pytest.fixture(scope="module")
-def compute():
-    return replace(device.choose("cpu"), dtype=torch.float32)
-
-
 @pytest.fixture
-def host():
-    return Host()
-
-
-@pytest.fixture
-def opened(tmp_path, compute, host):
+def opened(session_on):
     """opened(phantom, hints, annotation) -> a session."""
-    sessions = []
-
-    def open_with(phantom, hints, annotation=None, settings=QUICK):
-        folder = make_job(tmp_path / f"job{len(sessions)}", phantom, settings, annotation, hints)
-        sessions.append(Session.open(folder, DeviceChoice(chosen=compute), host))
-        return sessions[-1]
-
-    yield open_with
-    for each in sessions:
-        each.close()
+    return lambda phantom, hints, annotation=None, settings=QUICK: session_on(phantom, settings, annotation, hints)
 
 
 def roi_of(mask, geometry: Geometry, margin=1.0):

@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from sessions import send
 
 import hands
-from phantoms import make_job, two_organs
+from phantoms import two_organs
 from sparseseg.annotation.labels import CORRECTION, build_annotation
 from sparseseg.contract.belief import Belief
 from sparseseg.contract.classes import ClassTable
@@ -28,66 +29,10 @@ from sparseseg.session.session import Session
 QUICK = Settings(steps=12, width=4, depth=2, patch_voxels=16**3)
 
 
-class Host:
-    """Remembers what it was told; `on_tick` may do anything."""
-
-    def __init__(self):
-        self.previews, self.boxes, self.warnings, self.stages, self.updates, self.checks = [], [], [], [], [], []
-        self.finishing = False
-        self.on_tick = lambda stage, step: None
-
-    def tick(self, stage, step=0, *_, **__):
-        self.stages.append(stage)
-        self.on_tick(stage, step)
-
-    @property
-    def update_waits(self):
-        return bool(self.updates)
-
-    def preview(self, file, source, step, revision, box):
-        """Keeps what the user sees then: a box is put into the preview before it."""
-        part = np.load(file)
-        dense = part if box is None else self.previews[-1][2].copy()
-        if box is not None:
-            assert part.shape == tuple(s.stop - s.start for s in box)
-            dense[box] = part
-        self.boxes.append(box)
-        self.previews.append((source, revision, dense))
-
-    def check(self, places, revision):
-        self.checks.append((places, revision))
-
-    def warning(self, code, sentence, advice):
-        self.warnings.append((code, sentence))
-
-    def take_update(self):
-        return self.updates.pop(0) if self.updates else None
-
-
-@pytest.fixture(scope="module")
-def compute():
-    chosen = device.choose("cpu")
-    return replace(chosen, dtype=torch.float32)
-
-
 @pytest.fixture
-def host():
-    return Host()
-
-
-@pytest.fixture
-def opened(tmp_path, compute, host):
+def opened(session_on):
     """opened(settings) -> a session on the phantom."""
-    sessions = []
-
-    def open_with(settings=QUICK, phantom=None, annotation=None):
-        folder = make_job(tmp_path / f"job{len(sessions)}", phantom or two_organs(), settings, annotation)
-        sessions.append(Session.open(folder, DeviceChoice(chosen=compute), host))
-        return sessions[-1]
-
-    yield open_with
-    for each in sessions:
-        each.close()
+    return lambda settings=QUICK, phantom=None, annotation=None: session_on(phantom or two_organs(), settings, annotation)
 
 
 def out_of_memory(times, plain=Trainer._batch):
@@ -310,7 +255,7 @@ def test_a_network_of_few_steps_has_no_say_and_later_a_growing_one(opened, monke
     monkeypatch.setattr(session_module, "_STEPS_TO_TRUST", 20)
     outcome = running.train()
     assert outcome.step == 24
-    standing = running.together.standing()
+    standing = running.together.standing(lambda: None)
     assert running.judge.share == pytest.approx(shares.choose(standing, has_slices=True) * 24 / judge._STEPS_TO_LEARN)
     assert outcome.share == round(running.judge.share, 3) > 0
     report = json.loads(running.job.path("report.json").read_text(encoding="utf-8"))
@@ -466,13 +411,6 @@ def test_an_update_cancelled_while_growing_leaves_no_prior_of_the_old_annotation
     host.on_tick = lambda stage, step: None
     assert old[9].any()
     assert not running.prior.grow(running.labels)[9].any()
-
-
-def send(running, revision, annotation, box=None):
-    """A whole annotation, or a box of it, as a host sends it."""
-    name = f"annotation-{revision:04d}.npy"
-    np.save(running.job.path(name), annotation if box is None else annotation[box])
-    running.update(name, revision, [], None if box is None else [[s.start, s.stop] for s in box])
 
 
 def test_boxes_answer_a_stroke_twice_and_leave_the_rest(opened, host):

@@ -6,15 +6,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_session import Host, send
+from sessions import send
 
-from phantoms import make_job, two_organs
+from phantoms import two_organs
 from sparseseg.contract.box import whole
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import AnnotationError, Cancelled
 from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
-from sparseseg.network import device
 from sparseseg.network.predict import Probabilities
 from sparseseg.network.sampling import WorkingGrid
 from sparseseg.session.devices import DeviceChoice
@@ -31,30 +30,11 @@ STROKES = np.where(np.arange(36) % 5 < 2, ANNOTATION, 0).astype(np.uint8)  # the
 ALL_FOUR = ("unpainted", "Nothing is painted in stomach, gall, spleen, vein: they stay empty.")
 
 
-@pytest.fixture(scope="module")
-def compute():
-    return replace(device.choose("cpu"), dtype=torch.float32)
-
-
 @pytest.fixture
-def host():
-    return Host()
-
-
-@pytest.fixture
-def opened(tmp_path, compute, host):
+def opened(session_on):
     """opened(annotation, settings) -> a session of the six segments; or of another phantom."""
-    sessions = []
-
-    def open_with(annotation=ANNOTATION, settings=QUICK, phantom=None):
-        six = phantom or replace(PLAIN, truth=TRUTH, annotation=ANNOTATION, classes=SIX)
-        folder = make_job(tmp_path / f"job{len(sessions)}", six, settings, annotation)
-        sessions.append(Session.open(folder, DeviceChoice(chosen=compute), host))
-        return sessions[-1]
-
-    yield open_with
-    for each in sessions:
-        each.close()
+    six = replace(PLAIN, truth=TRUTH, annotation=ANNOTATION, classes=SIX)
+    return lambda annotation=ANNOTATION, settings=QUICK, phantom=None: session_on(phantom or six, settings, annotation)
 
 
 def without(annotation, *values):
