@@ -262,6 +262,14 @@ def test_a_network_of_few_steps_has_no_say_and_later_a_growing_one(opened, monke
     assert (report["share"], report["agreement"], report["confidence"]) == (outcome.share, *standing.to_json().values())
 
 
+def test_time_is_kept_for_what_the_end_of_a_run_does_again(opened):
+    running = opened(replace(QUICK, steps=60))
+    running.train()
+    prediction, estimated = (running.timings[part] for part in ("prediction", "estimate"))
+    assert estimated > 0
+    assert running._clock.reserved_s == prediction + estimated
+
+
 def test_a_checkpoint_that_cannot_be_read_is_told_of_and_training_begins_anew(opened, host):
     running = opened()
     torch.save({"format": "sparseseg-model", "version": 1}, running.job.path("model.pt"))

@@ -62,7 +62,7 @@ class Clock:
     """How much of a run is over, by the clock, or by steps where their number is fixed."""
 
     settings: Settings
-    reserved_s: float = 0.0  # for the final prediction
+    reserved_s: float = 0.0  # for the final prediction and estimate
     spent_s: float = 0.0  # in earlier parts of a resumed run
     spent_steps: int = 0
     begin: float = 0.0  # where in the schedule of the learning rate this run begins: > 0 where it goes on from a trained state

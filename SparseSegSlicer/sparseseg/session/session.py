@@ -359,16 +359,23 @@ class Session:
             return
         start = time.monotonic()
         standing = self.together.standing(lambda: self._tick("training"))
-        self._clock.reserved_s = self.timings["prediction"] = time.monotonic() - start
+        self._reserve("prediction", start)
         if standing is not None:
             self.judge.weigh(standing, self._steps, self.labels.has_complete_slices)
+
+    def _reserve(self, what: str, start: float) -> None:
+        """Of the time budget, for what the end of the run does again, as long as it has just taken."""
+        self.timings[what] = time.monotonic() - start
+        self._clock.reserved_s = sum(self.timings.get(part, 0.0) for part in ("prediction", "estimate"))
 
     def _look(self) -> None:
         """What all voices say now: shown, and estimated."""
         self._weigh()
         self._show(self._fused(), self._source)
         if self.settings.estimate:
+            start = time.monotonic()
             self._whole(self._estimate_shown)
+            self._reserve("estimate", start)
             self.history.append({"seconds": self._clock.seconds, "step": self._steps, "estimate": self.judge.mean_estimate})
 
     def _estimate_shown(self) -> None:
