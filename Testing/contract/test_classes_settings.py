@@ -98,11 +98,11 @@ def test_neighbouring_colours_are_far_apart_in_hue():
 
 LOWEST = {
     "time_budget_s": 1, "steps": 0, "seed": 0, "learning_rate": 1e-6, "pseudo_label_weight": 0, "correction_weight": 1, "class_balance": 0,
-    "border_weight": 0, "border_width_mm": 0.1, "width": 0, "depth": 0, "patch_voxels": 0, "batch": 0, "ema_decay": 0, "dice_weight": 0,
+    "border_weight": 0, "border_width_mm": 0.1, "width": 0, "depth": 0, "slices": 0, "patch_voxels": 0, "batch": 0, "ema_decay": 0, "dice_weight": 0,
 }  # fmt: skip
 HIGHEST = {
     "time_budget_s": 86_400, "steps": 1_000_000, "seed": 2**31 - 1, "learning_rate": 1, "pseudo_label_weight": 1, "correction_weight": 100,
-    "class_balance": 1, "border_weight": 100, "border_width_mm": 100, "width": 256, "depth": 6, "patch_voxels": 2**27, "batch": 64,
+    "class_balance": 1, "border_weight": 100, "border_width_mm": 100, "width": 256, "depth": 6, "slices": 32, "patch_voxels": 2**27, "batch": 64,
     "ema_decay": 0.99999, "dice_weight": 10,
 }  # fmt: skip
 
@@ -120,7 +120,7 @@ def test_values_outside_of_a_range_are_refused_by_name(name):
             Settings(**{name: value})
 
 
-@pytest.mark.parametrize("name", ["steps", "seed", "width", "depth", "patch_voxels", "batch"])
+@pytest.mark.parametrize("name", ["steps", "seed", "width", "depth", "slices", "patch_voxels", "batch"])
 def test_counts_are_whole_numbers(name):
     for value in (1.5, 1.0):
         with pytest.raises(InputError, match=f"The setting {name} must lie between .* and be a whole number, got {value}"):

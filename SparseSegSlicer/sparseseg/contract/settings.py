@@ -19,6 +19,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     "border_width_mm": (0.1, 100.0),
     "width": (0, 256),
     "depth": (0, 6),
+    "slices": (0, 32),
     "patch_voxels": (0, 2**27),
     "batch": (0, 64),
     "ema_decay": (0.0, 0.99999),
@@ -28,7 +29,7 @@ _RANGES: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """Choices of one training run. Zero in `steps`, `width`, `depth`, `patch_voxels`, `batch` means: the engine chooses.
+    """Choices of one training run. Zero in `steps`, `width`, `depth`, `slices`, `patch_voxels`, `batch` means: the engine chooses.
 
     With `steps` > 0 the run takes exactly that many steps whatever the clock says, and is then repeatable on the same CPU machine.
     Raises InputError for a value of another type or out of its range.
@@ -50,6 +51,7 @@ class Settings:
     ema_decay: float = 0.98
     width: int = 0
     depth: int = 0
+    slices: int = 0  # of a slab: from 2 on kernels reach across them
     patch_voxels: int = 0  # at most, of a slice on the working grid
     batch: int = 0
     residual: bool = False

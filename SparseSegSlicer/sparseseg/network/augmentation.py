@@ -54,6 +54,7 @@ class Augmenter:
 
     def __init__(self, grid: WorkingGrid, spacing_kji_mm: Sequence[float], strength: float = 1.0, mirror: bool = False) -> None:
         """spacing_kji_mm: of the volume's own voxels."""
+        self.grid, self.spacing_kji_mm = grid, spacing_kji_mm
         self._shape, self._spacing = grid.shape_kji, np.asarray(grid.spacing(spacing_kji_mm))
         self._strength, self._mirror = strength, mirror
 

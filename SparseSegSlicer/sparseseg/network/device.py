@@ -23,9 +23,11 @@ _TRAINING_BYTES_PER_VOXEL_AND_WIDTH = 90  # activations kept for the backward pa
 _USEFUL_SHARE_OF_PEAK = 0.25  # of the probe's rate, which a whole training step reached on 2 CPU cores (norms and copies take the rest)
 _STEPS_WANTED = 100  # at least, in the time budget
 _LONGEST_STEP_S = 0.6  # so that a cancel is heard within a second
-_PIXELS, _PIXELS_CUDA = 192**2, 512**2  # of a plane on the working grid
-_SLICES, _SLICES_CUDA = 1, 8  # of a slab: one from five on a CPU, thin 3-D slabs on a GPU
-_LEAST_SLABS, MOST_SLABS = 2, 8  # in a step; of more cores each slab has several
+_PIXELS, _PIXELS_CUDA = 192**2, 256**2  # of a plane on the working grid
+# of a slab: one from five. Slabs of eight with 3-D kernels and twice the width learned less even on a GPU (docs/accuracy.md)
+_SLICES = 1
+_WIDTH, _DEPTH = 16, 4  # of what the network begins with (start.py)
+_LEAST_SLABS, MOST_SLABS, _SLABS_CUDA = 2, 8, 4  # in a step; of more cores each slab has several
 _BELIEF_BYTES = 400_000_000  # of what the network believes: a byte for each class and working voxel
 
 
@@ -205,9 +207,9 @@ def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], own_kji: Sequenc
     pixels = settings.patch_voxels or (_PIXELS_CUDA if compute.is_cuda else _PIXELS)
     own: Triple = (own_kji[0], own_kji[1], own_kji[2])
     grid = own if settings.full_resolution else working_shape(own, spacing_kji_mm, pixels, max(1, _BELIEF_BYTES // classes))
-    slices, batch = (_SLICES_CUDA if compute.is_cuda else _SLICES), settings.batch or _slabs(compute)
+    slices, batch = settings.slices or _SLICES, settings.batch or _slabs(compute)
     plane = sorted(grid)[1:]
-    width, depth = settings.width or (32 if compute.is_cuda else 16), settings.depth or 4
+    width, depth = settings.width or _WIDTH, settings.depth or _DEPTH
     plan = RunPlan(plan_network(slices, plane, classes, width, depth, settings.residual), grid, slices, batch)
     while not settings.width and plan.network.width > 8 and _affordable_voxels(compute, plan.network, settings) < plan.voxels_per_step:
         plan = replace(plan, network=replace(plan.network, width=plan.network.width // 2))
@@ -218,7 +220,7 @@ def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], own_kji: Sequenc
 
 def _slabs(compute: Compute) -> int:
     """In a step: one for each core of a CPU, as each core learns from a slab of its own."""
-    return min(max(_LEAST_SLABS, usable_cores()), MOST_SLABS) if compute.device.type == "cpu" else _LEAST_SLABS
+    return min(max(_LEAST_SLABS, usable_cores()), MOST_SLABS) if compute.device.type == "cpu" else _SLABS_CUDA
 
 
 def _bytes_of(plan: RunPlan) -> int:

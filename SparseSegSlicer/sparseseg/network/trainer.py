@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from .augmentation import Draw
 from .cores import cores_of
 from .device import Compute, RunPlan
 from .loss import soft_dice_loss, weighted_cross_entropy
+from .start import Start, moments, solve_head
 from .unet import UNet3d
 
 _WARM_UP_STEPS = 20
@@ -28,6 +30,7 @@ _CHECK_EVERY = 10  # steps between looks at the loss; on CUDA each look waits fo
 _MAX_BAD_STATES = 5
 _CLIP_NORM = 5.0
 _SUPERVISED_OF = 200  # slabs
+_SLICES_OF_HEAD = 24  # at most, that a new network's head is solved from
 
 
 def load_optimizer() -> None:
@@ -71,7 +74,8 @@ class Trainer:
             group["lr"] = self.settings.learning_rate * self.rate_factor * _schedule(self.steps, progress)
         losses, gradients = zip(*self.cores.map(self._gradients, self._batch()), strict=True)
         for parameter, *parts in zip(self.network.parameters(), *gradients, strict=True):
-            parameter.grad = sum(parts[1:], parts[0]) / len(parts)
+            # in the parameter's own layout: flat convolutions on a GPU answer in another one, which the fused optimizer refuses
+            parameter.grad = torch.empty_like(parameter).copy_(sum(parts[1:], parts[0]) / len(parts))
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
         self.scaler.step(self.optimizer)
@@ -116,6 +120,34 @@ class Trainer:
         self.network.load_state_dict(fitting, strict=False)
         self.average.load_state_dict(self.network.state_dict())
         self._good = self._snapshot()
+
+    @torch.no_grad()
+    def begin_with(self, start: Start, tick: Callable[[], None] = lambda: None) -> None:
+        """Begin with a body that knows such tasks, and the head that fits the slices at hand best; targets must be there. tick is called after every
+        slice, and may raise."""
+        self.start_from(start.weights)
+        still = augmentation.Augmenter(self.augmenter.grid, self.augmenter.spacing_kji_mm, strength=0)
+        slices = self.volume.targets.sampler.slices
+        chosen = [slices[n] for n in sorted(self.rng.permutation(len(slices))[:_SLICES_OF_HEAD])]
+        sums: Tensor | int = 0
+        for part in self.cores.map(self._moments, (still.draw(self.rng, *s) for s in chosen)):
+            tick()
+            sums = sums + part
+        assert isinstance(sums, Tensor)
+        head = self.network.head
+        solved = start.sharpness * solve_head(sums, start.ridge)
+        head.weight.copy_(solved[:, :-1].view_as(head.weight))
+        head.bias.copy_(solved[:, -1])
+        self.average.load_state_dict(self.network.state_dict())
+        self._good = self._snapshot()
+
+    def _moments(self, draw: Draw) -> Tensor:
+        """Of the labelled voxels of one slab, (classes, d + 1, d + 1)."""
+        image, labels, weights = augmentation.take_slab(self.volume, draw, self.plan.slices)
+        with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.dtype != torch.float32):
+            features = self.average.features(image[None].contiguous(memory_format=torch.channels_last_3d))[0]
+        known = weights > 0
+        return moments(features.float()[:, known].T, labels[known], weights[known], self.plan.network.classes)
 
     def _batch(self) -> list[Draw]:
         """What to look at in this step: slices and how they are moved, drawn in one thread, so that a seed repeats a run."""

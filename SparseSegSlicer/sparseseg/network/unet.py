@@ -96,8 +96,8 @@ class InstanceNorm(nn.Module):
     """Instance norm with scale and shift (Ulyanov et al. 2016), by the statistics of the slab at hand in training and in prediction: slabs are whole
     planes, which always show what is normal around a structure.
 
-    One sample at a time through batch norm's kernel: for one sample the two are the same sum, and its kernels keep channels-last memory and bf16;
-    torch's own instance and group norm are slower on the CPU (`make bench-engine`).
+    On a CPU one sample at a time through batch norm's kernel: for one sample the two are the same sum, and its kernels keep channels-last memory
+    and bf16; torch's own instance and group norm are slower there (`make bench-engine`).
     """
 
     def __init__(self, channels: int) -> None:
@@ -107,6 +107,8 @@ class InstanceNorm(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if math.prod(x.shape[2:]) == 1:  # no variance over one voxel
             return x
+        if x.device.type != "cpu":
+            return F.instance_norm(x, weight=self.weight, bias=self.bias)
         samples = [F.batch_norm(sample, None, None, self.weight, self.bias, training=True) for sample in x.split(1)]
         return samples[0] if len(samples) == 1 else torch.cat(samples)
 
@@ -157,7 +159,15 @@ class UNet3d(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_channels, k, j, i) -> logits (N, classes, k, j, i), for any k, j, i."""
-        shape = x.shape[2:]
+        k, j, i = x.shape[2:]
+        return self.head(self._body(x))[:, :, :k, :j, :i]
+
+    def features(self, x: Tensor) -> Tensor:
+        """The same input -> what the head reads, (N, width, k, j, i)."""
+        k, j, i = x.shape[2:]
+        return self._body(x)[:, :, :k, :j, :i]
+
+    def _body(self, x: Tensor) -> Tensor:
         x = _pad_to(x, self.plan.multiple_kji)
         skips = []
         for level, block in enumerate(self.encoder):
@@ -169,8 +179,7 @@ class UNet3d(nn.Module):
             # narrowing before enlarging does the 1 x 1 x 1 convolution on the small grid
             x = F.interpolate(self.lift[level](x), size=skips[level].shape[2:], mode="nearest")
             x = self.decoder[level](torch.cat([skips.pop(), x], 1))
-        x = self.head(x)
-        return x[:, :, : shape[0], : shape[1], : shape[2]]
+        return x
 
 
 def _pad_to(x: Tensor, multiple_kji: Triple) -> Tensor:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 _LEAST_HELD = 50  # voxels of a segment that must be held out to judge it
 _AT = (0.3, 0.6)  # of a run: when the voices are looked at, before its end
-_STEPS_TO_LEARN = 300  # until then the network's share grows: one that has learned little agrees by being unsure
+_STEPS_TO_LEARN = 100  # until then the network's share grows: one that has learned little agrees by being unsure
 Grow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 

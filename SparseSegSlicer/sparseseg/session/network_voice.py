@@ -26,6 +26,7 @@ from ..network.device import RunPlan
 from ..network.intensity import Intensity
 from ..network.predict import Input, Probabilities, predict
 from ..network.sampling import WorkingGrid
+from ..network.start import Start, shipped
 from ..network.targets import Targets
 from ..network.trainer import Trainer
 from ..network.unet import Triple, UNet3d
@@ -46,6 +47,7 @@ class NetworkVoice:
         self.trainer: Trainer | None = None
         self._input: Input | None = None
         self._intensity: Intensity | None = None
+        self._start: Start | None = None  # to begin with, until there are labels
         self._belief: Probabilities | None = None
         self._belief_steps = -1
 
@@ -58,9 +60,9 @@ class NetworkVoice:
     def begin(
         self, annotation: Annotation, region: Box, settings: Settings, start: checkpoint.Checkpoint | None, saved: checkpoint.Checkpoint | None
     ) -> None:
-        """A new trainer on a region of the volume: with an earlier model's weights (start), going on from a checkpoint of this job (saved), or from
-        nothing."""
-        model = start or saved
+        """A new trainer on a region of the volume: with an earlier model's weights (start), going on from a checkpoint of this job (saved), or with
+        what the engine's own start knows, once it has labels to learn from."""
+        model, self._start = start or saved, None
         own: Triple = tuple(s.stop - s.start for s in region)  # type: ignore[assignment]
         plan = device.plan_run(self.compute, self.spacing, own, self.classes, settings)
         if model is not None:
@@ -72,6 +74,17 @@ class NetworkVoice:
             self.trainer.start_from(start.weights)
         elif saved is not None:
             self.trainer.load_state(saved.training["trainer"], saved.weights)
+        else:
+            self._start = self._known(plan)
+
+    def _known(self, plan: RunPlan) -> Start | None:
+        """What the engine's networks begin with, where it fits; without it training begins from nothing."""
+        try:
+            start = shipped()
+        except ModelError as error:
+            self._warn("model", f"The network begins from nothing: {error.sentence}", error.advice)
+            return None
+        return start if start.fits(plan.network) else None
 
     def saved(self) -> checkpoint.Checkpoint | None:
         """The job's own checkpoint, if it holds a training state of the same segments. One that cannot be read is told of, and replaced in time."""
@@ -110,6 +123,9 @@ class NetworkVoice:
         assert self.trainer is not None and self._input is not None
         within, tick = self._input.grid.box, lambda: self._tick("starting")
         self.trainer.volume.targets = Targets(annotation, belief, settings, self.compute.device, tick, belief.confidence, within)
+        if self._start is not None:
+            self.trainer.begin_with(self._start, tick)
+            self._start = None
 
     def learn_change(self, box: Box, annotation: Annotation, belief: Belief, is_painted: bool) -> None:
         """The same, where only a box of them changed. is_painted: by the user: then its slices come first for a while."""

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 _CHECKPOINT_EVERY_S = 30.0
 _PREVIEW_EVERY_S = 10.0
 _PREVIEW_COST = 0.1  # share of the time that previews may take
-_STEPS_TO_TRUST = 50  # a network that learned for fewer is left out of the result
+_STEPS_TO_TRUST = 20  # a network that learned for fewer is left out of the result
 _AFTER_UPDATE = 0.5  # where in the run (and its learning rate) a correction takes training back to, at most
 _MIN_SIDE = 8  # voxels: below that a 3-D network makes no sense, except along one axis
 _HISTORY_EVERY_S = 0.5

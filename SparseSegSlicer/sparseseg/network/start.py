@@ -1,0 +1,84 @@
+"""What a network knows before it has seen a patient: a body that was trained for tasks like ours, few slices given and the rest asked, and a head
+that is solved for from the slices at hand.
+
+The head is the ridge regression of the labels on the body's features (Bertinetto et al., Meta-learning with differentiable closed-form solvers,
+ICLR 2019): with it the network has an opinion before its first step. pretraining/start.py trains the body through that very solution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..contract.errors import ModelError
+from .unet import NetworkPlan
+
+FILE = Path(__file__).with_name("start.pt")
+FORMAT, VERSION = "sparseseg-start", 1
+_LEAST = 1e-8  # of a sum of weights
+
+
+@dataclass(frozen=True)
+class Start:
+    """weights: of a network of this plan but its head; ridge: what is added to the features' covariance; sharpness: of the softmax over what the
+    regression says, 0..1."""
+
+    plan: NetworkPlan
+    weights: dict[str, Tensor]
+    ridge: float
+    sharpness: float
+
+    def fits(self, plan: NetworkPlan) -> bool:
+        """Whether a network of that plan can begin with it: the same layers, as many levels or fewer."""
+        levels = len(plan.kernels)
+        alike = (plan.width, plan.residual, plan.in_channels) == (self.plan.width, self.plan.residual, self.plan.in_channels)
+        return alike and levels <= len(self.plan.kernels) and plan.kernels == self.plan.kernels[:levels]
+
+    def save(self, path: Path) -> None:
+        """In half precision: what is lost is far below what a first step changes."""
+        weights = {name: tensor.half() for name, tensor in self.weights.items()}
+        data: dict[str, Any] = {"format": FORMAT, "version": VERSION, "network": self.plan.to_json(), "weights": weights}
+        torch.save({**data, "ridge": self.ridge, "sharpness": self.sharpness}, path)
+
+
+@cache
+def shipped() -> Start:
+    """The one that comes with the engine. Raises ModelError."""
+    try:
+        data = torch.load(FILE, map_location="cpu", weights_only=True)
+        if (data["format"], data["version"]) != (FORMAT, VERSION):
+            raise ValueError("another format")
+        weights = {name: tensor.float() for name, tensor in data["weights"].items()}
+        return Start(NetworkPlan.from_json(data["network"]), weights, float(data["ridge"]), float(data["sharpness"]))
+    except Exception as error:  # torch raises what it likes where a file is damaged
+        raise ModelError(f"{FILE.name}, which networks begin with, cannot be read ({error}).", "Install the engine again.") from error
+
+
+def moments(features: Tensor, labels: Tensor, weights: Tensor, classes: int) -> Tensor:
+    """What the regression needs to know of labelled voxels, class by class, added up over as many calls as wanted.
+
+    features (..., n, d), labels (..., n) int64, weights (..., n), >= 0 -> (..., classes, d + 1, d + 1): sums of w x x^T, with x the features and
+    a 1 behind them.
+    """
+    ones = torch.ones_like(features[..., :1])
+    x = torch.cat([features, ones], -1)
+    chosen = torch.nn.functional.one_hot(labels, classes).to(x.dtype) * weights.unsqueeze(-1)
+    return torch.stack([(x * chosen[..., c, None]).transpose(-1, -2) @ x for c in range(classes)], -3)
+
+
+def solve_head(sums: Tensor, ridge: Tensor | float) -> Tensor:
+    """The regression of one-hot labels: (..., classes, d + 1, d + 1) as `moments` says -> (..., classes, d + 1), weights and, last, bias.
+
+    A class counts as the root of its voxels, between all alike and by size: structures are small. A class without any is never said.
+    """
+    sizes = sums[..., -1, -1]
+    counts = sizes.clamp_min(_LEAST).rsqrt() * (sizes > 0)
+    sums = sums * (counts / (sizes * counts).sum(-1, keepdim=True).clamp_min(_LEAST))[..., None, None]
+    covariance, means = sums.sum(-3), sums[..., -1, :]  # the last row: w x, as x ends in a 1
+    eye = torch.eye(covariance.shape[-1], device=sums.device, dtype=sums.dtype)
+    return torch.linalg.solve(covariance + ridge * eye, means.transpose(-1, -2)).transpose(-1, -2)
