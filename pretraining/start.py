@@ -380,7 +380,9 @@ def learn(options: argparse.Namespace) -> None:
             ce, dl = torch.stack(recent).nanmean(0).tolist()
             recent.clear()
             right = examined(average, exam, options, dtype)
-            say(f"step {step + 1}, {time.monotonic() - start:.0f} s: cross-entropy {ce:.3f}, Dice loss {dl:.3f}; never learned from: Dice {right:.3f}")
+            say(
+                f"step {step + 1}, {time.monotonic() - start:.0f} s: cross-entropy {ce:.3f}, Dice loss {dl:.3f}; never learned from: Dice {right:.3f}"
+            )
             save(average, options.out)
     save(average, options.out)
 

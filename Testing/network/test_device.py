@@ -14,7 +14,7 @@ from sparseseg.network import device
 from sparseseg.network.device import Compute, RunPlan, choose, is_out_of_memory, on_cpu, plan_run, usable_cores
 from sparseseg.network.unet import plan_network
 
-SLOW = Compute(torch.device("cpu"), torch.float32, "test", tflops=0.05, free_bytes=8 << 30, why="")
+SLOW = Compute(torch.device("cpu"), torch.float32, "test", tflops=0.2, free_bytes=8 << 30, why="")
 FAST = Compute(torch.device("cuda"), torch.bfloat16, "test", tflops=50, free_bytes=24 << 30, why="")
 FLAT = plan_network(1, (64, 64), 2, 8, 3)
 
@@ -118,20 +118,25 @@ def test_what_the_user_set_is_taken():
     assert plan.voxels_per_step == 3 * 32**2
 
 
-def test_single_slices_on_a_cpu_and_slabs_on_a_gpu():
-    slow, fast = (planned(compute, (256,) * 3) for compute in (SLOW, FAST))
+def test_single_slices_of_planes_that_the_device_affords():
+    slow, fast = (planned(compute, (300,) * 3) for compute in (SLOW, FAST))
     assert (slow.slices, slow.grid_kji) == (1, (192, 192, 192))
-    assert slow.network.kernels[0] == (1, 3, 3)
-    assert (fast.slices, fast.grid_kji) == (8, (256, 256, 256))
-    assert fast.network.kernels[0] == (3, 3, 3)
-    assert fast.batch == 2
+    assert (fast.slices, fast.grid_kji) == (1, (256, 256, 256))
+    assert slow.network.kernels[0] == fast.network.kernels[0] == (1, 3, 3)
+    assert fast.batch == 4
+
+
+def test_thick_slabs_have_kernels_that_reach_across_them():
+    plan = planned(SLOW, (32,) * 3, Settings(slices=8))
+    assert plan.slices == 8
+    assert plan.network.kernels[0] == (3, 3, 3)
 
 
 @pytest.mark.parametrize(("cores", "slabs"), [(1, 2), (2, 2), (6, 6), (64, 8)])
 def test_each_core_of_a_cpu_has_a_slab(cores, slabs, monkeypatch):
     monkeypatch.setattr(device, "usable_cores", lambda: cores)
     assert planned(SLOW, (32,) * 3).batch == slabs
-    assert planned(FAST, (32,) * 3).batch == 2
+    assert planned(FAST, (32,) * 3).batch == 4
 
 
 def test_a_volume_whose_slices_fit_is_worked_on_as_it_is():
@@ -150,33 +155,37 @@ def test_of_many_classes_the_belief_has_room():
     assert 3_900_000 < many <= 4_000_000  # a hundred bytes a voxel
 
 
-def test_a_slow_device_gets_a_narrower_network_than_a_fast_one():
-    slow, fast = planned(SLOW, (256,) * 3, Settings(time_budget_s=20)), planned(FAST, (256,) * 3, Settings(time_budget_s=120))
-    assert (slow.network.width, fast.network.width) == (8, 32)
+def test_a_slow_device_gets_a_coarser_grid_and_the_same_network():
+    snail = Compute(SLOW.device, SLOW.dtype, "test", 0.02, SLOW.free_bytes, "")
+    slow, fast = planned(snail, (256,) * 3), planned(SLOW, (256,) * 3)
+    assert slow.network == fast.network
+    assert max(slow.grid_kji) < max(fast.grid_kji) == 192
+    assert planned(snail, (256,) * 3, Settings(patch_voxels=192**2)).grid_kji == fast.grid_kji
 
 
-def test_more_time_means_no_narrower_network():
-    middling = Compute(SLOW.device, SLOW.dtype, "test", 0.5, SLOW.free_bytes, "")
-    widths = [planned(middling, (256,) * 3, Settings(time_budget_s=t)).network.width for t in (5, 30, 120, 600)]
-    assert widths == sorted(widths)
-    assert widths[0] < widths[-1] == 16
+def test_more_time_means_no_coarser_grid():
+    middling = Compute(SLOW.device, SLOW.dtype, "test", 0.1, SLOW.free_bytes, "")
+    sides = [max(planned(middling, (256,) * 3, Settings(time_budget_s=t)).grid_kji) for t in (5, 15, 30, 600)]
+    assert sides == sorted(sides)
+    assert sides[0] < sides[-1]
 
 
-def test_the_width_is_what_is_affordable_by_hand():
+def test_the_plane_is_what_is_affordable_by_hand():
     """A step in a hundredth of 10 s, at a quarter of the device's rate, of two slices; it costs three forward passes."""
-    settings, flat = Settings(time_budget_s=10, depth=1), plan_network(1, (64, 64), 3, 16, 1)
-    enough = 2 * 64 * 64 * 3 * flat.flops_per_voxel() / (0.1 * 0.25 * 1e12)
-    for tflops, width in ((enough * 1.01, 16), (enough * 0.99, 8)):
+    settings, flat = Settings(time_budget_s=10, depth=1, batch=2), plan_network(1, (128, 128), 3, 16, 1)
+    enough = 2 * 128 * 128 * 3 * flat.flops_per_voxel() / (0.1 * 0.25 * 1e12)
+    for tflops, side in ((enough * 1.01, 128), (enough * 0.5626, 96), (enough * 0.01, 64)):
         compute = Compute(SLOW.device, SLOW.dtype, "test", tflops, SLOW.free_bytes, "")
-        assert planned(compute, (8, 64, 64), settings).network.width == width
+        assert max(planned(compute, (8, 128, 128), settings).grid_kji) == side
 
 
 def test_little_memory_means_fewer_and_thinner_slabs():
-    """Half of 2 GB, at 90 bytes a voxel and channel of 32: 347 000 voxels; two slabs of eight slices are a million."""
-    tight = Compute(FAST.device, FAST.dtype, "test", FAST.tflops, 2_000_000_000, "")
-    plan = planned(tight, (256,) * 3)
-    assert (plan.batch, plan.slices) == (1, 4)
-    assert plan.network == planned(FAST, (256,) * 3).network
+    """Half of 0.4 GB, at 90 bytes a voxel and channel of 16: 139 000 voxels; four slices are 262 000."""
+    tight = Compute(FAST.device, FAST.dtype, "test", FAST.tflops, 400_000_000, "")
+    assert (planned(tight, (256,) * 3).batch, planned(tight, (256,) * 3).slices) == (2, 1)
+    thick = Settings(slices=8)
+    assert (planned(tight, (256,) * 3, thick).batch, planned(tight, (256,) * 3, thick).slices) == (1, 2)
+    assert planned(tight, (256,) * 3).network == planned(FAST, (256,) * 3).network
 
 
 def test_the_largest_planes_are_the_measure():

@@ -23,7 +23,7 @@ _TRAINING_BYTES_PER_VOXEL_AND_WIDTH = 90  # activations kept for the backward pa
 _USEFUL_SHARE_OF_PEAK = 0.25  # of the probe's rate, which a whole training step reached on 2 CPU cores (norms and copies take the rest)
 _STEPS_WANTED = 100  # at least, in the time budget
 _LONGEST_STEP_S = 0.6  # so that a cancel is heard within a second
-_PIXELS, _PIXELS_CUDA = 192**2, 256**2  # of a plane on the working grid
+_PIXELS, _PIXELS_CUDA, _LEAST_PIXELS = 192**2, 256**2, 64**2  # at most, of a plane on the working grid; no fewer because a device is slow
 # of a slab: one from five. Slabs of eight with 3-D kernels and twice the width learned less even on a GPU (docs/accuracy.md)
 _SLICES = 1
 _WIDTH, _DEPTH = 16, 4  # of what the network begins with (start.py)
@@ -202,17 +202,22 @@ def title(device: torch.device) -> str:
 
 
 def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], own_kji: Sequence[int], classes: int, settings: Settings) -> RunPlan:
-    """Working grid, width, depth, slices and slabs of a step, so that the steps wanted fit the time budget, and activations half of the free
-    memory. own_kji: of the box that the network works on; classes: with background. What the user set is taken as it is."""
-    pixels = settings.patch_voxels or (_PIXELS_CUDA if compute.is_cuda else _PIXELS)
+    """Working grid, slices and slabs of a step, so that the steps wanted fit the time budget, and activations half of the free memory. A slow device
+    gets a coarser grid, never another network: it begins with one that knows something. own_kji: of the box that the network works on; classes:
+    with background. What the user set is taken as it is."""
     own: Triple = (own_kji[0], own_kji[1], own_kji[2])
-    grid = own if settings.full_resolution else working_shape(own, spacing_kji_mm, pixels, max(1, _BELIEF_BYTES // classes))
-    slices, batch = settings.slices or _SLICES, settings.batch or _slabs(compute)
-    plane = sorted(grid)[1:]
-    width, depth = settings.width or _WIDTH, settings.depth or _DEPTH
-    plan = RunPlan(plan_network(slices, plane, classes, width, depth, settings.residual), grid, slices, batch)
-    while not settings.width and plan.network.width > 8 and _affordable_voxels(compute, plan.network, settings) < plan.voxels_per_step:
-        plan = replace(plan, network=replace(plan.network, width=plan.network.width // 2))
+
+    def at(pixels: int) -> RunPlan:
+        grid = own if settings.full_resolution else working_shape(own, spacing_kji_mm, pixels, max(1, _BELIEF_BYTES // classes))
+        slices, batch = settings.slices or _SLICES, settings.batch or _slabs(compute)
+        network = plan_network(slices, sorted(grid)[1:], classes, settings.width or _WIDTH, settings.depth or _DEPTH, settings.residual)
+        return RunPlan(network, grid, slices, batch)
+
+    pixels = settings.patch_voxels or (_PIXELS_CUDA if compute.is_cuda else _PIXELS)
+    plan = at(pixels)
+    affordable = _affordable_voxels(compute, plan.network, settings) // (plan.slices * plan.batch)
+    if not settings.patch_voxels and affordable < pixels:
+        plan = at(max(affordable, _LEAST_PIXELS))
     while _bytes_of(plan) > compute.free_bytes / 2 and (smaller := plan.halved()) is not None:
         plan = smaller
     return plan
