@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= logical
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
-.PHONY: demo test quick lint bench bench-speed bench-engine bench-scene pretrain screenshots voices clean
+.PHONY: demo test quick lint bench bench-speed bench-engine bench-scene pretrain pretrain-refiner pretrain-start screenshots voices clean
 
 demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case
 	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") --output demo-output
@@ -36,8 +36,13 @@ bench-engine: $(VENV)/bench.stamp $(VENV)/test.stamp  ## training speed against 
 bench-scene: $(VENV)/test.stamp  ## what the panel does on Slicer's main thread, on a large volume
 	$(BIN)/python Testing/benchmark/scene.py
 
-pretrain: $(VENV)/test.stamp  ## train a refiner into refiner.pt here, on patients too where PATIENTS has them; see pretraining/README.md
+pretrain: pretrain-refiner pretrain-start  ## train what ships into refiner.pt and start.pt here; see pretraining/README.md
+
+pretrain-refiner: $(VENV)/test.stamp  ## on patients too where PATIENTS has them
 	$(BIN)/python pretraining/train.py --seed 1 --out refiner.pt $(if $(wildcard $(PATIENTS)),--patients "$(PATIENTS)") $(ARGS)
+
+pretrain-start: $(VENV)/test.stamp  ## the same, for what the network begins with
+	$(BIN)/python pretraining/start.py --seed 1 --out start.pt $(if $(wildcard $(PATIENTS)),--patients "$(PATIENTS)") $(ARGS)
 
 screenshots: $(VENV)/test.stamp  ## the README's tutorial pictures
 	$(BIN)/python Testing/make_screenshots.py

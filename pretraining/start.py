@@ -1,6 +1,6 @@
 """Train what the network knows before it has seen a patient: see sparseseg/network/start.py.
 
-usage: start.py [--seed 1] [--steps N] [--minutes M] [--patients FOLDER] [--out start.pt] [--device auto] [--tasks 8] [--makers N]
+usage: start.py [--seed 1] [--steps N] [--minutes M] [--patients FOLDER] [--out start.pt] [--device auto] [--tasks 16] [--makers N]
 
 A task is a volume, synthetic or of a patient, with a few slices of up to six of its segments given and others asked. The network's body reads all of
 them, a ridge regression on its features of the given ones is the head, and the loss is that of the engine on the asked ones. So the body learns
@@ -35,7 +35,7 @@ from sparseseg.network.loss import soft_dice_loss, weighted_cross_entropy  # noq
 from sparseseg.network.start import Start, moments, solve_head  # noqa: E402
 from sparseseg.network.unet import CONTEXT, UNet3d, plan_network  # noqa: E402
 
-STEPS, WIDTH, DEPTH = 6000, 16, 4
+STEPS, TASKS, WIDTH, DEPTH = 2100, 16, 16, 4
 SYNTHETIC, BRAIN_PARTS, HELD_OUT = 900, 5, 0.06  # volumes; of each brain; share of all that is only asked about
 OFTEN = {"synthetic": 0.5, "head": 0.3, "brain": 0.2}  # how often a task is from which kind of volume
 GIVEN, ASKED = 6, 5  # slices of a task
@@ -411,7 +411,7 @@ def main() -> None:
     parser.add_argument("--patients", type=Path)
     parser.add_argument("--out", type=Path, default=Path("start.pt"))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--tasks", type=int, default=8, help="in a step")
+    parser.add_argument("--tasks", type=int, default=TASKS, help="in a step")
     parser.add_argument("--volumes", type=int, default=SYNTHETIC)
     parser.add_argument("--makers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--rate", type=float, default=2e-3)

@@ -1,7 +1,7 @@
 """Accuracy side by side: this project, its prior, Grow from seeds, Fill between slices, random walker, nnU-Net; same strokes, same machine, one run.
 
-Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --clinician, --next-slice, --transfer, --voices, --hints, --check, --speed
-and --gpu are runs of their own, with files of their own.
+Writes OUT/accuracy.json, accuracy.md and pictures. --corrections, --clinician, --next-slice, --transfer, --voices, --beginnings, --hints, --check,
+--speed and --gpu are runs of their own, with files of their own.
 See README.md here and docs/accuracy.md. Numbers are read by people, never by pass/fail tests.
 """
 
@@ -69,6 +69,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--nnunet-budget", type=float, default=600, metavar="SECONDS", help="that nnU-Net trains (%(default)s)")
     parser.add_argument("--correction-budget", type=float, metavar="SECONDS", help="after each stroke or slice; a sixth of the budget")
     parser.add_argument("--clinician-limit", type=float, default=300, metavar="SECONDS", help="after which the clinician gives up (%(default)s)")
+    parser.add_argument("--seconds", type=float, nargs="+", metavar="S", help="with --beginnings: how long the network learns (15 45)")
     parser.add_argument("--out", type=Path, default=Path("bench-output"), metavar="FOLDER")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--threads", type=int, metavar="N", help="for every method; all cores where not given")
@@ -82,6 +83,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     part.add_argument("--next-slice", action="store_true", help="suggested slices against evenly spaced ones")
     part.add_argument("--transfer", action="store_true", help="the second patient, from the first one's model")
     part.add_argument("--voices", action="store_true", help="growing alone and refined, without a worker: quick on many and on large cases")
+    part.add_argument("--beginnings", action="store_true", help="the network from nothing and with its start, after equal seconds")
     part.add_argument("--hints", action="store_true", help="regions of interest and one slice against three slices, and points alone")
     part.add_argument("--check", action="store_true", help="simulated mistakes in the annotation: how many are found")
     part.add_argument("--speed", action="store_true", help="answers to corrections, stopping and memory at 7 and 79 M voxels (speed.py)")
@@ -270,6 +272,20 @@ def beside_grow(pair: Pair, options: Options) -> dict[str, Any]:
     return {GROW: None if label is None else mean_painted(label, pair)}
 
 
+def beginnings(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
+    from beginnings import SECONDS, beginnings_of, means
+
+    from sparseseg.network import device
+
+    compute, rows = device.choose(given.device), []
+    seconds = given.seconds or ([0.5] if given.quick else SECONDS)
+    for pair in pairs_in_turn(given):
+        rows += beginnings_of(pair, compute, seconds)
+        print(markdown(rows[-len(seconds) :]), flush=True)
+        write(given.out / "beginnings.json", head | {"rows": rows})
+    finish(given, "beginnings", head, rows, {"Dice of painted segments, where nobody annotated": means(rows), "each pair": rows})
+
+
 def hints(given: argparse.Namespace, options: Options, head: dict[str, Any]) -> None:
     from hinted import PROTOCOL, by_case, hints_of
 
@@ -353,6 +369,7 @@ PARTS = {
     "next_slice": next_slice,
     "transfer": transfer,
     "voices": voices,
+    "beginnings": beginnings,
     "hints": hints,
     "check": check,
     "speed": speed,

@@ -179,8 +179,8 @@ def test_forgetting_is_as_if_nothing_was_ever_looked_at():
 def test_the_report_has_the_share_and_what_it_was_chosen_by():
     judge = Judge(TWO.ids)
     assert judge.describe() == {"share": 0.0}
-    judge.weigh(Standing(0.98765, 0.87654), STEPS // 3, has_slices=True)
-    assert judge.describe() == {"share": round(_SHARES[-1] / 3, 3), "agreement": 0.988, "confidence": 0.877}
+    judge.weigh(Standing(0.98765, 0.87654), STEPS // 4, has_slices=True)
+    assert judge.describe() == {"share": round(_SHARES[-1] / 4, 3), "agreement": 0.988, "confidence": 0.877}
 
 
 # ---------------------------------------------------------------- which segments the refiner corrects
