@@ -268,7 +268,9 @@ def test_the_quick_run_writes_tables_and_numbers(tmp_path, capsys):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("part", "rows"), [("corrections", 2), ("next-slice", 2), ("transfer", 1), ("beginnings", 2), ("hints", 8), ("check", 10), ("gpu", 2)])
+@pytest.mark.parametrize(
+    ("part", "rows"), [("corrections", 2), ("next-slice", 2), ("transfer", 1), ("beginnings", 2), ("hints", 8), ("check", 10), ("gpu", 2)]
+)
 def test_every_part_has_a_quick_run(part, rows, tmp_path):
     assert accuracy.main(["--quick", "--device", "cpu", f"--{part}", "--out", str(tmp_path)]) == 0
     found = json.loads((tmp_path / f"{part}.json").read_text())["rows"]

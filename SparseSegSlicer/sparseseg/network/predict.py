@@ -53,6 +53,15 @@ class Probabilities:
         result[:, k, j, i] = found
         return result
 
+    def tempered(self, temperature: float, tick: Callable[[], None] = lambda: None) -> Probabilities:
+        """p ** (1 / temperature), to a sum of 1 again. What a byte calls 0 counts as half of its step. tick is called plane by plane, and may raise."""
+        result = torch.empty_like(self.classes)
+        for k in range(result.shape[1]):
+            tick()
+            raised = self.classes[:, k].float().clamp_min_(0.5).mul_(1 / _FULL).pow_(1 / temperature)
+            result[:, k] = raised.div_(raised.sum(0)).mul_(_FULL).add_(0.5)
+        return Probabilities(result, self.grid)
+
     def _inside(self, box: Box) -> np.ndarray:
         local = [slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, self.grid.box, strict=True)]
         if self.grid.own_kji == self.grid.shape_kji:

@@ -1,8 +1,9 @@
-"""The network's share of the result, one for the volume, from how it stands to the prior where nobody labelled.
+"""How far the network is believed beside the prior: first it is made as sure as it should be, then it has a share, one for the volume.
 
 A network that has learned a patient says much the same as the prior, and where the two differ it is about as sure as it should be; one that has not
-is sure of what the prior contradicts. So its confidence is held against how often both agree: the gap is its calibration error, with the prior in
-place of the truth.
+is sure of what the prior contradicts. So its probabilities are calibrated by a temperature (Guo et al., On calibration of modern neural networks,
+ICML 2017), with the prior in place of the truth: it is as sure, on average, as both agree. What it has not learned it is then hardly sure of, and a
+fixed share decides only where the prior is unsure.
 """
 
 from __future__ import annotations
@@ -13,37 +14,68 @@ from typing import Any
 
 import numpy as np
 
-_GAPS = (-0.6, -0.2, -0.1)  # agreement less confidence ...
-_SHARES = (0.2, 0.4, 0.45)  # ... and the share that goes with it; fitted to the development pairs (docs/accuracy.md)
-_OF_STROKES = 0.35  # at most, without complete slices: there most of what the network learns are the prior's own labels, so agreement says less
+SHARE, OF_STROKES = 0.5, 0.45  # with complete slices, and without; looked up from the development pairs (docs/accuracy.md)
+LEAST = 0.5 / 255  # the probability of what a byte calls 0, so that a flat enough temperature makes all classes alike
+_SAMPLE = 20_000  # voxels, about, that a temperature is found from
+_COLDEST, _HOTTEST, _HALVINGS = 0.5, 20.0, 18
 
 
 @dataclass(frozen=True)
 class Standing:
     """Over the voxels that nobody labelled and that prior or network give to a segment: how often both say the same, and how sure the network is on
-    average, 0..1 both."""
+    average, 0..1 both; and the temperature at which it is as sure as they agree."""
 
     agreement: float
     confidence: float
+    temperature: float
 
     @classmethod
     def of(cls, parts: Iterable[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> Standing | None:
         """From boxes of the prior's labels (k, j, i) uint8, the network's probabilities (C, k, j, i) and where there are labels, bool; None where
         neither gives anything to a segment."""
-        count, agreeing, sure = 0, 0, 0.0
+        count, agreeing, sure, sample = 0, 0, 0.0, _Sample()
         for prior, network, labelled in parts:
             said = network.argmax(0)
             counted = ~labelled & ((prior > 0) | (said > 0))
-            count += int(counted.sum())
+            found = network[:, counted]
+            count += found.shape[1]
             agreeing += int((counted & (prior == said)).sum())
-            sure += float(network.max(0)[counted].sum(dtype=np.float64))
-        return cls(agreeing / count, sure / count) if count else None
+            sure += float(found.max(0).sum(dtype=np.float64))
+            sample.add(found)
+        if not count:
+            return None
+        agreement = agreeing / count
+        return cls(agreement, sure / count, _temperature(sample.voxels(), agreement))
 
     def to_json(self) -> dict[str, Any]:
-        return {"agreement": round(self.agreement, 3), "confidence": round(self.confidence, 3)}
+        return {"agreement": round(self.agreement, 3), "confidence": round(self.confidence, 3), "temperature": round(self.temperature, 2)}
 
 
-def choose(standing: Standing, has_slices: bool) -> float:
-    """Between the gaps that are given, linear. has_slices: whether there are complete slices."""
-    share = float(np.interp(standing.agreement - standing.confidence, _GAPS, _SHARES))
-    return share if has_slices else min(share, _OF_STROKES)
+class _Sample:
+    """Every n-th of the voxels, n as large as it must be for _SAMPLE to twice as many."""
+
+    def __init__(self) -> None:
+        self._parts: list[np.ndarray] = []
+        self._every, self._held = 1, 0
+
+    def add(self, found: np.ndarray) -> None:
+        """found: (C, n)."""
+        self._parts.append(found[:, :: self._every])
+        self._held += self._parts[-1].shape[1]
+        while self._held > 2 * _SAMPLE:
+            self._parts = [self.voxels()[:, ::2]]
+            self._every, self._held = 2 * self._every, self._parts[0].shape[1]
+
+    def voxels(self) -> np.ndarray:
+        return np.concatenate(self._parts, axis=1)
+
+
+def _temperature(probabilities: np.ndarray, wanted: float) -> float:
+    """At which the highest of the probabilities (C, n) is `wanted` on average; the nearest end of the range where none does."""
+    logs = np.log(np.maximum(probabilities, LEAST))
+    low, high = _COLDEST, _HOTTEST
+    for _ in range(_HALVINGS):
+        middle = (low * high) ** 0.5
+        raised = np.exp(logs / middle)
+        low, high = (middle, high) if (raised.max(0) / raised.sum(0)).mean() > wanted else (low, middle)
+    return float(high)

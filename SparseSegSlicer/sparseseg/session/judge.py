@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 _LEAST_HELD = 50  # voxels of a segment that must be held out to judge it
 _AT = (0.3, 0.6)  # of a run: when the voices are looked at, before its end
-_STEPS_TO_LEARN = 100  # until then the network's share grows: one that has learned little agrees by being unsure
 Grow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -51,9 +50,9 @@ class Judge:
         self._looked = due
         return True
 
-    def weigh(self, standing: shares.Standing, steps: int, has_slices: bool) -> None:
-        """Choose the share of a network that has learned for so many steps. has_slices: whether there are complete slices."""
-        self.standing, self.share = standing, shares.choose(standing, has_slices) * min(1.0, steps / _STEPS_TO_LEARN)
+    def weigh(self, standing: shares.Standing, has_slices: bool) -> None:
+        """Give a network its share. has_slices: whether there are complete slices."""
+        self.standing, self.share = standing, shares.SHARE if has_slices else shares.OF_STROKES
 
     def look(self, result: np.ndarray, evidence: estimate.Evidence, annotation: Annotation, grow: Grow) -> None:
         """Estimate how right a result is, (K, J, I) uint8. grow: as of reverse_dice; it may raise, and nothing has changed."""

@@ -178,6 +178,11 @@ class NetworkVoice:
             self._belief, self._belief_steps = self._asked(), self.trainer.steps
         return self._belief
 
+    def calibrate(self, temperature: float) -> None:
+        """Make what it believes less sure (above 1) or surer."""
+        if self._belief is not None:
+            self._belief = self._belief.tempered(temperature, lambda: self._tick("training"))
+
     @property
     def known_belief(self) -> Probabilities | None:
         """What it last said, be it from some steps ago; None where it was never asked."""

@@ -353,15 +353,17 @@ class Session:
     # -- the judge -----------------------------------------------------------------------------------------------------
 
     def _weigh(self) -> None:
-        """Ask the network, and choose its share; none before it has learned."""
+        """Ask the network, make it as sure as it should be, and give it its share; none before it has learned."""
         if self._steps < _STEPS_TO_TRUST:
             self.judge.share = 0.0
             return
         start = time.monotonic()
         standing = self.together.standing(lambda: self._tick("training"))
-        self._reserve("prediction", start)
         if standing is not None:
-            self.judge.weigh(standing, self._steps, self.labels.has_complete_slices)
+            assert self.network is not None
+            self.network.calibrate(standing.temperature)
+            self.judge.weigh(standing, self.labels.has_complete_slices)
+        self._reserve("prediction", start)
 
     def _reserve(self, what: str, start: float) -> None:
         """Of the time budget, for what the end of the run does again, as long as it has just taken."""
