@@ -201,3 +201,29 @@ def test_a_real_network_answers_slice_by_slice():
 
 
 # ---------------------------------------------------------------- only some slices
+
+
+def spread(*probabilities):
+    """Two classes and more on a line of voxels, as bytes."""
+    values = torch.tensor(probabilities).T[:, None, None]
+    shape = tuple(values.shape[1:])
+    return Probabilities((values * 255).round().to(torch.uint8), WorkingGrid.of_whole(shape, shape))
+
+
+def test_tempered_beliefs_by_hand():
+    found = spread((0.8, 0.2), (0.2, 0.8), (0.5, 0.5)).tempered(2).classes[:, 0, 0].float() / 255
+    expected = torch.tensor([[2 / 3, 1 / 3], [1 / 3, 2 / 3], [0.5, 0.5]]).T  # the roots of 0.8 and 0.2 are as 2 to 1
+    torch.testing.assert_close(found, expected, atol=0.004, rtol=0)
+
+
+def test_what_a_byte_calls_nothing_comes_back_where_all_is_flat():
+    found = spread((1.0, 0.0, 0.0), (0.0, 0.0, 1.0)).tempered(20).classes[:, 0, 0].float() / 255
+    assert found.min() > 0.2
+    assert found.argmax(0).tolist() == [0, 2]
+
+
+def test_at_a_temperature_of_one_nothing_changes_and_every_plane_ticks():
+    said, ticks = spread((0.6, 0.3, 0.1), (0.05, 0.9, 0.05)), []
+    found = said.tempered(1.0, lambda: ticks.append(1))
+    assert (found.classes.int() - said.classes.int()).abs().max() <= 1
+    assert len(ticks) == 1 and found.grid == said.grid

@@ -1,9 +1,10 @@
-"""The network's share of the result, from how it stands to the prior."""
+"""How the network stands to the prior, and the temperature that makes it as sure as it should be."""
 
 import numpy as np
 import pytest
 
-from sparseseg.quality.shares import _GAPS, _OF_STROKES, _SHARES, Standing, choose
+from sparseseg.quality import shares
+from sparseseg.quality.shares import LEAST, Standing
 
 
 def probabilities(*voxels):
@@ -53,32 +54,57 @@ def test_where_nothing_can_be_compared_there_is_no_standing(parts):
 
 
 def test_it_is_reported_with_three_digits():
-    assert Standing(2 / 3, 0.98765).to_json() == {"agreement": 0.667, "confidence": 0.988}
+    assert Standing(2 / 3, 0.98765, 1.23456).to_json() == {"agreement": 0.667, "confidence": 0.988, "temperature": 1.23}
 
 
-def with_gap(gap):
-    return Standing(agreement=0.5 + gap / 2, confidence=0.5 - gap / 2)
+# ---------------------------------------------------------------- the temperature
 
 
-@pytest.mark.parametrize(("gap", "share"), list(zip(_GAPS, _SHARES, strict=True)))
-def test_the_fitted_gaps_have_their_shares(gap, share):
-    assert choose(with_gap(gap), has_slices=True) == pytest.approx(share)
+def softened(probabilities, temperature):
+    raised = np.maximum(probabilities, LEAST) ** (1 / temperature)
+    return raised / raised.sum(0)
 
 
-def test_between_the_fitted_gaps_the_share_is_linear_and_beyond_them_that_of_the_last():
-    (a, b), (one, other) = _GAPS[:2], _SHARES[:2]
-    assert choose(with_gap(a + (b - a) / 4), has_slices=True) == pytest.approx(one + (other - one) / 4)
-    assert choose(with_gap(_GAPS[0] - 0.2), has_slices=True) == pytest.approx(_SHARES[0])
-    assert choose(with_gap(_GAPS[-1] + 0.2), has_slices=True) == pytest.approx(_SHARES[-1])
+def noisy(rng, count, right, sharpness):
+    """Prior's labels of two segments and a network that says them so often, (1, 1, n) and (3, 1, 1, n)."""
+    prior = rng.integers(1, 3, count)
+    said = np.where(rng.random(count) < right, prior, 3 - prior)
+    logits = rng.normal(0, 1, (3, count))
+    logits[said, np.arange(count)] = np.abs(logits).max(0) + sharpness
+    p = np.exp(logits) / np.exp(logits).sum(0)
+    return prior.astype(np.uint8)[None, None], p.astype(np.float32)[:, None, None]
 
 
-def test_only_the_gap_counts_and_a_network_that_is_surer_than_it_agrees_gets_no_more():
-    middle = (_GAPS[0] + _GAPS[-1]) / 2
-    assert choose(Standing(0.9 + middle, 0.9), has_slices=True) == pytest.approx(choose(Standing(0.7 + middle, 0.7), has_slices=True))
-    assert list(_GAPS) == sorted(set(_GAPS))  # or linear interpolation means nothing
-    assert list(_SHARES) == sorted(_SHARES) and 0 <= _SHARES[0] < _SHARES[-1] <= 1
+@pytest.mark.parametrize(("right", "sharpness"), [(0.95, 6), (0.7, 6), (0.6, 0.5)])
+def test_at_its_temperature_a_network_is_as_sure_as_both_agree(right, sharpness):
+    prior, network = noisy(np.random.default_rng(0), 4000, right, sharpness)
+    standing = Standing.of([(prior, network, np.zeros(prior.shape, bool))])
+    assert softened(network, standing.temperature).max(0).mean() == pytest.approx(standing.agreement, abs=0.01)
+    assert (standing.temperature > 1) == (standing.confidence > standing.agreement)
 
 
-def test_without_complete_slices_the_network_never_has_more_than_a_limit():
-    assert choose(with_gap(_GAPS[-1]), has_slices=False) == _OF_STROKES < _SHARES[-1]
-    assert choose(with_gap(_GAPS[0]), has_slices=False) == pytest.approx(_SHARES[0])
+def test_a_network_that_agrees_nowhere_is_made_as_flat_as_can_be():
+    prior, network = noisy(np.random.default_rng(1), 500, 0.0, 8)
+    standing = Standing.of([(prior, network, np.zeros(prior.shape, bool))])
+    assert standing.agreement == 0
+    assert standing.temperature == pytest.approx(shares._HOTTEST, rel=0.01)
+
+
+def test_one_that_is_too_modest_is_made_surer():
+    prior, network = noisy(np.random.default_rng(2), 2000, 1.0, 0.1)
+    assert Standing.of([(prior, network, np.zeros(prior.shape, bool))]).temperature < 1
+
+
+def test_of_many_voxels_a_sample_says_nearly_the_same(monkeypatch):
+    prior, network = noisy(np.random.default_rng(3), 6000, 0.8, 4)
+    parts = [(prior[..., n : n + 500], network[..., n : n + 500], np.zeros((1, 1, 500), bool)) for n in range(0, 6000, 500)]
+    exact = Standing.of(parts)
+    monkeypatch.setattr(shares, "_SAMPLE", 700)
+    found = Standing.of(parts)
+    assert (found.agreement, found.confidence) == (exact.agreement, exact.confidence)
+    assert found.temperature == pytest.approx(exact.temperature, rel=0.1)
+    sample = shares._Sample()
+    for _, said, _ in parts:
+        sample.add(said[:, 0, 0])
+        assert sample.voxels().shape[1] <= 2 * 700
+    assert sample.voxels().shape[1] >= 700

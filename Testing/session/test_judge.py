@@ -8,7 +8,7 @@ import pytest
 from sparseseg.annotation.labels import build_annotation
 from sparseseg.contract.classes import ClassTable
 from sparseseg.quality import estimate
-from sparseseg.quality.shares import _GAPS, _SHARES, Standing
+from sparseseg.quality.shares import OF_STROKES, SHARE, Standing
 from sparseseg.session import judge as judge_module
 from sparseseg.session.judge import Judge, choose_use
 
@@ -16,8 +16,7 @@ SHAPE = (13, 12, 12)
 TRUTH = np.zeros(SHAPE, np.uint8)
 TRUTH[:, 2:10, 1:6], TRUTH[:, 2:10, 6:11] = 1, 2
 TWO, FIVE = ClassTable.numbered(2), ClassTable.numbered(5)
-STEPS = judge_module._STEPS_TO_LEARN
-TRUSTED, DISTRUSTED = (Standing(0.5 + gap / 2, 0.5 - gap / 2) for gap in (_GAPS[-1], _GAPS[0]))
+STANDING = Standing(0.8, 0.9, 1.5)
 
 
 def annotated(*slices, truth=TRUTH, classes=TWO, part=None):
@@ -63,20 +62,13 @@ def test_looks_that_are_late_are_made_once():
 # ---------------------------------------------------------------- the network's share
 
 
-def test_the_share_grows_with_the_steps_to_what_the_standing_deserves():
-    judge, shares = Judge(TWO.ids), []
-    assert judge.share == 0
-    for steps in (0, STEPS // 4, STEPS // 2, STEPS, 10 * STEPS):
-        judge.weigh(TRUSTED, steps, has_slices=True)
-        shares.append(judge.share)
-    np.testing.assert_allclose(shares, _SHARES[-1] * np.array([0, 0.25, 0.5, 1, 1]))
-
-
-def test_a_network_that_is_surer_than_it_agrees_gets_less():
+def test_a_network_that_was_weighed_has_its_share_and_more_where_slices_are_complete():
     judge = Judge(TWO.ids)
-    judge.weigh(DISTRUSTED, STEPS, has_slices=True)
-    assert judge.share == pytest.approx(_SHARES[0]) and judge.share < _SHARES[-1]
-    assert judge.standing is DISTRUSTED
+    assert judge.share == 0
+    judge.weigh(STANDING, has_slices=False)
+    assert (judge.share, judge.standing) == (OF_STROKES, STANDING)
+    judge.weigh(STANDING, has_slices=True)
+    assert judge.share == SHARE > OF_STROKES > 0
 
 
 # ---------------------------------------------------------------- the estimate
@@ -152,7 +144,7 @@ def test_nothing_is_known_of_a_segment_that_was_erased():
 
 def judged():
     judge = Judge(TWO.ids)
-    judge.weigh(TRUSTED, STEPS // 2, has_slices=True)
+    judge.weigh(STANDING, has_slices=True)
     judge.look(TRUTH, SURE, annotated(2, 6, 10), brings_back(TRUTH))
     return judge
 
@@ -179,8 +171,8 @@ def test_forgetting_is_as_if_nothing_was_ever_looked_at():
 def test_the_report_has_the_share_and_what_it_was_chosen_by():
     judge = Judge(TWO.ids)
     assert judge.describe() == {"share": 0.0}
-    judge.weigh(Standing(0.98765, 0.87654), STEPS // 4, has_slices=True)
-    assert judge.describe() == {"share": round(_SHARES[-1] / 4, 3), "agreement": 0.988, "confidence": 0.877}
+    judge.weigh(Standing(0.98765, 0.87654, 1.23456), has_slices=True)
+    assert judge.describe() == {"share": SHARE, "agreement": 0.988, "confidence": 0.877, "temperature": 1.23}
 
 
 # ---------------------------------------------------------------- which segments the refiner corrects

@@ -54,7 +54,7 @@ class Probabilities:
         return result
 
     def tempered(self, temperature: float, tick: Callable[[], None] = lambda: None) -> Probabilities:
-        """p ** (1 / temperature), to a sum of 1 again. What a byte calls 0 counts as half of its step. tick is called plane by plane, and may raise."""
+        """p ** (1 / temperature), to a sum of 1 again; what a byte calls 0 counts as half a step. tick is called plane by plane, and may raise."""
         result = torch.empty_like(self.classes)
         for k in range(result.shape[1]):
             tick()

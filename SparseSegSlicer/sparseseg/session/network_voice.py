@@ -50,6 +50,7 @@ class NetworkVoice:
         self._start: Start | None = None  # to begin with, until there are labels
         self._belief: Probabilities | None = None
         self._belief_steps = -1
+        self._calibrated: Probabilities | None = None
 
     @property
     def steps(self) -> int:
@@ -69,7 +70,7 @@ class NetworkVoice:
             plan = _with_network(plan, model, self.classes, own, self.spacing)
         self._load_image(plan, annotation, region, model)
         self.trainer = self._new_trainer(plan, settings)
-        self._belief = None
+        self._belief = self._calibrated = None
         if start is not None:
             self.trainer.start_from(start.weights)
         elif saved is not None:
@@ -179,14 +180,13 @@ class NetworkVoice:
         return self._belief
 
     def calibrate(self, temperature: float) -> None:
-        """Make what it believes less sure (above 1) or surer."""
-        if self._belief is not None:
-            self._belief = self._belief.tempered(temperature, lambda: self._tick("training"))
+        """Make what it believes less sure (above 1) or surer, for the result."""
+        self._calibrated = self.belief().tempered(temperature, lambda: self._tick("training"))
 
     @property
     def known_belief(self) -> Probabilities | None:
-        """What it last said, be it from some steps ago; None where it was never asked."""
-        return self._belief
+        """What it last said, as sure as it should be, be it from some steps ago; None where it was never asked and calibrated."""
+        return self._calibrated
 
     def _asked(self) -> Probabilities:
         trainer = self.trainer
