@@ -16,7 +16,8 @@ from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import AnnotationError, Cancelled, DeviceError, JobError, OutputError, TrainingError
 from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
-from sparseseg.network import device
+from sparseseg.network import device, start
+from sparseseg.network.start import shipped
 from sparseseg.network.trainer import Trainer
 from sparseseg.prior.grown import Grown
 from sparseseg.prior.standing import in_doubt
@@ -89,6 +90,40 @@ def test_where_nothing_is_left_to_halve_the_cpu_takes_over(opened, host, compute
     assert "GPU has too little free memory" in running.devices.known.why
     assert host.warnings[-1][0] == "device"
     assert running.network.steps == steps + 1
+
+
+SHIPPED = replace(QUICK, width=16, depth=2)  # what is shipped fits this one
+
+
+def test_a_run_begins_with_what_is_shipped(opened, monkeypatch):
+    begun = []
+    plain = Trainer.begin_with
+    monkeypatch.setattr(Trainer, "begin_with", lambda self, start, tick: begun.append(start) or plain(self, start, tick))
+    running = opened(SHIPPED)
+    assert running.train().step == 12
+    assert begun == [shipped()]
+    running.train()  # goes on
+    assert len(begun) == 1
+
+
+def test_out_of_memory_at_the_beginning_leaves_the_body(opened, host, monkeypatch):
+    def fail(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Trainer, "_moments", fail)
+    assert opened(SHIPPED).train().step == 12
+    assert host.warnings == []
+
+
+def test_without_what_is_shipped_a_run_begins_from_nothing_and_says_so(opened, host, monkeypatch, tmp_path):
+    monkeypatch.setattr(start, "FILE", tmp_path / "start.pt")
+    shipped.cache_clear()
+    try:
+        assert opened(SHIPPED).train().step == 12
+    finally:
+        shipped.cache_clear()
+    ((code, sentence),) = host.warnings
+    assert code == "model" and sentence.startswith("The network begins from nothing: start.pt, which networks begin with, cannot be read")
 
 
 def test_out_of_memory_in_prediction_takes_thinner_slabs(opened, host, monkeypatch):

@@ -125,8 +125,19 @@ class NetworkVoice:
         within, tick = self._input.grid.box, lambda: self._tick("starting")
         self.trainer.volume.targets = Targets(annotation, belief, settings, self.compute.device, tick, belief.confidence, within)
         if self._start is not None:
-            self.trainer.begin_with(self._start, tick)
+            self._begin_with(self._start, tick)
             self._start = None
+
+    def _begin_with(self, start: Start, tick: Callable[[], None]) -> None:
+        """Where memory runs out the head begins from nothing; the first step will ask for less."""
+        assert self.trainer is not None
+        try:
+            self.trainer.begin_with(start, tick)
+        except (RuntimeError, MemoryError) as error:
+            if not device.is_out_of_memory(error):
+                raise
+            device.release_memory(self.compute.device)
+            self.trainer.start_from(start.weights)
 
     def learn_change(self, box: Box, annotation: Annotation, belief: Belief, is_painted: bool) -> None:
         """The same, where only a box of them changed. is_painted: by the user: then its slices come first for a while."""
