@@ -51,7 +51,7 @@ voices: $(VENV)/bench.stamp  ## the picture of the voices in docs/method.md; JOB
 	$(BIN)/python Testing/make_voices_figure.py "$(JOB)" $(if $(TRUTH),--truth "$(TRUTH)")
 
 $(VENV)/bin/python:
-	$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" || (echo "Python 3.11 to 3.13 is needed; set PYTHON=..." && exit 1)
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))" || (echo "Python 3.11 to 3.13 is needed; set PYTHON=..." && exit 1)
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/%.stamp: pyproject.toml constraints.txt | $(VENV)/bin/python
