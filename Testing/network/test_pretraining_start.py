@@ -10,7 +10,9 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "pretraining"))
 
 import start as pretraining
-from start import ASKED, GIVEN, MOST, Learner, Tasks, Volume, dice_of, loss_of
+import tasks as task_module
+from start import Learner, dice_of, loss_of
+from tasks import ASKED, GIVEN, MOST, Draw, Tasks, Volume
 
 from sparseseg.network.augmentation import plane_input
 from sparseseg.network.start import shipped
@@ -27,7 +29,7 @@ def volume(shape=SHAPE, seed=0):
     k, j, i = shape
     objects[1 : k - 1, 2 : j // 2, 2 : i - 2], objects[1 : k - 1, j // 2 + 1 : j - 1, 2 : i - 2] = 1, 2
     image = (np.array([0, 0.5, 1.0])[objects] + rng.normal(0, 0.05, shape)).astype(np.float16)
-    return Volume(image, objects, [1, 2], pretraining._shown(objects, [1, 2]), (1.0, 1.0, 1.0), "synthetic")
+    return Volume(image, objects, [1, 2], task_module._shown(objects, [1, 2]), (1.0, 1.0, 1.0), "synthetic")
 
 
 def as_it_is(axis, index):
@@ -37,17 +39,17 @@ def as_it_is(axis, index):
     table = np.zeros(256, np.int64)
     table[[1, 2]] = 1, 2
     centre = np.array([(SHAPE[a] - 1) / 2 for a in others])
-    views = {"matrices": np.tile(np.eye(2), (slots, 1, 1)), "centres": np.tile(centre, (slots, 1))}
-    return {"n": np.array(0), "table": table, "axes": np.full(slots, axis), "slices": np.full(slots, index)} | views
+    axes, slices = np.full(slots, axis), np.full(slots, index)
+    return Draw(0, table, axes, slices, np.tile(np.eye(2), (slots, 1, 1)), np.tile(centre, (slots, 1)))
 
 
 @pytest.mark.parametrize(("axis", "index"), [(0, 0), (0, 4), (1, 7), (1, 23), (2, 15)])
 def test_a_slice_is_seen_as_the_engine_shows_it(axis, index, monkeypatch):
     monkeypatch.setattr(Tasks, "_as_seen", lambda self, image, *_: image)
-    monkeypatch.setattr(pretraining, "POSITION_DROPOUT", -1.0)
+    monkeypatch.setattr(task_module, "POSITION_DROPOUT", -1.0)
     tasks, truth = Tasks([volume()], CPU), volume()
     canvas = tuple(SHAPE[a] for a in range(3) if a != axis)
-    x, labels, weights = tasks._cut([as_it_is(axis, index)], canvas, np.random.default_rng(0))
+    x, labels, weights = tasks.cut([as_it_is(axis, index)], canvas, np.random.default_rng(0))
     expected = plane_input(torch.from_numpy(truth.image), axis, index, 1)
     assert x.shape == (1, GIVEN + ASKED, IN_CHANNELS, *canvas)
     for slot in range(GIVEN + ASKED):
