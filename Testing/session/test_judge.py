@@ -17,6 +17,7 @@ TRUTH = np.zeros(SHAPE, np.uint8)
 TRUTH[:, 2:10, 1:6], TRUTH[:, 2:10, 6:11] = 1, 2
 TWO, FIVE = ClassTable.numbered(2), ClassTable.numbered(5)
 STANDING = Standing(0.8, 0.9, 1.5)
+STEPS = judge_module._STEPS_TO_LEARN
 
 
 def annotated(*slices, truth=TRUTH, classes=TWO, part=None):
@@ -65,10 +66,18 @@ def test_looks_that_are_late_are_made_once():
 def test_a_network_that_was_weighed_has_its_share_and_more_where_slices_are_complete():
     judge = Judge(TWO.ids)
     assert judge.share == 0
-    judge.weigh(STANDING, has_slices=False)
+    judge.weigh(STANDING, STEPS, has_slices=False)
     assert (judge.share, judge.standing) == (OF_STROKES, STANDING)
-    judge.weigh(STANDING, has_slices=True)
+    judge.weigh(STANDING, 10 * STEPS, has_slices=True)
     assert judge.share == SHARE > OF_STROKES > 0
+
+
+def test_the_share_grows_with_the_first_steps():
+    judge, found = Judge(TWO.ids), []
+    for steps in (0, STEPS // 4, STEPS // 2, STEPS):
+        judge.weigh(STANDING, steps, has_slices=True)
+        found.append(judge.share)
+    np.testing.assert_allclose(found, SHARE * np.array([0, 0.25, 0.5, 1]))
 
 
 # ---------------------------------------------------------------- the estimate
@@ -144,7 +153,7 @@ def test_nothing_is_known_of_a_segment_that_was_erased():
 
 def judged():
     judge = Judge(TWO.ids)
-    judge.weigh(STANDING, has_slices=True)
+    judge.weigh(STANDING, STEPS // 2, has_slices=True)
     judge.look(TRUTH, SURE, annotated(2, 6, 10), brings_back(TRUTH))
     return judge
 
@@ -171,7 +180,7 @@ def test_forgetting_is_as_if_nothing_was_ever_looked_at():
 def test_the_report_has_the_share_and_what_it_was_chosen_by():
     judge = Judge(TWO.ids)
     assert judge.describe() == {"share": 0.0}
-    judge.weigh(Standing(0.98765, 0.87654, 1.23456), has_slices=True)
+    judge.weigh(Standing(0.98765, 0.87654, 1.23456), STEPS, has_slices=True)
     assert judge.describe() == {"share": SHARE, "agreement": 0.988, "confidence": 0.877, "temperature": 1.23}
 
 

@@ -53,6 +53,8 @@ def _say(run: dict[str, Any]) -> str:
         return "<p>The network had no say in the result.</p>\n"
     why = ""
     if agreement is not None and confidence is not None:
-        why = f": it agreed with the prior on {agreement:.2f} of the voxels and was {confidence:.2f} sure on average"
-    scope = " Both are counted where nobody painted and either of them sees a segment." if why else ""
-    return f"<p>The network had {share:.2f} of the say{why}.{scope}</p>\n"
+        why = (
+            f" It agreed with the prior on {agreement:.2f} of the voxels, was {confidence:.2f} sure on average, and was taken to be as sure as it agreed."
+            " Both are counted where nobody painted and either of them sees a segment."
+        )
+    return f"<p>The network had {share:.2f} of the say.{why}</p>\n"

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 _LEAST_HELD = 50  # voxels of a segment that must be held out to judge it
 _AT = (0.3, 0.6)  # of a run: when the voices are looked at, before its end
+_STEPS_TO_LEARN = 200  # until then the network's share grows: early on the surest of what it says is still wrong at times
 Grow = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
 
@@ -50,9 +51,10 @@ class Judge:
         self._looked = due
         return True
 
-    def weigh(self, standing: shares.Standing, has_slices: bool) -> None:
-        """Give a network its share. has_slices: whether there are complete slices."""
-        self.standing, self.share = standing, shares.SHARE if has_slices else shares.OF_STROKES
+    def weigh(self, standing: shares.Standing, steps: int, has_slices: bool) -> None:
+        """Give a network its share, after so many steps. has_slices: whether there are complete slices."""
+        whole = shares.SHARE if has_slices else shares.OF_STROKES
+        self.standing, self.share = standing, whole * min(1.0, steps / _STEPS_TO_LEARN)
 
     def look(self, result: np.ndarray, evidence: estimate.Evidence, annotation: Annotation, grow: Grow) -> None:
         """Estimate how right a result is, (K, J, I) uint8. grow: as of reverse_dice; it may raise, and nothing has changed."""

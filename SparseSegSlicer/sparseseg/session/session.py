@@ -362,7 +362,7 @@ class Session:
         if standing is not None:
             assert self.network is not None
             self.network.calibrate(standing.temperature)
-            self.judge.weigh(standing, self.labels.has_complete_slices)
+            self.judge.weigh(standing, self._steps, self.labels.has_complete_slices)
         self._reserve("prediction", start)
 
     def _reserve(self, what: str, start: float) -> None:
