@@ -315,7 +315,8 @@ def test_the_networks_say_is_told_with_its_reason_where_that_is_known(tmp_path):
     def told(**run):
         return re.search(r"</h2>\n(?:<p>(.*?)</p>)?", voices_of(page_of(tmp_path, phantom(voices=spoken(), run=run)))[0])[1]
 
-    said = "The network had 0.47 of the say. It agreed with the prior on 0.86 of the voxels, was 0.92 sure on average, and was taken to be as sure as it agreed."
+    said = "The network had 0.47 of the say. It agreed with the prior on 0.86 of the voxels, was 0.92 sure on average"
+    said += ", and was taken to be as sure as it agreed."
     assert told(share=0.474, agreement=0.861, confidence=0.92) == f"{said} Both are counted where nobody painted and either of them sees a segment."
     assert told(share=0.474, agreement=0.861) == told(share=0.474, confidence=None) == "The network had 0.47 of the say."
     assert told(share=0.0, agreement=0.5, confidence=0.5) == "The network had no say in the result."
