@@ -54,7 +54,7 @@ def _say(run: dict[str, Any]) -> str:
     why = ""
     if agreement is not None and confidence is not None:
         why = (
-            f" It agreed with the prior on {agreement:.2f} of the voxels, was {confidence:.2f} sure on average, and was taken to be as sure as it agreed."
-            " Both are counted where nobody painted and either of them sees a segment."
+            f" It agreed with the prior on {agreement:.2f} of the voxels, was {confidence:.2f} sure on average,"
+            " and was taken to be as sure as it agreed. Both are counted where nobody painted and either of them sees a segment."
         )
     return f"<p>The network had {share:.2f} of the say.{why}</p>\n"
