@@ -60,9 +60,14 @@ def _stored(path: Path, data: Header, decoders: tuple[str, ...]) -> np.ndarray:
         raise InputError(
             f"{path.name} has its highest bit ({high}) not where its {bits} stored bits end, and is compressed.", "Export it uncompressed."
         )
-    for decoder in decoders:
+    if "pydicom" in decoders:
         with suppress(Exception):  # the next one may do
-            return clean.pixel_array if decoder == "pydicom" else _by_gdcm(clean)
+            return clean.pixel_array
+    if "gdcm" in decoders:
+        with suppress(Exception):
+            return _by_gdcm(clean)
+        with suppress(Exception):  # it insists on samples as wide as the code stream's, which may be wider than the stored bits
+            return _shifted(_by_gdcm(_described(path, data, clean.BitsAllocated)), bits, high)
     raise InputError(
         f"{path.name} is damaged or cut short, or its compression ({load_pydicom().uid.UID(syntax).name}) is not known.", "Export it uncompressed."
     )

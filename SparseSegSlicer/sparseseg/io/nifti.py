@@ -3,7 +3,8 @@ chooses silently between the two transforms of a header.
 
 A NIfTI header may place its voxels twice: by a qform (a rotation, cannot be sheared) and by an sform (any matrix), each with a code, 0 where
 it does not count. Programs differ in which one they follow; so where the two differ, the user is told. Unless the user chooses, that one
-rules which ITK, and so 3D Slicer, follows: strokes painted there must fit.
+rules which ITK, and so 3D Slicer, follows: strokes painted there must fit. (Where the sform rules, ITK takes the voxels' size from elsewhere;
+here the sform has the say.)
 """
 
 from __future__ import annotations
@@ -219,11 +220,14 @@ def place(header: Header, path: Path, transform: str = "auto") -> tuple[Geometry
     remarks = []
     if apart > _APART * min(geometry.spacing_ijk_mm):
         other = "qform" if ruling == "sform" else "sform"
-        chosen = "as chosen" if transform != "auto" else f"as in 3D Slicer (--nifti-transform {other} takes the other)"
+        chosen = "as chosen" if transform != "auto" else f"unless --nifti-transform {other} says otherwise"
         remarks.append(
             f"{path.name} has two transforms that lie up to {apart:.3g} mm apart, qform (code {codes['qform']}) and sform (code {codes['sform']}): "
             f"the {ruling} rules, {chosen}."
         )
+    elif not np.allclose(geometry.spacing_ijk_mm, header.steps() * header.unit_mm(), rtol=1e-3):
+        sizes = (" x ".join(f"{v:.4g}" for v in found) for found in (geometry.spacing_ijk_mm, header.steps() * header.unit_mm()))
+        remarks.append("{} has voxels of {} mm by its sform, but of {} mm by its field pixdim: the sform rules.".format(path.name, *sizes))
     if header.unit_mm() != 1:
         remarks.append(f"{path.name} measures in {'metres' if header.unit_mm() > 1 else 'micrometres'}, which were made millimetres.")
     return geometry, remarks
