@@ -49,8 +49,15 @@ def looks_like_dicom(head: bytes) -> bool:
 
 
 def begins_with_an_element(head: bytes) -> bool:
-    starts = (b"\x08\x00\x05\x00", b"\x08\x00\x08\x00", b"\x08\x00\x00\x00", b"\x02\x00\x00\x00", b"\x08\x00\x16\x00")
-    return len(head) >= 132 and head[:4] in starts
+    """An element of group 2 or 8, in either byte order, with a value representation or a small length."""
+    if len(head) < 132:
+        return False
+    for order in ("little", "big"):
+        group, element = (int.from_bytes(head[at : at + 2], order) for at in (0, 2))  # type: ignore[arg-type]
+        length = int.from_bytes(head[4:8], order)  # type: ignore[arg-type]
+        if group in (2, 8) and element < 0x50 and (length < 1 << 12 or (head[4:6].isalpha() and head[4:6].isupper())):
+            return True
+    return False
 
 
 def has_no_preamble(path: Path) -> bool:
@@ -135,9 +142,9 @@ def numbers(holder: Any, name: str) -> list[float] | None:
 
 
 def number(holder: Any, name: str, default: float, where: str) -> float:
-    """The element's first value, or `default` where it is absent. Raises InputError, naming it `where`, for what is no number."""
+    """The element's value, or `default` where it is absent. Raises InputError, naming it `where`, for what is no number, or several."""
     found = numbers(holder, name)
-    if found is None:
+    if found is None or len(set(found)) > 1:
         raise no_number(holder, name, where)
     return found[0] if found else float(default)
 

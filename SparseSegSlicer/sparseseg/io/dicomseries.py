@@ -39,6 +39,7 @@ GAP_TOLERANCE = 0.01  # a slice distance may differ by this part of the median: 
 SHIFT_TOLERANCE = 0.1  # of a pixel, or of a slice distance: how far a slice may lie from where the regular grid has it
 COSINE_TOLERANCE = 1e-3  # of direction cosines: above their rounding to a few digits, below any real turn
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # they have rows and columns, but are no images
+_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 _ROUNDED_MM = 0.011  # positions are often written in hundredths of a millimetre
 _NAMED_AS_DICOM = (".dcm", ".dicom", ".ima")
 
@@ -284,6 +285,8 @@ def _planes(path: Path, header: Header) -> list[_Plane]:
         raise InputError(f"{path.name} has {samples} values in each voxel.", "Give a grey image: no colour.")
     if "MOSAIC" in map(str, header.get("ImageType", []) if "ImageType" in header else []):
         raise InputError(f"{path.name} is a Siemens mosaic: it holds all slices as tiles of one image.", "Convert the series with dcm2niix.")
+    if text(header, "SOPClassUID") == _DOSE:
+        raise InputError(f"{path.name} is a radiation dose (RTDOSE), no image.", "Give the image that it was planned on.")
     shared = first(header, "SharedFunctionalGroupsSequence")
     per_frame = items(header, "PerFrameFunctionalGroupsSequence")
     count = max(1, whole(header, "NumberOfFrames", 1, path.name))
@@ -320,6 +323,8 @@ def _plane(path: Path, header: Header, index: int, places: tuple[Any, ...], coun
         raise InputError(f"{name} has an unusable rescale slope ({slope:g}).", EXPORT_AGAIN)
     frame = Frame(path, index, text(header, "SOPInstanceUID"))
     size = (whole(header, "Rows", 0, path.name), whole(header, "Columns", 0, path.name))
+    if not all(1 <= n < 1 << 16 for n in size):
+        raise InputError(f"{path.name} cannot have {size[0]} rows and {size[1]} columns.", EXPORT_AGAIN)
     return _Plane(frame, np.array(position, float), directions, (spacing[0], spacing[1]), size, slope, intercept)
 
 
@@ -336,7 +341,8 @@ def _regular_grid(place: Path, planes: Sequence[_Plane]) -> tuple[list[_Plane], 
     """The planes in the order of k, and their grid. Raises InputError where they make none."""
     first = planes[0]
     if len(planes) < 2:
-        raise InputError(f"{place.name} has only one slice ({first.size[1]} x {first.size[0]} x 1 voxels, i x j x k).", "Give a volume.")
+        advice = "Give a volume." if place.is_dir() else "Give the folder with all slices of the series."
+        raise InputError(f"{place.name} has only one slice ({first.size[1]} x {first.size[0]} x 1 voxels, i x j x k).", advice)
     _check_alike(place, planes)
     normal = first.normal / np.linalg.norm(first.normal)
     ordered = sorted(planes, key=lambda plane: float(normal @ plane.position))

@@ -44,6 +44,8 @@ def kind_of(path: Path) -> str:
         raise InputError(f"{path.name} is empty (0 bytes).", COPY_AGAIN)
     known = (("nrrd", nrrd.is_nrrd), ("dicom", looks_like_dicom), ("nifti", nifti.is_nifti), ("metaimage", metaimage.is_metaimage))
     found = next((name for name, test in known if test(head)), "")
+    if found in ("nrrd", "dicom", "metaimage") and _is_packed(path):
+        raise InputError(f"{path.name} is packed by gzip, which is read of NIfTI only.", "Unpack it first.")
     if found:
         return found
     if path.suffix.lower() == ".dcm":
@@ -51,6 +53,11 @@ def kind_of(path: Path) -> str:
     if suffix(path, READ_SUFFIXES):
         raise InputError(f"{path.name} cannot be read: it is damaged, cut short, or not an image.", COPY_AGAIN)
     raise InputError(f"{path.name} is not of a known image format.", f"Use one of {', '.join(READ_SUFFIXES)}.")
+
+
+def _is_packed(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _head(path: Path) -> bytes:
