@@ -125,6 +125,8 @@ def _suspicions(annotation: np.ndarray, structures: list[int], path: Path) -> li
 
 def _occurring(values: np.ndarray, path: Path) -> list[int]:
     """The values that occur, ascending. Raises InputError for too many to be labels."""
+    if values.dtype == np.uint8:
+        return [int(value) for value in np.flatnonzero(np.bincount(values.reshape(-1), minlength=256))]
     found: set[int] = set()
     for slab in values:
         found.update(int(value) for value in np.unique(slab))

@@ -224,8 +224,19 @@ def read_rtstruct(
     """The structures of an RT structure set as strokes on `geometry`, the image's grid; the body's outline, which contains all others, is left
     out with a remark. `series`, `other_patient`: as in `dicomseg.read_seg`. Raises InputError, AnnotationError.
     """
+    path = Path(path)
     header = read_header(path)
     remarks = check_identity(path, header, series, other_patient)
+    try:
+        with quiet():
+            return _read_structures(path, header, geometry, background, remarks)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        raise InputError(f"{path.name} is damaged or cut short.", "Export it again.") from error
+
+
+def _read_structures(path: Path, header: Header, geometry: Geometry, background: str | None, remarks: list[str]) -> SparseLabels:
     named = {whole(item, "ROINumber", -1, path.name): item for item in items(header, "StructureSetROISequence")}
     outlines_ = {whole(item, "ReferencedROINumber", -1, path.name): item for item in items(header, "ROIContourSequence")}
     external = {
