@@ -8,6 +8,7 @@ made from names, times are fixed.
 
 from __future__ import annotations
 
+import copy
 import os
 import random
 import shutil
@@ -207,7 +208,7 @@ def shift(dataset: Dataset, along_normal_mm: float) -> None:
 
 def copy_of(dataset: Dataset, name: str) -> Dataset:
     """The same slice as another object, with a SOP Instance UID of its own."""
-    other = pydicom.Dataset(dataset)
+    other = copy.deepcopy(dataset)
     other.SOPInstanceUID = uid(f"{dataset.SOPInstanceUID} {name}")
     return other
 

@@ -13,12 +13,13 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
 import numpy as np
 
-from . import __version__
+from . import __version__, io
 from .annotation.slices import find_complete_slices
 from .contract import errors
 from .contract.classes import ClassTable
@@ -46,9 +47,6 @@ from .contract.protocol import (
     encode,
 )
 from .contract.settings import Settings
-from .io import export, files
-from .io.dicomseries import Series, find_series
-from .io.hintsfile import read_hints
 
 _INTERRUPTED = 130
 _RESTARTS = 2
@@ -61,6 +59,9 @@ _EXIT_BY_CODE = {cls.code: cls.exit_code for cls in _ERRORS if isinstance(cls, t
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     options = _parser().parse_args(argv)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a console or a file may not know the letters of a path
     try:
         return int(options.run(options))
     except SparseSegError as error:
@@ -93,7 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         help="none, auto, or e.g. 'axial:12,40;coronal:33' (counted from 0): what is unpainted there is background",
     )
     segment.add_argument("--hints", type=Path, metavar="FILE.json", help="regions, points, pieces, holes, volumes of segments (docs/hints.md)")
-    segment.add_argument("--background", metavar="ID-OR-NAME", help="the segment that means 'none of the others'")
+    segment.add_argument("--background", metavar="ID-OR-NAME", help="the segment that means 'none of the others'; in a label map its value, or none")
+    segment.add_argument("--unlabelled", type=int, default=0, metavar="VALUE", help="the value that means nothing in a label map (default 0)")
+    _add_reading(segment)
     segment.add_argument(
         "--time-budget", type=float, default=Settings().time_budget_s, metavar="SECONDS", help="for training and prediction (default %(default)g)"
     )
@@ -110,6 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("model", type=Path, metavar="MODEL")
     predict.add_argument("image", type=Path, metavar="IMAGE")
     _add_output(predict)
+    _add_transform(predict)
     predict.set_defaults(run=_predict)
     out = commands.add_parser("export", help="write a segmentation as DICOM SEG or RTSTRUCT of the series that it belongs to")
     out.add_argument("segmentation", type=Path, metavar="SEGMENTATION", help="a job folder, .seg.nrrd, DICOM SEG, or label map (0 background)")
@@ -117,12 +121,14 @@ def _parser() -> argparse.ArgumentParser:
     out.add_argument("-o", "--output", type=Path, required=True, metavar="OUT.dcm")
     out.add_argument("--uncertainty", type=Path, metavar="FILE", help="for a fractional SEG: 0 sure .. 255 two segments alike")
     _add_dicom(out)
+    _add_other_patient(out)
     out.set_defaults(run=_export)
-    back = commands.add_parser("import", help="make a DICOM SEG a .seg.nrrd on its image's grid, to go on with")
+    back = commands.add_parser("import", help="make a DICOM SEG or RTSTRUCT a .seg.nrrd on its image's grid, to go on with")
     back.add_argument("segmentation", type=Path, metavar="SEG.dcm")
     back.add_argument("image", type=Path, metavar="IMAGE", help="the series, or an image file, that the SEG was drawn on")
     back.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".seg.nrrd, or a label map: 1 + c segment c")
     back.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
+    _add_reading(back)
     back.set_defaults(run=_import)
     worker = commands.add_parser("worker", help="serve the protocol on stdin and stdout (docs/protocol.md)")
     worker.set_defaults(run=_worker)
@@ -141,7 +147,20 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 def _add_dicom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
-    parser.add_argument("--dicom", choices=export.KINDS, default="seg", help="what a .dcm file becomes (default seg, binary)")
+    parser.add_argument("--dicom", choices=io.KINDS, default="seg", help="what a .dcm file becomes (default seg, binary)")
+
+
+def _add_reading(parser: argparse.ArgumentParser) -> None:
+    _add_transform(parser)
+    _add_other_patient(parser)
+
+
+def _add_transform(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nifti-transform", choices=io.TRANSFORMS, default="auto", help="which transform of a NIfTI image rules where two differ")
+
+
+def _add_other_patient(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--other-patient", action="store_true", help="take a DICOM segmentation though its patient or frame of reference differs")
 
 
 def _worker(_: argparse.Namespace) -> NoReturn:
@@ -156,17 +175,18 @@ def _worker(_: argparse.Namespace) -> NoReturn:
 def _segment(options: argparse.Namespace) -> int:
     outputs = [p for p in (options.output, options.weights) if p]
     for path in outputs:
-        files.check_output(path)
+        io.check_output(path)
     for path in (options.save_model, options.report):
         _check_folder(path)
     _refuse_overwriting_inputs(options, [*outputs, options.save_model, options.report])
     settings = Settings(time_budget_s=options.time_budget, steps=options.steps, seed=options.seed, smooth_contours=options.smooth_contours)
     show = Screen(options.json)
     show.stage(f"reading {options.image.name}")
-    volume = files.read_volume(options.image, options.series)
+    volume = io.read_volume(options.image, options.series, options.nifti_transform)
+    _say_remarks(volume.remarks, show)
     _check_dicom(options, volume)
-    strokes, hints = _read_annotation(options, volume.geometry)
-    _warn_of_overlaps(strokes, show)
+    strokes, hints = _read_annotation(options, volume)
+    _say_of_annotation(strokes, show)
     complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
     source_uids = volume.series.instance_uids if volume.series else ()
     record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=source_uids, hints=hints)
@@ -177,22 +197,31 @@ def _segment(options: argparse.Namespace) -> int:
         if result is None:
             return _INTERRUPTED
         _write_result(options, folder, volume, strokes.classes, show, strokes.header)
-        _write_more(options, folder, record)
+        _write_more(options, folder, record, volume)
         show.done(result, strokes.classes, options.output)
     return _INTERRUPTED if interrupted else 0
 
 
-def _read_annotation(options: argparse.Namespace, geometry: Geometry) -> tuple[files.SparseLabels, Hints | None]:
+def _read_annotation(options: argparse.Namespace, volume: io.Image) -> tuple[io.SparseLabels, Hints | None]:
     """Strokes and hints; without a file of strokes nothing is painted, and the segments are those of the hints."""
     if options.annotation is None and options.hints is None:
         raise InputError("There is neither an annotation nor --hints.", "Give one of them, or both.")
-    said = read_hints(options.hints) if options.hints else None
+    said = io.read_hints(options.hints) if options.hints else None
+    geometry = volume.geometry
     if options.annotation is not None:
-        strokes = files.read_annotation(options.annotation, geometry, options.background)
+        strokes = io.read_annotation(
+            options.annotation,
+            geometry,
+            options.background,
+            unlabelled=options.unlabelled,
+            series=volume.series,
+            other_patient=options.other_patient,
+            transform=options.nifti_transform if volume.nifti else "auto",
+        )
     elif options.background or options.complete_slices not in ("none", "auto"):
         raise InputError("--background and --complete-slices are about an annotation, and there is none.", "Leave them out.")
     else:
-        strokes = files.SparseLabels(np.zeros(geometry.shape_kji, np.uint8), classes_of(said), {}, {})
+        strokes = io.SparseLabels(np.zeros(geometry.shape_kji, np.uint8), classes_of(said), {}, {})
     return strokes, None if said is None else Hints.from_json(said, strokes.classes, geometry)
 
 
@@ -232,39 +261,43 @@ def _write_job(folder: Path, image: np.ndarray, annotation: np.ndarray, record: 
     Job.create(folder, image, annotation, record).close()
 
 
-def _check_dicom(options: argparse.Namespace, volume: files.Volume) -> None:
+def _check_dicom(options: argparse.Namespace, volume: io.Image) -> None:
     written = [getattr(options, name, None) for name in ("output", "weights", "report", "save_model")]
     _refuse_overwriting_inputs(options, written, volume.series)
-    if files.suffix(options.output) == ".dcm":
-        export.check_possible(options.dicom, volume.series, options.image)
+    if io.suffix(options.output) == ".dcm":
+        io.check_possible(options.dicom, volume.series, options.image)
 
 
-def _warn_of_overlaps(strokes: files.SparseLabels, show: Screen) -> None:
+def _say_of_annotation(strokes: io.SparseLabels, show: Screen) -> None:
+    if strokes.note:
+        show.stage(strokes.note)
+    _say_remarks(strokes.remarks, show)
     for (a, b), voxels in strokes.overlaps.items():
         sentence = f"{voxels} voxels are painted in both {a} and {b}; they count as unlabelled."
         show.event(Warning("", 0, "overlap", sentence, "Erase one of the two there."))
 
 
 def _write_result(
-    options: argparse.Namespace, folder: Path, volume: files.Volume, classes: ClassTable, show: Screen, header: dict[str, str] | None = None
+    options: argparse.Namespace, folder: Path, volume: io.Image, classes: ClassTable, show: Screen, header: dict[str, str] | None = None
 ) -> None:
     labels = np.load(folder / DENSE)
-    if files.suffix(options.output) != ".dcm":
-        files.write_segmentation(options.output, labels, volume.geometry, classes, header)
+    if io.suffix(options.output) != ".dcm":
+        io.write_segmentation(options.output, labels, volume.geometry, classes, header, like=volume)
         return
     assert volume.series is not None  # checked before the work began
-    dense = export.Dense(labels, classes, np.load(folder / UNCERTAINTY))
-    _say_remarks(export.write_dicom(options.output, options.dicom, dense, volume.series), show)
+    dense = io.Dense(labels, classes, np.load(folder / UNCERTAINTY))
+    _say_remarks(io.write_dicom(options.output, options.dicom, dense, volume.series), show)
 
 
-def _say_remarks(remarks: list[str], show: Screen) -> None:
+def _say_remarks(remarks: Sequence[str], show: Screen) -> None:
+    """What was noticed about a file, in reading or in writing."""
     for remark in remarks:
-        show.event(Warning("", 0, "dicom", remark, ""))
+        show.event(Warning("", 0, "file", remark, ""))
 
 
-def _write_more(options: argparse.Namespace, folder: Path, record: JobRecord) -> None:
+def _write_more(options: argparse.Namespace, folder: Path, record: JobRecord, volume: io.Image) -> None:
     if options.weights:
-        files.write_volume(options.weights, np.load(folder / WEIGHTS), record.geometry)
+        io.write_volume(options.weights, np.load(folder / WEIGHTS), record.geometry, like=volume)
     if options.report:
         from . import report
 
@@ -297,27 +330,33 @@ def report_input(folder: Path, title: str, truth: np.ndarray | None = None) -> r
 
 
 def _export(options: argparse.Namespace) -> int:
-    if files.suffix(options.output) != ".dcm":
+    if io.suffix(options.output) != ".dcm":
         raise InputError(f"{options.output.name} is no name of a DICOM file.", "Give it the ending .dcm.")
-    files.check_output(options.output)
-    series = find_series(options.image, options.series)
+    io.check_output(options.output)
+    series = io.find_series(options.image, options.series)
     _refuse_overwriting_inputs(options, [options.output], series)
-    export.check_possible(options.dicom, series, options.image)
-    dense = export.read_dense(options.segmentation, series.geometry)
+    io.check_possible(options.dicom, series, options.image)
+    show = Screen()
+    _say_remarks(series.remarks, show)
+    dense = io.read_dense(options.segmentation, series.geometry, series, options.other_patient)
+    _say_remarks(dense.remarks, show)
     if options.uncertainty:
-        dense = replace(dense, uncertainty=files.read_labels(options.uncertainty, series.geometry))
-    _say_remarks(export.write_dicom(options.output, options.dicom, dense, series), Screen())
+        dense = replace(dense, uncertainty=io.read_labels(options.uncertainty, series.geometry))
+    _say_remarks(io.write_dicom(options.output, options.dicom, dense, series), show)
     sys.stdout.write(f"{options.output}\n")
     return 0
 
 
 def _import(options: argparse.Namespace) -> int:
-    files.check_output(options.output)
+    io.check_output(options.output)
     _refuse_overwriting_inputs(options, [options.output])
-    geometry = files.read_volume(options.image, options.series).geometry
-    strokes = files.read_annotation(options.segmentation, geometry)
-    _warn_of_overlaps(strokes, Screen())
-    files.write_annotation(options.output, strokes.annotation, geometry, strokes.classes)
+    show = Screen()
+    volume = io.read_volume(options.image, options.series, options.nifti_transform)
+    _say_remarks(volume.remarks, show)
+    geometry = volume.geometry
+    strokes = io.read_annotation(options.segmentation, geometry, series=volume.series, other_patient=options.other_patient)
+    _say_of_annotation(strokes, show)
+    io.write_annotation(options.output, strokes.annotation, geometry, strokes.classes, like=volume)
     sys.stdout.write(f"{options.output}\n")
     return 0
 
@@ -326,11 +365,12 @@ def _import(options: argparse.Namespace) -> int:
 
 
 def _predict(options: argparse.Namespace) -> int:
-    files.check_output(options.output)
+    io.check_output(options.output)
     _refuse_overwriting_inputs(options, [options.output])
     show = Screen(options.json)
     show.stage(f"reading {options.image.name}")
-    volume = files.read_volume(options.image, options.series)
+    volume = io.read_volume(options.image, options.series, options.nifti_transform)
+    _say_remarks(volume.remarks, show)
     _check_dicom(options, volume)
     from .network import checkpoint
 
@@ -523,7 +563,7 @@ def _check_folder(path: Path | None) -> None:
         raise OutputError(f"Cannot write {path}: its folder does not exist, or it is a folder.", "Choose a file in an existing folder.")
 
 
-def _refuse_overwriting_inputs(options: argparse.Namespace, outputs: Sequence[Path | None], series: Series | None = None) -> None:
+def _refuse_overwriting_inputs(options: argparse.Namespace, outputs: Sequence[Path | None], series: io.Series | None = None) -> None:
     names = ("image", "annotation", "hints", "model", "segmentation", "uncertainty")
     inputs = {getattr(options, name).resolve() for name in names if getattr(options, name, None)}
     if series is not None:

@@ -155,7 +155,7 @@ def write_overlapping(path, phantom, series):
     masks = np.stack([phantom.truth == 1, phantom.truth > 0], axis=-1).astype(np.uint8)
     tissue = highdicom.sr.CodedConcept("85756007", "SCT", "Tissue")
     segments = [highdicom.seg.SegmentDescription(n, f"s{n}", tissue, tissue, "MANUAL") for n in (1, 2)]
-    headers = dicomseg.source_headers(series)[0]
+    headers = list(dicomseg.source_headers(series)[0].headers)
     uid = highdicom.UID
     highdicom.seg.Segmentation(headers, masks, "BINARY", segments, uid(), 9, uid(), 1, "m", "n", "v", "1").save_as(path)
 

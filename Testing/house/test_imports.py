@@ -33,10 +33,10 @@ WITH_TORCH = {
 WITH_TORCH_IN_A_FUNCTION = {"worker", "cli"}  # they talk before the seconds that loading takes
 THIRD_PARTY = {
     "numpy": None,
-    "SimpleITK": {"io.files", "io.dicomseries", "prior.interpolation", "prior.distance", "quality.constraints", "quality.check"},
+    "SimpleITK": {"io.itk", "io.dicompixels", "prior.interpolation", "prior.distance", "quality.constraints", "quality.check"},
     "numba": {"prior.kernels", "prior.counting", "prior.refiner_loops"},
 }  # None: anywhere
-OPTIONAL_IN_A_FUNCTION = {"io.dicomseries": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}}
+OPTIONAL_IN_A_FUNCTION = {"io.dicomheader": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}}
 
 
 def dotted(path, base):
@@ -104,6 +104,12 @@ def test_imports_go_down_only(name):
 
 def test_no_circle():
     assert not circles(modules())
+
+
+@pytest.mark.parametrize("name", [name for name in modules() if room(name) != "io"])
+def test_who_is_not_in_io_knows_its_door_only(name):
+    beyond = [own for own, _, _ in imports_of(name) if own is not None and own.startswith("io.")]
+    assert not beyond, f"{name} imports {beyond}"
 
 
 @pytest.mark.parametrize("name", modules())
@@ -182,6 +188,7 @@ def test_lib_imports_go_down_only_and_to_plain_engine_files(name):
             assert package in packages or package in sys.stdlib_module_names, f"{name} imports {package}"
     for imported in engine_imports(file_of(name, LIB)):
         assert room(imported) in PLAIN or imported == "__version__", f"{name} imports {imported}, which is no plain file"
+        assert not imported.startswith("io."), f"{name} imports {imported}, which lies behind a door"
 
 
 def test_lib_has_no_circle():

@@ -171,11 +171,10 @@ def test_refused_label_maps(tmp_path):
             read_annotation(tmp_path / "a.nrrd", AXIAL, background)
 
     check(image_array(np.float32) / 2, "not whole numbers")
-    check(image_array() - 1, "from -1 to 118, outside 0 to 255")
-    check(image_array() * 3, "from 0 to 357, outside")
+    check(image_array() - 1, r"negative values \(down to -1\)")
     check(image_array() % 2, "largest value is 1", AnnotationError)
     check(image_array() * 0, "largest value is 0", AnnotationError)
-    check(image_array() % 3, "background is always 1, not 'liver'", background="liver")
+    check(image_array() % 3, "background is a value .* not 'liver'", background="liver")
 
 
 # ---------------------------------------------------------------- out

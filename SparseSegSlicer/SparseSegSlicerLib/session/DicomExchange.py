@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sparseseg.contract.errors import OutputError, SparseSegError
-from sparseseg.io import files
-from sparseseg.io.segnrrd import SparseLabels
+from sparseseg.io import SparseLabels, read_annotation, write_segmentation
 
 from ..scene import DicomFiles, SceneImport
 from ..scene.Grids import volumeGeometry
@@ -65,7 +64,7 @@ class DicomExchange:
             labels, classes = readResult(snapshot)
             with tempfile.TemporaryDirectory(prefix="sparseseg-", dir=self._temporaryFolder or None) as folder:
                 segmentation = Path(folder) / "result.seg.nrrd"
-                files.write_segmentation(segmentation, labels, snapshot.geometry, classes)
+                write_segmentation(segmentation, labels, snapshot.geometry, classes)
                 return self._sparseseg("export", segmentation, _list(folder, sources), "-o", path, "--dicom", kind)
 
         def done(remarks: list[str]) -> None:
@@ -84,7 +83,7 @@ class DicomExchange:
             with tempfile.TemporaryDirectory(prefix="sparseseg-", dir=self._temporaryFolder or None) as folder:
                 segmentation = Path(folder) / "loaded.seg.nrrd"
                 remarks = self._sparseseg("import", path, _list(folder, sources), "-o", segmentation)
-                loaded = files.read_annotation(segmentation, geometry)
+                loaded = read_annotation(segmentation, geometry)
             return loaded, SceneImport.boundingBox(loaded.annotation), remarks
 
         def done(outcome: tuple[SparseLabels, Any, list[str]]) -> None:

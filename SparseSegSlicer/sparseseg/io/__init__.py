@@ -1,1 +1,32 @@
-"""Files of the field in and out, one module a format."""
+"""Image files: the one door for all that is not `io`. What is in the list below may be used; which format a file has stays behind it."""
+
+from .dicomseries import Series, find_series
+from .export import KINDS, Dense, check_possible, read_dense, write_dicom
+from .files import read_annotation, read_labels, read_volume, write_annotation, write_segmentation, write_volume
+from .hintsfile import read_hints
+from .image import Image
+from .nifti import TRANSFORMS
+from .output import check_output, suffix
+from .segnrrd import SparseLabels
+
+__all__ = [
+    "KINDS",
+    "TRANSFORMS",
+    "Dense",
+    "Image",
+    "Series",
+    "SparseLabels",
+    "check_output",
+    "check_possible",
+    "find_series",
+    "read_annotation",
+    "read_dense",
+    "read_hints",
+    "read_labels",
+    "read_volume",
+    "suffix",
+    "write_annotation",
+    "write_dicom",
+    "write_segmentation",
+    "write_volume",
+]

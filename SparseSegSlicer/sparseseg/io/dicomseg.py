@@ -6,7 +6,11 @@ study's attributes are those of the series. In: SEG of any writer, its frames la
 
 from __future__ import annotations
 
+import math
+import re
+from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +19,12 @@ import numpy as np
 
 from .. import __version__
 from ..contract.classes import ClassTable, Segment, distinct_color
-from ..contract.errors import AnnotationError, InputError
+from ..contract.errors import AnnotationError, InputError, OutputError, SparseSegError
 from ..contract.geometry import Geometry
 from ..contract.strokes import merge_strokes
-from .dicomseries import COSINE_TOLERANCE, Header, Series, load_pydicom, quiet, read_header
+from .dicomheader import Header, first, items, load_pydicom, number, numbers, quiet, read_header, text, values, whole
+from .dicomidentity import check_identity
+from .dicomseries import COSINE_TOLERANCE, Series
 from .output import replacing
 from .segnrrd import SparseLabels, choose_background
 
@@ -32,6 +38,8 @@ _IDENTITY = (
     *("PatientName", "PatientID", "PatientBirthDate", "PatientSex"),
     *("StudyDate", "StudyTime", "StudyID", "AccessionNumber", "ReferringPhysicianName"),
 )
+_TIES = ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")
+_LO, _SHORTEST = 64, 16  # characters that a long string and a short string of DICOM may have
 _NEAR = 0.05  # voxels: how far a frame's first pixel may lie beside a voxel's centre
 _SERIES_OFFSET = 1000  # series numbers of results: the source's and this
 Code = tuple[str, str, str]  # scheme, value, meaning
@@ -90,38 +98,66 @@ def _code(text: str) -> Code | None:
 
 
 @quiet()
-def write_seg(path: Path, labels: np.ndarray, series: Series, classes: ClassTable, uncertainty: np.ndarray | None = None) -> list[str]:
+def write_seg(
+    path: Path, labels: np.ndarray, series: Series, classes: ClassTable, uncertainty: np.ndarray | None = None, labelmap: bool = False
+) -> list[str]:
     """Writes `labels` ((K, J, I) uint8: 0 background, c segment c) as a SEG of `series`; what the user should know, in sentences.
 
-    Binary; with `uncertainty` ((K, J, I) uint8, 0 sure .. 255 two segments alike) fractional: the probability of each voxel's label, at
-    least one half, so that those at one half and above are the binary result. Raises InputError, OutputError.
+    Binary, or a label map; with `uncertainty` ((K, J, I) uint8, 0 sure .. 255 two segments alike) fractional: the probability of each
+    voxel's label, at least one half, so that those at one half and above are the binary result. Raises InputError, OutputError.
     """
-    highdicom = load_highdicom()
     check_labels(labels, series, classes)
-    headers, remarks = source_headers(series)
+    source, remarks = source_headers(series)
     missing = [segment.name for segment in classes.segments if Terms.of(segment) is None]
     if missing:
         remarks.append(f"No terminology was chosen for {', '.join(missing)}: coded as tissue. Choose one in Slicer by a double click on the colour.")
-    seg = highdicom.seg.Segmentation(
-        [_without_identity(headers[0]), *headers[1:]],
-        labels[_stored_order(series)],
-        "BINARY" if uncertainty is None else "FRACTIONAL",
-        [_description(number, segment) for number, segment in enumerate(classes.segments, start=1)],
-        **new_series(headers[0]),
-        manufacturer=NAME,
-        manufacturer_model_name=NAME,
-        software_versions=__version__,
-        device_serial_number=__version__,
-        content_label="SEGMENTATION",
-        content_description="Dense segmentation from sparse annotation",
-        series_description=f"{NAME} segmentation",
-    )
-    copy_identity(headers[0], seg, classes)
+    kind = "LABELMAP" if labelmap else "BINARY" if uncertainty is None else "FRACTIONAL"
+    seg = in_words(lambda: _segmentation(labels, series, classes, source, kind))
     if uncertainty is not None:
         _set_probabilities(seg, uncertainty, series)
     with replacing(Path(path)) as temporary:
-        seg.save_as(temporary)
-    return remarks
+        in_words(lambda: seg.save_as(temporary))
+    return remarks + changed_names(classes)
+
+
+def in_words(work: Any) -> Any:
+    """What `work` returns; whatever a library raises over a header that nobody foresaw becomes a sentence, without the header's values."""
+    try:
+        return work()
+    except (SparseSegError, OSError):
+        raise
+    except Exception as error:
+        reason = f"{type(error).__name__} in {__package__.partition('.')[0]}'s DICOM library"
+        raise OutputError(
+            f"DICOM cannot be written for this series ({reason}).", "Write a .seg.nrrd instead, and export that from Slicer."
+        ) from error
+
+
+def _segmentation(labels: np.ndarray, series: Series, classes: ClassTable, source: Source, kind: str) -> Any:
+    """highdicom's object. With the source's further elements (equipment, patient's study) where it takes them, else without."""
+    descriptions = [_description(n, segment) for n, segment in enumerate(classes.segments, start=1)]
+    arguments = {
+        **{"manufacturer": NAME, "manufacturer_model_name": NAME, "software_versions": __version__, "device_serial_number": __version__},
+        **{"content_label": "SEGMENTATION", "content_description": "Dense segmentation from sparse annotation"},
+        **{"series_description": f"{NAME} segmentation", **new_series(source.header)},
+    }
+    ordered = labels[_stored_order(series)]
+    make = load_highdicom().seg.Segmentation
+    try:
+        seg = make(_images(series, source, whole_header=True), ordered, kind, descriptions, **arguments)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        seg = make(_images(series, source, whole_header=False), ordered, kind, descriptions, **arguments)
+    copy_identity(source.header, seg, classes)
+    return seg
+
+
+def check_writable(series: Series) -> None:
+    """Raises InputError or OutputError where no SEG of the series can be written: a trial with one voxel, before long work."""
+    labels = np.zeros(series.geometry.shape_kji, np.uint8)
+    labels[0, 0, 0] = 1
+    with quiet():
+        source = source_headers(series)[0]
+        in_words(lambda: _segmentation(labels, series, ClassTable.numbered(1), source, "BINARY"))
 
 
 def check_labels(labels: np.ndarray, series: Series, classes: ClassTable) -> None:
@@ -132,61 +168,151 @@ def check_labels(labels: np.ndarray, series: Series, classes: ClassTable) -> Non
         raise InputError("The segmentation is empty, so there is nothing to export.", "Segment something first.")
 
 
-def source_headers(series: Series) -> tuple[list[Header], list[str]]:
-    """The headers of the series' files, in the order of their first slices; and a remark where they have lost what ties them to a study."""
-    pydicom = load_pydicom()
+@dataclass(frozen=True)
+class Source:
+    """What a result takes from its series: the first file's header, what ties them together (`ties`, UIDs by name), and each file's own UID
+    and SOP class, in the order of the first slices."""
+
+    header: Header
+    headers: tuple[Header, ...]
+    ties: dict[str, str]
+
+
+def source_headers(series: Series) -> tuple[Source, list[str]]:
+    """The series' headers, harmonised once; and remarks where what ties them to a study is lost or differs from file to file.
+
+    Raises InputError where a result could not refer to them.
+    """
     headers = [read_header(path) for path in dict.fromkeys(frame.file for frame in series.frames)]
     if len(headers) > 1 and any("PerFrameFunctionalGroupsSequence" in header for header in headers):
         raise InputError(f"The series consists of {len(headers)} enhanced images.", "Export it as one enhanced image, or as plain slices.")
-    if headers[0].get("PerFrameFunctionalGroupsSequence"):
-        _share_geometry(headers[0])
-    headers[0].decode()  # its texts, while they still stand beside their own character set
-    known = [header.SOPInstanceUID for header in headers]
-    lost = [name for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID") if not headers[0].get(name)]
-    for name in lost:  # the same ones at each export, so that all results of a series meet in one study
-        made = pydicom.uid.generate_uid(entropy_srcs=[name, *sorted(known)])
-        for header in headers:
-            setattr(header, name, made)
-    if not lost:
-        return headers, []
-    return headers, [f"The series has no {' and no '.join(lost)}, so new ones were made: an archive cannot join the result to the images."]
-
-
-def _share_geometry(header: Header) -> None:
-    """Spacing and orientation, which are alike in all frames of a regular grid, where highdicom looks for them."""
-    shared, first = header.SharedFunctionalGroupsSequence[0], header.PerFrameFunctionalGroupsSequence[0]
-    for name in ("PixelMeasuresSequence", "PlaneOrientationSequence"):
-        if name not in shared and name in first:
-            setattr(shared, name, first.get(name))
+    known = [text(header, "SOPInstanceUID") for header in headers]
+    if len(set(known)) < len(known) or "" in known:
+        what = "no SOP Instance UID" if "" in known else "the same SOP Instance UID"
+        raise InputError(
+            f"Slices of the series have {what}, so a DICOM result cannot refer to them.", "Write a .seg.nrrd, or export the series again."
+        )
+    with suppress(Exception):  # texts that their character set does not allow stay as they are
+        headers[0].decode()  # while they still stand beside their own character set
+    ties, remarks, lost = {}, [], []
+    for name in _TIES:
+        found = list(dict.fromkeys(uid for header in headers if (uid := text(header, name))))
+        if not found:
+            lost.append(name)
+        elif len(found) > 1:
+            remarks.append(f"The slices have {len(found)} different {name}s; the result has that of the first one.")
+        # made ones are the same at each export, so that all results of a series meet in one study
+        ties[name] = found[0] if found else str(load_pydicom().uid.generate_uid(entropy_srcs=[name, *sorted(known)]))
+    if lost:
+        remarks.append(f"The series has no {' and no '.join(lost)}, so new ones were made: an archive cannot join the result to the images.")
+    return Source(headers[0], tuple(headers), ties), remarks
 
 
 def new_series(header: Header) -> dict[str, Any]:
     """UIDs and numbers of a new series in the study of `header`, as highdicom's arguments."""
     uid = load_highdicom().UID
-    number = int(header.get("SeriesNumber") or 0) + _SERIES_OFFSET
-    return {"series_instance_uid": uid(), "series_number": number, "sop_instance_uid": uid(), "instance_number": 1}
+    series_number = next(iter(numbers(header, "SeriesNumber") or []), 0.0)
+    result_number = int(min(max(series_number, 0), 10**6)) + _SERIES_OFFSET
+    return {"series_instance_uid": uid(), "series_number": result_number, "sop_instance_uid": uid(), "instance_number": 1}
 
 
-def _without_identity(header: Header) -> Header:
-    """A copy that highdicom accepts, whatever scanners and programs for privacy have left in the header: it insists on values in proper form."""
-    neutral = {name: None if name.endswith(("Date", "Time")) else "" for name in _IDENTITY} | {"SpecificCharacterSet": "ISO_IR 192"}
-    if not header.get("SliceThickness") and "PerFrameFunctionalGroupsSequence" not in header:
-        neutral["SliceThickness"] = None
-    safe = load_pydicom().Dataset()
-    safe.update({element.tag: element for element in header if element.keyword not in neutral})  # the elements stay the header's own
-    for name, value in neutral.items():
-        setattr(safe, name, value)
-    return safe
+def _images(series: Series, source: Source, whole_header: bool) -> list[Any]:
+    """The series' images as highdicom insists on them: one study, one orientation, values in proper form. The first one has what further
+    elements of the header can be read, where `whole_header`."""
+    shared = _axes(series)
+    many = "PerFrameFunctionalGroupsSequence" in source.header
+    images = []
+    for n, header in enumerate(source.headers):
+        image = load_pydicom().Dataset()
+        for name in ("SOPClassUID", "SOPInstanceUID", "Modality"):
+            setattr(image, name, text(header, name))
+        for name, uid in source.ties.items():
+            setattr(image, name, uid)
+        for name in _IDENTITY:
+            setattr(image, name, None if name.endswith(("Date", "Time")) else "")
+        image.SpecificCharacterSet, image.PositionReferenceIndicator = "ISO_IR 192", ""
+        image.Rows, image.Columns = series.geometry.shape_kji[1:]
+        if many:
+            _set_frames(image, series, shared)
+        else:
+            image.update(shared)
+            image.ImagePositionPatient = _decimals(numbers(header, "ImagePositionPatient") or [])
+        if whole_header and n == 0:
+            _add_readable(image, header)
+        images.append(image)
+    return images
+
+
+def _add_readable(image: Any, header: Header) -> None:
+    """The header's further elements, but those that cannot be converted; what `image` has stays as it is."""
+    groups = ("PerFrameFunctionalGroupsSequence", "SharedFunctionalGroupsSequence")
+    for tag in header.keys():  # noqa: SIM118 (a header yields elements)
+        with suppress(Exception):
+            if tag not in image and header[tag].keyword not in groups:
+                image.add(header[tag])
+
+
+def _axes(series: Series) -> Any:
+    """Orientation and spacing of the series' grid."""
+    geometry = series.geometry
+    cosines = np.array(geometry.direction).reshape(3, 3)
+    axes = load_pydicom().Dataset()
+    axes.ImageOrientationPatient = _decimals([*cosines[:, 0], *cosines[:, 1]])
+    axes.PixelSpacing = _decimals(geometry.spacing_ijk_mm[1::-1])
+    axes.SliceThickness = _decimals(geometry.spacing_ijk_mm[2:])[0]
+    return axes
+
+
+def _decimals(found: Any) -> list[Any]:
+    return [load_pydicom().valuerep.DSfloat(float(v) + 0.0, auto_format=True) for v in found]
+
+
+def _set_frames(image: Any, series: Series, axes: Any) -> None:
+    """The functional groups of an enhanced image: what highdicom looks for, and where."""
+    pydicom = load_pydicom()
+
+    def item(**elements: Any) -> Any:
+        dataset = pydicom.Dataset()
+        for name, value in elements.items():
+            setattr(dataset, name, value)
+        return dataset
+
+    measures = item(PixelSpacing=axes.PixelSpacing, SliceThickness=axes.SliceThickness)
+    orientation = item(ImageOrientationPatient=axes.ImageOrientationPatient)
+    image.SharedFunctionalGroupsSequence = [item(PixelMeasuresSequence=[measures], PlaneOrientationSequence=[orientation])]
+    places = {frame.number: (series.geometry.matrix @ (0, 0, k, 1))[:3] for k, frame in enumerate(series.frames)}
+    image.NumberOfFrames = len(places)
+    image.PerFrameFunctionalGroupsSequence = [
+        item(PlanePositionSequence=[item(ImagePositionPatient=_decimals(places[number]))]) for number in sorted(places)
+    ]
 
 
 def copy_identity(header: Header, result: Any, classes: ClassTable) -> None:
     """Patient and study exactly as the source has them; in its character set, or in UTF-8 where segments have names beyond ASCII: readers
     of SEG (dcmqi) know no other for those."""
     for name in _IDENTITY:
-        if name in header:
-            result[name] = header[name]
-    own = header.get("SpecificCharacterSet") or "ISO_IR 6"
+        with suppress(Exception):  # one that cannot be read stays empty
+            if name in header:
+                result[name] = header[name]
+    own = [str(v) for v in values(header, "SpecificCharacterSet")] or "ISO_IR 6"
     result.SpecificCharacterSet = own if "".join(classes.names).isascii() else "ISO_IR 192"
+
+
+def clean(name: str, longest: int = _LO) -> str:
+    """Free text as DICOM allows it: no backslash, which separates values, no control characters, not too long."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]+", " ", name.replace("\\", "/")).strip()[:longest].strip()
+
+
+def changed_names(classes: ClassTable) -> list[str]:
+    """A remark on the names that DICOM cannot hold as they are."""
+    changed = [repr(clean(name)) for name in classes.names if clean(name) != name]
+    return (
+        [f"Segment names were cut or cleaned, as DICOM allows {_LO} characters and no control characters: {', '.join(changed)}."] if changed else []
+    )
+
+
+def rgb_255(segment: Segment) -> list[int]:
+    return [round(255 * min(max(v, 0.0), 1.0)) if math.isfinite(v) else 0 for v in segment.color]
 
 
 def _stored_order(series: Series) -> list[int]:
@@ -199,15 +325,15 @@ def _description(number: int, segment: Segment) -> Any:
     terms = Terms.of(segment) or Terms(_TISSUE, _TISSUE)
     description = highdicom.seg.SegmentDescription(
         number,
-        segment.name[:64].strip() or f"segment {number}",
+        clean(segment.name) or f"segment {number}",
         _concept(terms.category),
         _concept(terms.type),
         "SEMIAUTOMATIC",
         highdicom.AlgorithmIdentificationSequence(NAME, _concept(_LEARNING), __version__),
         tracking_uid=highdicom.UID(),
-        tracking_id=segment.id[:64],
+        tracking_id=clean(segment.id) or f"Segment_{number}",
         anatomic_regions=[_concept(terms.region)] if terms.region else None,
-        display_color=highdicom.color.CIELabColor.from_rgb(*(round(255 * v) for v in segment.color)),
+        display_color=highdicom.color.CIELabColor.from_rgb(*rgb_255(segment)),
     )
     if terms.type_modifier:
         description.SegmentedPropertyTypeCodeSequence[0].SegmentedPropertyTypeModifierCodeSequence = [_concept(terms.type_modifier)]
@@ -218,7 +344,7 @@ def _description(number: int, segment: Segment) -> Any:
 
 def _concept(code: Code) -> Any:
     scheme, value, meaning = code
-    return load_highdicom().sr.CodedConcept(value=value, scheme_designator=scheme, meaning=meaning[:64])
+    return load_highdicom().sr.CodedConcept(value=clean(value), scheme_designator=clean(scheme, _SHORTEST), meaning=clean(meaning))
 
 
 def _set_probabilities(seg: Any, uncertainty: np.ndarray, series: Series) -> None:
@@ -235,58 +361,69 @@ def _set_probabilities(seg: Any, uncertainty: np.ndarray, series: Series) -> Non
 # ---------------------------------------------------------------- in
 
 
-def read_seg(path: Path, geometry: Geometry, background: str | None = None) -> SparseLabels:
+def read_seg(
+    path: Path, geometry: Geometry, background: str | None = None, series: Series | None = None, other_patient: bool = False
+) -> SparseLabels:
     """The segments of a SEG (binary, fractional, or label map) as strokes on `geometry`, the image's grid.
 
     Frames may be fewer, cropped, or cut along another axis than the image's: each lies where its position says. A fractional voxel counts
-    from one half. Raises InputError where the file is no SEG or does not lie on the grid, AnnotationError where it holds no segment.
+    from one half. `series`: the image, where it is DICOM; a SEG of another patient or frame of reference is refused unless `other_patient`.
+    Raises InputError where the file is no SEG or does not lie on the grid, AnnotationError where it holds no segment.
     """
     path = Path(path)
     header = read_header(path)
-    if header.SOPClassUID not in (_BINARY, _LABELMAP):
+    if text(header, "SOPClassUID") not in (_BINARY, _LABELMAP):
         raise InputError(f"{path.name} is no DICOM segmentation.", "Give a SEG object, a .seg.nrrd file or a label map.")
+    remarks = check_identity(path, header, series, other_patient)
     try:
         with quiet():
-            return _read_seg(path, header, geometry, background)
+            return _read_seg(path, header, geometry, background, remarks)
     except InputError:
         raise
     except Exception as error:  # a damaged file can fail in any way
         raise InputError(f"{path.name} is damaged or cut short, or its compression is not known.", "Export it again.") from error
 
 
-def _read_seg(path: Path, header: Header, geometry: Geometry, background: str | None) -> SparseLabels:
-    numbered = {int(item.SegmentNumber): _segment(item, place) for place, item in enumerate(header.SegmentSequence)}
-    numbered.pop(0, None)  # in label maps: the background
+def _read_seg(path: Path, header: Header, geometry: Geometry, background: str | None, remarks: list[str]) -> SparseLabels:
+    listed = items(header, "SegmentSequence")
+    numbered = {whole(item, "SegmentNumber", -1, path.name): _segment(item, place) for place, item in enumerate(listed)}
+    if len(numbered) < len(listed):
+        raise InputError(f"{path.name} lists two segments with the same number.", "Export it again from the program that made it.")
+    if text(header, "SOPClassUID") == _LABELMAP:
+        numbered.pop(0, None)  # the background
     chosen = choose_background(list(numbered.values()), background, path)
     ordered = {number: segment for number, segment in sorted(numbered.items()) if segment is not chosen}
     if not ordered:
         raise AnnotationError(f"{path.name} holds no segment besides the background.", "Add a segment for each structure.")
     codes = {number: code for code, number in enumerate(ordered, start=2)}
     codes |= {number: 1 for number, segment in numbered.items() if segment is chosen}
-    annotation, clashes = merge_strokes(geometry.shape_kji, _claims(header, _frames(path, header), codes, geometry, path))
+    unlisted: Counter[int] = Counter()
+    annotation, clashes = merge_strokes(geometry.shape_kji, _claims(header, _frames(path, header), codes, geometry, path, unlisted))
+    if unlisted:
+        counts = ", ".join(f"{number} ({count} voxels)" for number, count in sorted(unlisted.items()))
+        remarks.append(f"{path.name} shows segments that its table does not list, by number: {counts}. They were left out.")
     names = [chosen.name if chosen else "", *(segment.name for segment in ordered.values())]
     overlaps = {(names[first - 1], names[second - 1]): count for (first, second), count in clashes.items()}
-    return SparseLabels(annotation, ClassTable(tuple(ordered.values()), chosen), overlaps, {})
+    return SparseLabels(annotation, ClassTable(tuple(ordered.values()), chosen), overlaps, {}, tuple(remarks))
 
 
 def _segment(item: Any, place: int) -> Segment:
     color = distinct_color(place)
-    if "RecommendedDisplayCIELabValue" in item:
-        rgb = load_highdicom().color.CIELabColor.from_dicom_value(list(item.RecommendedDisplayCIELabValue)).to_rgb(clip=True)
+    lab = numbers(item, "RecommendedDisplayCIELabValue")
+    if lab and len(lab) == 3:
+        rgb = load_highdicom().color.CIELabColor.from_dicom_value([int(v) for v in lab]).to_rgb(clip=True)
         r, g, b = (round(v / 255, 4) for v in rgb)
         color = (r, g, b)
-    number = int(item.SegmentNumber)
-    name = str(item.get("SegmentLabel", "")) or f"segment {number}"
+    name = text(item, "SegmentLabel") or f"segment {text(item, 'SegmentNumber')}"
     tags = {}
     category, kind = _coded(item, "SegmentedPropertyCategoryCodeSequence"), _coded(item, "SegmentedPropertyTypeCodeSequence")
     if category and kind:
-        region = item.AnatomicRegionSequence[0] if item.get("AnatomicRegionSequence") else None
         terms = Terms(
             category,
             kind,
-            _coded(item.SegmentedPropertyTypeCodeSequence[0], "SegmentedPropertyTypeModifierCodeSequence"),
+            _coded(first(item, "SegmentedPropertyTypeCodeSequence"), "SegmentedPropertyTypeModifierCodeSequence"),
             _coded(item, "AnatomicRegionSequence"),
-            _coded(region, "AnatomicRegionModifierSequence") if region is not None else None,
+            _coded(first(item, "AnatomicRegionSequence"), "AnatomicRegionModifierSequence"),
         )
         tags[TERMINOLOGY_TAG] = terms.entry()
     return Segment(_segment_id(item), name, color, tags)
@@ -294,66 +431,84 @@ def _segment(item: Any, place: int) -> Segment:
 
 def _segment_id(item: Any) -> str:
     """Results of ours carry the segment's ID; the number makes any other unique."""
-    tracking = str(item.get("TrackingID", ""))
-    return tracking if tracking and "SegmentAlgorithmName" in item and item.SegmentAlgorithmName == NAME else f"Segment_{int(item.SegmentNumber)}"
+    tracking = text(item, "TrackingID")
+    return tracking if tracking and text(item, "SegmentAlgorithmName") == NAME else f"Segment_{text(item, 'SegmentNumber')}"
 
 
-def _coded(item: Any, name: str) -> Code | None:
-    codes = item.get(name)
-    if not codes:
-        return None
-    value = codes[0].get("CodeValue") or codes[0].get("LongCodeValue") or codes[0].get("URNCodeValue")
-    return (str(codes[0].get("CodingSchemeDesignator", "")), str(value), str(codes[0].get("CodeMeaning", ""))) if value else None
+def _coded(holder: Any, name: str) -> Code | None:
+    code = first(holder, name)
+    value = next((found for kind in ("CodeValue", "LongCodeValue", "URNCodeValue") if (found := text(code, kind))), "")
+    return (text(code, "CodingSchemeDesignator"), value, text(code, "CodeMeaning")) if value else None
 
 
 def _claims(
-    header: Header, frames: Iterator[np.ndarray], codes: dict[int, int], geometry: Geometry, path: Path
+    header: Header, frames: Iterator[np.ndarray], codes: dict[int, int], geometry: Geometry, path: Path, unlisted: Counter[int]
 ) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
-    """Where each frame lies on the grid, and what it claims there: annotation values, uint8."""
-    shared = header.SharedFunctionalGroupsSequence[0] if header.get("SharedFunctionalGroupsSequence") else None
-    threshold = (int(header.get("MaximumFractionalValue", 1)) + 1) // 2
+    """Where each frame lies on the grid, and what it claims there: annotation values, uint8. Voxels of segments without a code are counted."""
+    shared = first(header, "SharedFunctionalGroupsSequence")
+    threshold = (int(number(header, "MaximumFractionalValue", 1, path.name)) + 1) // 2
+    is_labelmap = text(header, "SOPClassUID") == _LABELMAP
     table = np.zeros(1 << 16, np.uint8)
-    for number, code in codes.items():
-        table[number] = code
-    for groups, pixels in zip(header.PerFrameFunctionalGroupsSequence, frames, strict=True):
-        if header.SOPClassUID == _LABELMAP:
-            values = table[pixels]
+    for segment, code in codes.items():
+        table[segment] = code
+    seen: dict[tuple[int, bytes], int] = {}
+    for n, (groups, pixels) in enumerate(zip(items(header, "PerFrameFunctionalGroupsSequence"), frames, strict=True), start=1):
+        if is_labelmap:
+            segment, claimed = -1, table[pixels]
+            for value, count in zip(*np.unique(pixels[(claimed == 0) & (pixels != 0)], return_counts=True), strict=True):
+                unlisted[int(value)] += int(count)
         else:
-            segment = _in_groups("SegmentIdentificationSequence", groups, shared, path)
-            values = (pixels >= threshold).astype(np.uint8) * table[int(segment.ReferencedSegmentNumber)]
-        if values.any():
-            yield _laid(values, _first_pixel(groups, shared, path), geometry, path)
+            segment = whole(_in_groups("SegmentIdentificationSequence", groups, shared, path), "ReferencedSegmentNumber", 0, path.name)
+            claimed = (pixels >= threshold).astype(np.uint8) * table[segment]
+            if segment not in codes and pixels.any():
+                unlisted[segment] += int(np.count_nonzero(pixels >= threshold))
+        where = _first_pixel(groups, shared, path)
+        before = seen.setdefault((segment, np.round(np.column_stack([where[0], where[1]]), 3).tobytes()), n)
+        if before != n:
+            shown = "" if is_labelmap else f" of segment {segment}"
+            sentence = f"Frames {before} and {n}{shown} of {path.name} lie at the same position."
+            raise InputError(sentence, "Export it again from the program that made it.")
+        if claimed.any():
+            yield _laid(claimed, where, geometry, path)
 
 
 def _frames(path: Path, header: Header) -> Iterator[np.ndarray]:
     """The frames' stored values, (rows, columns), one at a time. Raises ValueError where the file ends too early."""
     pydicom = load_pydicom()
-    if int(header.BitsAllocated) > 1 or header.file_meta.TransferSyntaxUID.is_encapsulated:
+    if whole(header, "BitsAllocated", 8, path.name) > 1 or header.file_meta.TransferSyntaxUID.is_encapsulated:
         yield from pydicom.pixels.iter_pixels(path)
         return
     # one bit a pixel: a frame may begin within a byte, which pydicom's iterator does not know
     packed = np.frombuffer(pydicom.dcmread(path).PixelData, np.uint8)
-    rows, columns = int(header.Rows), int(header.Columns)
-    for number in range(len(header.PerFrameFunctionalGroupsSequence)):
-        first = number * rows * columns
-        last = first + rows * columns
-        bits = np.unpackbits(packed[first // 8 : -(-last // 8)], bitorder="little")
-        yield bits[first % 8 : first % 8 + rows * columns].reshape(rows, columns)
+    rows, columns = whole(header, "Rows", 0, path.name), whole(header, "Columns", 0, path.name)
+    for frame in range(len(items(header, "PerFrameFunctionalGroupsSequence"))):
+        start = frame * rows * columns
+        last = start + rows * columns
+        bits = np.unpackbits(packed[start // 8 : -(-last // 8)], bitorder="little")
+        yield bits[start % 8 : start % 8 + rows * columns].reshape(rows, columns)
 
 
 def _in_groups(name: str, groups: Any, shared: Any, path: Path) -> Any:
     for holder in (groups, shared):
-        if holder is not None and holder.get(name):
-            return holder.get(name)[0]
+        if (item := first(holder, name)) is not None:
+            return item
     raise InputError(f"{path.name} does not say where its frames lie or what they show.", "Export it again from the program that made it.")
 
 
 def _first_pixel(groups: Any, shared: Any, path: Path) -> tuple[np.ndarray, np.ndarray]:
     """LPS mm of a frame's first pixel; and its steps, (3, 2) LPS mm: to the next row, to the next column."""
-    position = _in_groups("PlanePositionSequence", groups, shared, path).ImagePositionPatient
-    axes = np.array(_in_groups("PlaneOrientationSequence", groups, shared, path).ImageOrientationPatient, float).reshape(2, 3)
-    spacing = _in_groups("PixelMeasuresSequence", groups, shared, path).PixelSpacing
-    return np.array(position, float), np.column_stack([axes[1] * float(spacing[0]), axes[0] * float(spacing[1])])
+    found = []
+    for group, name, length in (
+        ("PlanePositionSequence", "ImagePositionPatient", 3),
+        ("PlaneOrientationSequence", "ImageOrientationPatient", 6),
+        ("PixelMeasuresSequence", "PixelSpacing", 2),
+    ):
+        given = numbers(_in_groups(group, groups, shared, path), name)
+        if given is None or len(given) != length:
+            raise InputError(f"A frame of {path.name} has no usable {name}.", "Export it again from the program that made it.")
+        found.append(given)
+    position, axes, spacing = (np.array(given) for given in found)
+    return position, np.column_stack([axes[3:] * spacing[0], axes[:3] * spacing[1]])
 
 
 def _laid(values: np.ndarray, place: tuple[np.ndarray, np.ndarray], geometry: Geometry, path: Path) -> tuple[tuple[slice, ...], np.ndarray]:

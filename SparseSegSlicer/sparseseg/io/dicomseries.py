@@ -6,27 +6,42 @@ grid with right angles is refused, by a sentence that names the cause.
 
 from __future__ import annotations
 
-import logging
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+import filecmp
+import os
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
 
 from ..contract.errors import InputError
 from ..contract.geometry import Geometry
+from .dicomheader import (
+    EXPORT_AGAIN,
+    Header,
+    first,
+    items,
+    load_pydicom,
+    looks_like_dicom,
+    no_number,
+    number,
+    numbers,
+    quiet,
+    read_header,
+    text,
+    whole,
+)
+from .dicompixels import LOSSY, read_pixels
 
 GAP_TOLERANCE = 0.01  # a slice distance may differ by this part of the median: far below a missing slice, above rounding
 SHIFT_TOLERANCE = 0.1  # of a pixel, or of a slice distance: how far a slice may lie from where the regular grid has it
 COSINE_TOLERANCE = 1e-3  # of direction cosines: above their rounding to a few digits, below any real turn
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # they have rows and columns, but are no images
-_NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")  # transfer syntaxes without compression
-_EXPORT_AGAIN = "Export the series again."
-Header = Any  # pydicom.Dataset; pydicom is optional
+_DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
+_ROUNDED_MM = 0.011  # positions are often written in hundredths of a millimetre
+_NAMED_AS_DICOM = (".dcm", ".dicom", ".ima")
 
 
 @dataclass(frozen=True)
@@ -39,14 +54,25 @@ class Frame:
 
 
 @dataclass(frozen=True)
+class Identity:
+    """Whose images they are, to compare with a segmentation's. Never shown."""
+
+    patient_id: str = ""
+    frames_of_reference: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
 class Series:
-    """`frames[k]` is slice k of `geometry`; k grows along the normal, the cross product of row and column direction."""
+    """`frames[k]` is slice k of `geometry`; k grows along the normal, the cross product of row and column direction. `remarks`: what was
+    noticed while reading."""
 
     uid: str
     description: str
     modality: str
     frames: tuple[Frame, ...]
     geometry: Geometry
+    remarks: tuple[str, ...] = ()
+    identity: Identity = field(default=Identity(), repr=False)
 
     @property
     def instance_uids(self) -> tuple[str, ...]:
@@ -71,55 +97,16 @@ class _Plane:
         return np.cross(self.axes[0], self.axes[1])
 
 
-def load_pydicom() -> Any:
-    """The module; raises InputError where it is not installed."""
-    try:
-        import pydicom
-    except ImportError as error:
-        raise InputError("DICOM needs the package pydicom, which is not installed.", "Install it: pip install 'sparseseg[dicom]'.") from error
-    return pydicom
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """pydicom's and highdicom's remarks on foreign files, which may quote a patient's name, are kept from screen and log."""
-    loggers = [(logger, logger.level) for logger in map(logging.getLogger, ("pydicom", "highdicom"))]
-    for logger, _ in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in loggers:
-            logger.setLevel(level)
-
-
-def read_header(path: Path) -> Header:
-    """A file's header, without its pixels. Raises InputError where it is no DICOM file."""
-    pydicom = load_pydicom()
-    try:
-        with quiet():
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=_has_no_preamble(path))
-    except OSError as error:
-        raise InputError(f"{path.name} cannot be read ({error.strerror}).", "Check the path and the rights to read it.") from error
-    except Exception as error:  # whatever pydicom stumbles over in a foreign file
-        raise InputError(f"{path.name} is no DICOM file, or it is damaged.", "Export it again.") from error
-    for name in ("SOPClassUID", "SOPInstanceUID"):  # some programs empty these to remove identity, and leave them in the file's meta information
-        if not header.get(name):
-            setattr(header, name, getattr(header, "file_meta", {}).get(f"MediaStorage{name}", ""))
-    return header
-
-
-def read_series(place: Path, uid: str | None = None) -> tuple[np.ndarray, Series]:
-    """The voxels of one series, (K, J, I), in real units (Hounsfield for CT), and which series it is.
+def read_series(place: Path, uid: str | None = None) -> tuple[np.ndarray, Series, list[str]]:
+    """The voxels of one series, (K, J, I), in real units (Hounsfield for CT), which series it is, and remarks.
 
     place: a folder, searched with all that is in it, a DICOM file, or a text file (.txt) with one path on each line; `uid` chooses where
     there are several series. Whole numbers stay whole (int16 where they fit). Padding voxels get the smallest real value.
     Raises InputError for several series, damaged files, and slices that make no regular grid.
     """
     series, planes = _find(Path(place), uid)
-    return _read_voxels(place, planes), series
+    voxels, remarks = _read_voxels(place, planes)
+    return voxels, series, [*series.remarks, *remarks]
 
 
 def find_series(place: Path, uid: str | None = None) -> Series:
@@ -131,67 +118,126 @@ def find_series(place: Path, uid: str | None = None) -> Series:
 
 
 def _find(place: Path, uid: str | None) -> tuple[Series, list[_Plane]]:
-    headers, stray = _headers(place)
+    headers, stray, empty = _headers(place)
     found: dict[str, dict[Path, Header]] = {}
     for path, header in headers.items():
-        found.setdefault(str(header.SeriesInstanceUID), {})[path] = header
+        found.setdefault(text(header, "SeriesInstanceUID"), {})[path] = header
     images = {key: files for key, files in found.items() if any("Rows" in header for header in files.values())}
     placed = {key: files for key, files in images.items() if any(map(_says_where, files.values()))}  # no screenshots and reports
     chosen = _choose(place, images if uid else placed or images, uid)
     series = found[chosen]
-    classes = {str(header.SOPClassUID) for header in series.values()}
-    cut = [files for key, files in found.items() if chosen.startswith(key)]  # a file may end within the very UID
+    classes = {text(header, "SOPClassUID") for header in series.values()}
+    cut = [files for key, files in found.items() if key and chosen.startswith(key)]  # a file may end within the very UID
     bad = [path for files in cut for path, header in files.items() if "Rows" not in header]
     bad += [path for path, kind in stray.items() if kind in classes]
     if bad:
-        raise InputError(f"{bad[0].name} in {place.name} is damaged or cut short.", _EXPORT_AGAIN)
+        raise InputError(f"{bad[0].name} in {place.name} is damaged or cut short.", EXPORT_AGAIN)
     planes = [plane for path, header in series.items() for plane in _planes(path, header)]
+    planes, remarks = _without_copies(place, planes)
     ordered, geometry = _regular_grid(place, planes)
-    first = next(iter(series.values()))
+    if empty:
+        remarks.append(f"{len(empty)} of the files in {place.name} {'is' if len(empty) == 1 else 'are'} empty and left out ({empty[0].name}).")
+    if not chosen:
+        remarks.append(f"The images in {place.name} have no SeriesInstanceUID; they were taken as one series.")
+    header = next(iter(series.values()))
     frames = tuple(plane.frame for plane in ordered)
-    return Series(chosen, str(first.get("SeriesDescription", "")), str(first.get("Modality", "")), frames, geometry), ordered
+    names = text(header, "SeriesDescription"), text(header, "Modality")
+    return Series(chosen, *names, frames, geometry, tuple(remarks), _identity(series)), ordered
+
+
+def _identity(series: dict[Path, Header]) -> Identity:
+    uids = {text(header, "FrameOfReferenceUID") for header in series.values()}
+    return Identity(text(next(iter(series.values())), "PatientID"), frozenset(uids - {""}))
 
 
 def _says_where(header: Header) -> bool:
     return "ImagePositionPatient" in header or "PerFrameFunctionalGroupsSequence" in header
 
 
-def _headers(place: Path) -> tuple[dict[Path, Header], dict[Path, str]]:
-    """The headers of all that belongs to a series, by file; and the SOP classes of the files that are cut off before they say to which."""
+def _without_copies(place: Path, planes: list[_Plane]) -> tuple[list[_Plane], list[str]]:
+    """The planes without those of files that are copies of another, and a remark that counts them."""
+    kept: list[_Plane] = []
+    first_of: dict[tuple[str, int, bytes], Path] = {}
+    for plane in planes:
+        file = plane.frame.file
+        earlier = first_of.setdefault((plane.frame.uid, plane.frame.number, plane.position.tobytes()), file)
+        if earlier == file or not filecmp.cmp(earlier, file, shallow=False):
+            kept.append(plane)
+    copies = len({plane.frame.file for plane in planes}) - len({plane.frame.file for plane in kept})
+    counted = f"{copies} of the files in {place.name} {'is a copy' if copies == 1 else 'are copies'} of others, and count once."
+    return kept, [counted] if copies else []
+
+
+def _headers(place: Path) -> tuple[dict[Path, Header], dict[Path, str], list[Path]]:
+    """The headers of all that belongs to a series, by file; the SOP classes of the files that are cut off before they say to which; and the
+    empty files that may have been slices."""
     load_pydicom()
-    headers, stray = {}, {}
+    headers, stray, empty = {}, {}, []
     for path in _files(place):
-        if not _looks_like_dicom(path):
-            if place.suffix.lower() == ".txt":
-                raise InputError(f"{path.name}, which {place.name} lists, is no DICOM file.", _EXPORT_AGAIN)
+        if not _is_dicom(path):
+            _check_no_dicom(path, place)
+            if path.stat().st_size == 0 and path.suffix.lower() in _NAMED_AS_DICOM:
+                empty.append(path)
             continue
         try:
             header = read_header(path)
         except InputError:
             stray[path] = _sop_class(path)
             continue
-        if "SeriesInstanceUID" not in header:
-            stray[path] = str(header.get("SOPClassUID", ""))
-        elif str(header.get("SOPClassUID", "")) not in _SEGMENTATIONS:
+        if not text(header, "SeriesInstanceUID") and "Rows" not in header:
+            stray[path] = text(header, "SOPClassUID")
+        elif text(header, "SOPClassUID") not in _SEGMENTATIONS:
             headers[path] = header
-    return headers, stray
+    return headers, stray, empty
+
+
+def _check_no_dicom(path: Path, place: Path) -> None:
+    """Raises InputError where a file that is no DICOM should be: listed, or named so."""
+    if place.suffix.lower() == ".txt":
+        raise InputError(f"{path.name}, which {place.name} lists, is no DICOM file.", EXPORT_AGAIN)
+    if place.is_dir() and path.suffix.lower() in _NAMED_AS_DICOM and path.stat().st_size > 0:
+        sentence = f"{path.name} in {place.name} is no DICOM file, or it is damaged."
+        raise InputError(sentence, "Copy or export it again, or take it out of the folder.")
 
 
 def _sop_class(path: Path) -> str:
     """From the meta information at the beginning of a file whose rest cannot be read; empty where that is damaged too."""
     with suppress(Exception), quiet():
-        return str(load_pydicom().filereader.read_file_meta_info(path).get("MediaStorageSOPClassUID", ""))
+        return text(load_pydicom().filereader.read_file_meta_info(path), "MediaStorageSOPClassUID")
     return ""
 
 
 def _files(place: Path) -> list[Path]:
     if place.is_dir():
-        return sorted(path for path in place.rglob("*") if path.is_file())
+        return _files_below(place)
     if place.suffix.lower() == ".txt":
         return _listed_files(place)
     if place.is_file():
         return [place]
     raise InputError(f"There is no folder or DICOM file {place}.", "Check the path.")
+
+
+def _files_below(place: Path) -> list[Path]:
+    """All files of a folder and its subfolders, linked ones too. Raises InputError for what cannot be reached, so that no slice is missed."""
+
+    def refuse(error: OSError) -> None:
+        name = Path(error.filename or place).name
+        raise InputError(f"The folder {name} cannot be read ({error.strerror}).", "Ask for access to it, or take it away.") from error
+
+    found, seen = [], set()
+    for folder, below, names in os.walk(place, onerror=refuse, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link to a folder above would go round for ever
+            below.clear()
+            continue
+        seen.add(real)
+        found += [Path(folder) / name for name in names if not name.startswith("._")]  # macOS puts its own beside each file
+    for path in found:
+        if path.is_symlink() and not path.exists():
+            raise InputError(
+                f"{path.name} in {path.parent.name} is a link to a file that is not there.", "Fetch the file, or give a full copy of the series."
+            )
+    return sorted(path for path in found if path.is_file())
 
 
 def _listed_files(place: Path) -> list[Path]:
@@ -205,22 +251,12 @@ def _listed_files(place: Path) -> list[Path]:
     return paths
 
 
-def _looks_like_dicom(path: Path) -> bool:
-    with suppress(OSError), path.open("rb") as file:
-        head = file.read(132)
-        return head.endswith(b"DICM") or _begins_with_a_tag(head)
-    return False
-
-
-def _has_no_preamble(path: Path) -> bool:
-    with path.open("rb") as file:
-        head = file.read(132)
-    return not head.endswith(b"DICM") and _begins_with_a_tag(head)
-
-
-def _begins_with_a_tag(head: bytes) -> bool:
-    """Old files have no preamble: they begin with a tag of group 2 or 8."""
-    return len(head) == 132 and head[:4] in (b"\x08\x00\x05\x00", b"\x08\x00\x08\x00", b"\x08\x00\x00\x00", b"\x02\x00\x00\x00", b"\x08\x00\x16\x00")
+def _is_dicom(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return looks_like_dicom(file.read(132))
+    except OSError as error:
+        raise InputError(f"{path.name} cannot be read ({error.strerror}).", "Ask for access to it, or take it out of the folder.") from error
 
 
 def _choose(place: Path, found: dict[str, dict[Path, Header]], uid: str | None) -> str:
@@ -236,7 +272,7 @@ def _choose(place: Path, found: dict[str, dict[Path, Header]], uid: str | None) 
 
 
 def _description(files: dict[Path, Header]) -> str:
-    return str(next(iter(files.values())).get("SeriesDescription", "")).strip() or "no description"
+    return text(next(iter(files.values())), "SeriesDescription") or "no description"
 
 
 # ---------------------------------------------------------------- where the slices lie
@@ -244,67 +280,69 @@ def _description(files: dict[Path, Header]) -> str:
 
 def _planes(path: Path, header: Header) -> list[_Plane]:
     """One for each frame of a file. Raises InputError where a frame does not say where it lies."""
-    if int(header.get("SamplesPerPixel", 1)) > 1:
-        raise InputError(f"{path.name} has {header.SamplesPerPixel} values in each voxel.", "Give a grey image: no colour.")
-    shared = _first(header, "SharedFunctionalGroupsSequence")
-    per_frame = list(header.get("PerFrameFunctionalGroupsSequence", []))
-    count = int(header.get("NumberOfFrames", 1) or 1)
+    samples = whole(header, "SamplesPerPixel", 1, path.name)
+    if samples > 1:
+        raise InputError(f"{path.name} has {samples} values in each voxel.", "Give a grey image: no colour.")
+    if "MOSAIC" in map(str, header.get("ImageType", []) if "ImageType" in header else []):
+        raise InputError(f"{path.name} is a Siemens mosaic: it holds all slices as tiles of one image.", "Convert the series with dcm2niix.")
+    if text(header, "SOPClassUID") == _DOSE:
+        raise InputError(f"{path.name} is a radiation dose (RTDOSE), no image.", "Give the image that it was planned on.")
+    shared = first(header, "SharedFunctionalGroupsSequence")
+    per_frame = items(header, "PerFrameFunctionalGroupsSequence")
+    count = max(1, whole(header, "NumberOfFrames", 1, path.name))
     if count > 1 and len(per_frame) != count:
         raise InputError(f"{path.name} has {count} frames, but does not say where each one lies.", "Give a series of slices, or an enhanced image.")
     groups: list[tuple[Any, ...]] = [(group, shared) for group in per_frame] or [(header,)]
-    return [_plane(path, header, number, places) for number, places in enumerate(groups)]
+    return [_plane(path, header, index, places, count) for index, places in enumerate(groups)]
 
 
-def _plane(path: Path, header: Header, number: int, places: tuple[Any, ...]) -> _Plane:
-    single = len(places) == 1
+def _plane(path: Path, header: Header, index: int, places: tuple[Any, ...], count: int) -> _Plane:
+    name = path.name if count == 1 else f"frame {index + 1} of {path.name}"
 
-    def field(group: str, name: str) -> Any:
-        """From the frame's own functional group, else the shared one; in a single-frame file, from the header itself."""
-        holders = [header] if single else [_first(place, group) for place in places]
-        return next((holder.get(name) for holder in holders if holder is not None and holder.get(name) not in (None, "")), None)
+    def holder(group: str, element: str) -> Any:
+        """The frame's own functional group, else the shared one, that has the element; in a single-frame file, the header itself."""
+        holders = [header] if len(places) == 1 else [first(place, group) for place in places]
+        return next((one for one in holders if text(one, element)), None)
 
-    position = field("PlanePositionSequence", "ImagePositionPatient")
-    axes = field("PlaneOrientationSequence", "ImageOrientationPatient")
-    spacing = field("PixelMeasuresSequence", "PixelSpacing")
-    for value, length, what in ((position, 3, "position"), (axes, 6, "orientation"), (spacing, 2, "pixel spacing")):
-        numbers = _numbers(value, length)
-        if numbers is None or (length == 2 and min(numbers) <= 0):
-            raise InputError(f"{_name(path, header, number)} has no usable {what}.", "Export the series again, with position and orientation.")
+    position, axes, spacing = (
+        _needed(holder(group, element), element, length, what, name)
+        for group, element, length, what in (
+            ("PlanePositionSequence", "ImagePositionPatient", 3, "position"),
+            ("PlaneOrientationSequence", "ImageOrientationPatient", 6, "orientation"),
+            ("PixelMeasuresSequence", "PixelSpacing", 2, "pixel spacing"),
+        )
+    )
     directions = np.array(axes, float).reshape(2, 3)
     if np.abs(directions @ directions.T - np.eye(2)).max() > COSINE_TOLERANCE:
-        raise InputError(f"The orientation of {_name(path, header, number)} is wrong: its axes are not at right angles.", _EXPORT_AGAIN)
-    scale = [field("PixelValueTransformationSequence", name) for name in ("RescaleSlope", "RescaleIntercept")]
-    slope, intercept = (float(default if value is None else value) for value, default in zip(scale, (1, 0), strict=True))
-    if not np.isfinite([slope, intercept]).all() or slope == 0:
-        raise InputError(f"{_name(path, header, number)} has an unusable rescale slope ({slope:g}).", _EXPORT_AGAIN)
-    frame = Frame(path, number, str(header.get("SOPInstanceUID", "")))
-    size = (int(header.Rows), int(header.Columns))
-    return _Plane(frame, np.array(position, float), directions, (float(spacing[0]), float(spacing[1])), size, slope, intercept)
+        raise InputError(f"The orientation of {name} is wrong: its axes are not at right angles.", EXPORT_AGAIN)
+    slope, intercept = (
+        number(holder("PixelValueTransformationSequence", element), element, default, name)
+        for element, default in (("RescaleSlope", 1), ("RescaleIntercept", 0))
+    )
+    if slope == 0:
+        raise InputError(f"{name} has an unusable rescale slope ({slope:g}).", EXPORT_AGAIN)
+    frame = Frame(path, index, text(header, "SOPInstanceUID"))
+    size = (whole(header, "Rows", 0, path.name), whole(header, "Columns", 0, path.name))
+    if not all(1 <= n < 1 << 16 for n in size):
+        raise InputError(f"{path.name} cannot have {size[0]} rows and {size[1]} columns.", EXPORT_AGAIN)
+    return _Plane(frame, np.array(position, float), directions, (spacing[0], spacing[1]), size, slope, intercept)
 
 
-def _first(holder: Any, name: str) -> Any:
-    """The first item of a sequence, or None."""
-    items = holder.get(name) if holder is not None else None
-    return items[0] if items else None
-
-
-def _numbers(value: Any, length: int) -> list[float] | None:
-    try:
-        numbers = [float(v) for v in value]
-    except (TypeError, ValueError):
-        return None
-    return numbers if len(numbers) == length and np.isfinite(numbers).all() else None
-
-
-def _name(path: Path, header: Header, number: int) -> str:
-    return path.name if int(header.get("NumberOfFrames", 1) or 1) == 1 else f"frame {number + 1} of {path.name}"
+def _needed(holder: Any, element: str, length: int, what: str, name: str) -> list[float]:
+    found = numbers(holder, element)
+    if found is None:
+        raise no_number(holder, element, name)
+    if len(found) != length or (length == 2 and min(found) <= 0):
+        raise InputError(f"{name} has no usable {what}.", "Export the series again, with position and orientation.")
+    return found
 
 
 def _regular_grid(place: Path, planes: Sequence[_Plane]) -> tuple[list[_Plane], Geometry]:
     """The planes in the order of k, and their grid. Raises InputError where they make none."""
     first = planes[0]
     if len(planes) < 2:
-        raise InputError(f"{place.name} has only one slice ({first.size[1]} x {first.size[0]} x 1 voxels, i x j x k).", "Give a volume.")
+        advice = "Give a volume." if place.is_dir() else "Give the folder with all slices of the series."
+        raise InputError(f"{place.name} has only one slice ({first.size[1]} x {first.size[0]} x 1 voxels, i x j x k).", advice)
     _check_alike(place, planes)
     normal = first.normal / np.linalg.norm(first.normal)
     ordered = sorted(planes, key=lambda plane: float(normal @ plane.position))
@@ -342,13 +380,17 @@ def _check_gaps(place: Path, at: np.ndarray) -> None:
     """at: where the slices lie along the normal, mm, ascending."""
     gaps = np.diff(at)
     usual = float(np.median(gaps))
-    twins = int((gaps < max(1e-4, 0.01 * usual)).sum())
-    if twins:
-        count = "Two" if twins == 1 else twins + 1
-        advice = "Give one time point, echo or reconstruction, without copies of slices."
-        raise InputError(f"{count} DICOM slices in {place.name} lie at the same position{' as others' if twins > 1 else ''}.", advice)
+    twins = gaps < max(1e-4, 0.01 * usual)
+    if twins.any():
+        taken = len(at) - int(twins.sum())
+        runs = int((np.diff(np.concatenate([[False], twins]).astype(int)) == 1).sum())  # positions with several slices
+        sentence = f"{len(at) - taken + runs} DICOM slices in {place.name} lie at the same position as others ({runs} of {taken} positions)."
+        if len(at) == 2:
+            sentence = f"Two DICOM slices in {place.name} lie at the same position."
+        raise InputError(sentence, "Give one time point, echo or reconstruction, without copies of slices.")
     even = at[0] + (at[-1] - at[0]) / len(gaps) * np.arange(len(at))
-    if np.abs(gaps - usual).max() <= GAP_TOLERANCE * usual and np.abs(at - even).max() <= SHIFT_TOLERANCE * usual:
+    tolerance = max(GAP_TOLERANCE * usual, min(_ROUNDED_MM, 0.2 * usual))
+    if np.abs(gaps - usual).max() <= tolerance and np.abs(at - even).max() <= SHIFT_TOLERANCE * usual:
         return
     wide = gaps / usual
     holes = wide > 1.5
@@ -364,67 +406,73 @@ def _check_gaps(place: Path, at: np.ndarray) -> None:
 # ---------------------------------------------------------------- voxels
 
 
-def _read_voxels(place: Path, planes: Sequence[_Plane]) -> np.ndarray:
-    voxels = np.empty((len(planes), *planes[0].size), np.float32)
-    whole = all(plane.slope.is_integer() and plane.intercept.is_integer() for plane in planes)
-    if whole:
-        voxels = np.empty(voxels.shape, np.int32)
-    padding = np.zeros(voxels.shape, bool)
+def _read_voxels(place: Path, planes: Sequence[_Plane]) -> tuple[np.ndarray, list[str]]:
+    """Voxels (K, J, I) in real units, and remarks."""
+    voxels, padding, smeared = None, np.zeros((len(planes), *planes[0].size), bool), 0
+    integral = all(plane.slope.is_integer() and plane.intercept.is_integer() for plane in planes)
     of_file: dict[Path, list[int]] = {}
     for k, plane in enumerate(planes):
         of_file.setdefault(plane.frame.file, []).append(k)
     for path, slices in of_file.items():
         try:
             with quiet():
-                _read_file(path, [(k, planes[k]) for k in slices], voxels, padding)
+                stored, header = read_pixels(path)
+                if voxels is None or (voxels.dtype.kind == "i" and stored.dtype.kind == "f"):
+                    dtype = np.int32 if integral and stored.dtype.kind in "iu" else np.float32
+                    voxels = np.empty(padding.shape, dtype) if voxels is None else voxels.astype(dtype)
+                limits = _padding_limits(header, path) if stored.dtype.kind in "iu" else _float_limits(header)
+                for k in slices:
+                    values = stored[planes[k].frame.number]
+                    padding[k] = False if limits is None else (values >= limits[0]) & (values <= limits[1])
+                    voxels[k] = _real(values, planes[k], header, voxels.dtype)
         except InputError:
             raise
         except Exception as error:  # a damaged file can fail in any way
-            raise InputError(f"{path.name} in {place.name} is damaged or cut short, or its compression is not known.", _EXPORT_AGAIN) from error
+            raise InputError(f"{path.name} in {place.name} is damaged or cut short, or its compression is not known.", EXPORT_AGAIN) from error
+        if limits is not None and text(header.file_meta, "TransferSyntaxUID") in LOSSY:
+            smeared += 1
+    assert voxels is not None  # there are two slices at least
     if padding.any() and not padding.all():
         voxels[padding] = voxels.min(where=~padding, initial=voxels.max())
-    if whole and voxels.min() >= -(2**15) and voxels.max() < 2**15:
-        return voxels.astype(np.int16)
-    return voxels
+    remarks = []
+    if smeared:
+        remarks.append(
+            f"{smeared} files in {place.name} have padding and lossy compression: voxels near the padding may have values that nobody measured."
+        )
+    if voxels.dtype.kind == "i" and voxels.min() >= -(2**15) and voxels.max() < 2**15:
+        return voxels.astype(np.int16), remarks
+    return voxels, remarks
 
 
-def _read_file(path: Path, slices: Sequence[tuple[int, _Plane]], voxels: np.ndarray, padding: np.ndarray) -> None:
-    pydicom = load_pydicom()
-    data = pydicom.dcmread(path, force=_has_no_preamble(path))
-    if "TransferSyntaxUID" not in data.file_meta:  # old files have no meta information
-        data.file_meta.TransferSyntaxUID = _NATIVE[0] if data.original_encoding[0] else _NATIVE[1]
-    if data.get("PhotometricInterpretation", "MONOCHROME2") not in ("MONOCHROME1", "MONOCHROME2"):
-        raise InputError(f"{path.name} is a colour image ({data.PhotometricInterpretation}).", "Give a grey image.")
-    stored = _decoded(path, data) if data.file_meta.get("TransferSyntaxUID", _NATIVE[0]) not in _NATIVE else np.asarray(data.pixel_array)
-    stored = stored.reshape(-1, *stored.shape[-2:])
-    for k, plane in slices:
-        values = stored[plane.frame.number]
-        if (limits := _padding_limits(data)) is not None:
-            padding[k] = (values >= limits[0]) & (values <= limits[1])
-        if "ModalityLUTSequence" in data:
-            voxels[k] = pydicom.pixels.apply_modality_lut(values, data)
-        elif plane.slope == 1:
-            voxels[k] = values + voxels.dtype.type(plane.intercept)
-        else:
-            voxels[k] = (values * plane.slope + plane.intercept).astype(voxels.dtype)
+def _real(values: np.ndarray, plane: _Plane, header: Header, dtype: np.dtype) -> np.ndarray:
+    """A frame's stored values in real units. Raises InputError where they do not fit."""
+    if items(header, "ModalityLUTSequence"):
+        return load_pydicom().pixels.apply_modality_lut(values, header)
+    if plane.slope == 1 and values.dtype.itemsize < 4:
+        return values + dtype.type(plane.intercept)
+    real = values * plane.slope + plane.intercept
+    if dtype.kind == "i" and np.abs(real).max(initial=0) >= 2**31:
+        raise InputError(f"{plane.frame.file.name} has values beyond 32 bits.", EXPORT_AGAIN)
+    return real.astype(dtype)
 
 
-def _decoded(path: Path, data: Header) -> np.ndarray:
-    """Stored values of a compressed file. GDCM, in SimpleITK, knows all compressions and applies the first frame's rescale: that is undone."""
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    values = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    first = _planes(path, data)[0]
-    if first.slope == 1 and first.intercept == 0:
-        return values
-    return np.rint((values - first.intercept) / first.slope).astype(np.int32)
-
-
-def _padding_limits(data: Header) -> tuple[int, int] | None:
+def _padding_limits(header: Header, path: Path) -> tuple[float, float] | None:
     """Stored values from .. to that mean: nothing was measured here."""
-    if data.get("PixelPaddingValue") in (None, ""):
+    given = [numbers(header, name) for name in ("PixelPaddingValue", "PixelPaddingRangeLimit")]
+    if given[0] is None:
+        raise no_number(header, "PixelPaddingValue", path.name)
+    if not given[0]:
         return None
-    bits, signed = int(data.get("BitsStored", 16)), int(data.get("PixelRepresentation", 0)) == 1
-    limits = [int(data.PixelPaddingValue), int(data.get("PixelPaddingRangeLimit", data.PixelPaddingValue))]
-    limits = [v % 2**bits for v in limits]  # signed ones are often written as unsigned, or in more bits than are stored
-    low, high = sorted(v - 2**bits if signed and v >= 2 ** (bits - 1) else v for v in limits)
-    return low, high
+    bits, signed = whole(header, "BitsStored", 16, path.name), whole(header, "PixelRepresentation", 0, path.name) == 1
+    limits = [int(v) % 2**bits for v in (*given[0], *(given[1] or ()))]  # signed ones are often written as unsigned, or in more bits than are stored
+    signed_limits = [v - 2**bits if signed and v >= 2 ** (bits - 1) else v for v in limits]
+    return min(signed_limits), max(signed_limits)
+
+
+def _float_limits(header: Header) -> tuple[float, float] | None:
+    """The same of floating-point pixels."""
+    for kind in ("Float", "DoubleFloat"):
+        given = [v for name in ("PixelPaddingValue", "PixelPaddingRangeLimit") for v in numbers(header, kind + name) or ()]
+        if given:
+            return min(given), max(given)
+    return None

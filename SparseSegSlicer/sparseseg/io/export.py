@@ -11,32 +11,36 @@ from ..contract.classes import ClassTable
 from ..contract.errors import InputError
 from ..contract.geometry import Geometry
 from ..contract.job import DENSE, RECORD, UNCERTAINTY, Job
-from . import files, rtstruct
+from . import dicomseg, files, rtstruct
 from .dicomseg import load_highdicom, write_seg
 from .dicomseries import Series
 
-KINDS = ("seg", "fractional", "rtstruct")
+KINDS = ("seg", "labelmap", "fractional", "rtstruct")
 
 
 @dataclass(frozen=True)
 class Dense:
-    """labels (K, J, I) uint8, 0 background, c segment c; uncertainty (K, J, I) uint8 or None; source_uids: of the images, where known."""
+    """labels (K, J, I) uint8, 0 background, c segment c; uncertainty (K, J, I) uint8 or None; source_uids: of the images, where
+    known; remarks on the file that it was read from."""
 
     labels: np.ndarray
     classes: ClassTable
     uncertainty: np.ndarray | None = None
     source_uids: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
 
 def check_possible(kind: str, series: Series | None, image: Path) -> None:
-    """Raises InputError where DICOM cannot be written: asked before long work."""
+    """Raises InputError or OutputError where DICOM cannot be written: asked, and tried, before long work."""
     if series is None:
         raise InputError(
             f"{image.name} is no DICOM series, so a result on it cannot be DICOM.", "Give the folder of the series, or write a .seg.nrrd."
         )
     load_highdicom()
     if kind == "rtstruct":
-        rtstruct.load_contourpy()
+        rtstruct.check_writable(series)
+    else:
+        dicomseg.check_writable(series)
 
 
 def write_dicom(path: Path, kind: str, dense: Dense, series: Series) -> list[str]:
@@ -47,24 +51,26 @@ def write_dicom(path: Path, kind: str, dense: Dense, series: Series) -> list[str
         return rtstruct.write_rtstruct(path, dense.labels, series, dense.classes)
     if kind == "fractional" and dense.uncertainty is None:
         raise InputError("A fractional SEG needs the uncertainty of the result.", "Give the job folder, or an image with --uncertainty.")
-    return write_seg(path, dense.labels, series, dense.classes, dense.uncertainty if kind == "fractional" else None)
+    uncertainty = dense.uncertainty if kind == "fractional" else None
+    return write_seg(path, dense.labels, series, dense.classes, uncertainty, labelmap=kind == "labelmap")
 
 
-def read_dense(place: Path, geometry: Geometry) -> Dense:
-    """A dense segmentation on the grid `geometry`: a job folder with a result, a .seg.nrrd, a SEG, or a label map (0 background, c segment c).
+def read_dense(place: Path, geometry: Geometry, series: Series | None = None, other_patient: bool = False) -> Dense:
+    """A dense segmentation on the grid `geometry`: a job folder with a result, a .seg.nrrd, a SEG, an RTSTRUCT, or a label map (0 background).
 
-    Raises InputError where it lies on another grid, or segments overlap.
+    `series`, `other_patient`: as in `files.read_annotation`. Raises InputError where it lies on another grid, or segments overlap.
     """
     if place.is_dir():
         return _read_job(place, geometry)
     if files.is_plain(place):
-        return Dense(*files.read_labelmap(place, geometry))
-    strokes = files.read_annotation(place, geometry)
+        labels, classes, remarks = files.read_labelmap(place, geometry)
+        return Dense(labels, classes, remarks=tuple(remarks))
+    strokes = files.read_annotation(place, geometry, series=series, other_patient=other_patient)
     if strokes.overlaps:
         (a, b), voxels = next(iter(strokes.overlaps.items()))
         advice = "Erase one of the two there, or export with Slicer's QuantitativeReporting, which keeps overlaps."
         raise InputError(f"{voxels} voxels of {place.name} are in both {a} and {b}.", advice)
-    return Dense(np.maximum(strokes.annotation, 1) - np.uint8(1), strokes.classes)
+    return Dense(np.maximum(strokes.annotation, 1) - np.uint8(1), strokes.classes, remarks=strokes.remarks)
 
 
 def _read_job(folder: Path, geometry: Geometry) -> Dense:

@@ -11,12 +11,22 @@ from uuid import uuid4
 
 from ..contract.errors import InputError, OutputError
 
+COPY_AGAIN = "Copy or export the file again."
 WRITE_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha", ".dcm")
 
 
 def suffix(path: Path, suffixes: tuple[str, ...] = WRITE_SUFFIXES) -> str:
     """The first of `suffixes` that the file's name ends in, or nothing."""
     return next((known for known in suffixes if path.name.lower().endswith(known)), "")
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """What is said of an input that cannot be read, where the format's own reader knows no better cause."""
+    if "orthonormal" in str(error):
+        return InputError(f"The axes of {path.name} are not at right angles.", "Resample the image to a grid with right angles.")
+    if isinstance(error, PermissionError):
+        return InputError(f"{path.name} may not be read ({error.strerror}).", "Ask for access to the file, or copy it to your own folder.")
+    return InputError(f"{path.name} cannot be read: it is damaged, cut short, or not an image.", COPY_AGAIN)
 
 
 def check_output(path: Path) -> None:
@@ -53,7 +63,9 @@ def replacing(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.replace(path)
     except (OSError, EOFError, RuntimeError, zlib.error, InputError) as error:
-        reason = getattr(error, "strerror", None) or str(error).strip().splitlines()[-1]
+        reason = (getattr(error, "strerror", None) or (str(error).strip() or "no reason is known").splitlines()[-1]).replace(
+            temporary.name, path.name
+        )
         raise OutputError(
             f"{path.name} could not be written ({reason}).", "Free space or choose another place; an earlier file is unchanged."
         ) from error

@@ -24,6 +24,7 @@ from ..contract.classes import BACKGROUND_TAG, ClassTable, Segment, distinct_col
 from ..contract.errors import AnnotationError, InputError
 from ..contract.geometry import Geometry
 from ..contract.strokes import merge_strokes
+from .labelmap import mapped
 
 _OFFSET = "Segmentation_ReferenceImageExtentOffset"
 _CONTAINER = {"Segmentation_ContainedRepresentationNames": "Binary labelmap|", "Segmentation_MasterRepresentation": "Binary labelmap"}
@@ -36,12 +37,15 @@ class SparseLabels:
 
     `annotation` (K, J, I) uint8: 0 unlabelled, 1 background, 1 + c segment c of `classes`. `overlaps`: for two segments' names, how many
     voxels both claimed; those are unlabelled. `header`: the file's fields that belong to no segment, for `files.write_segmentation`.
+    `remarks`: what the user should know of the file; `note`: what each value of a label map was taken as.
     """
 
     annotation: np.ndarray
     classes: ClassTable
     overlaps: dict[tuple[str, str], int]
     header: dict[str, str]
+    remarks: tuple[str, ...] = ()
+    note: str = ""
 
 
 # ---------------------------------------------------------------- header
@@ -125,7 +129,7 @@ def _row(own: dict[str, str], place: int, layers: int) -> _Row:
     if not all(map(math.isfinite, (r, g, b))):
         raise ValueError(f"color {r} {g} {b}")
     value, layer = int(own.get("LabelValue", 1)), int(own.get("Layer", place))  # files from before Slicer 4.11 have a layer of ones for each segment
-    if not (0 < value < 256 and 0 <= layer < layers):
+    if not (0 < value < 1 << 31 and 0 <= layer < layers):
         raise ValueError(f"label value {value}, layer {layer}")
     known = ("Name", "Color", "Tags", *_FOLLOWS_DATA)
     extra = {key: text for key, text in own.items() if key not in known}
@@ -171,7 +175,8 @@ def choose_background(segments: Sequence[Segment], background: str | None, path:
 def read_layers(
     path: Path, fields: dict[str, str], layers: np.ndarray, start_kji: tuple[int, int, int], geometry: Geometry, background: str | None
 ) -> SparseLabels:
-    """The strokes in a file's voxels, `layers` (k, j, i, layer) with whole numbers 0 to 255, whose first one is `start_kji` on the grid.
+    """The strokes in a file's voxels, `layers` (k, j, i, layer) with whole numbers, whose first one is `start_kji` on the grid. Voxels of a
+    value that no segment has are not strokes, as in Slicer.
 
     fields: the file's header; background: the background segment's ID or name (None: the tagged one, else the one called "background");
     path: for what is said to the user. Raises InputError or AnnotationError as `files.read_annotation` says.
@@ -183,31 +188,34 @@ def read_layers(
     if not ordered:
         raise AnnotationError(f"{path.name} holds no segment besides the background.", "Add a segment for each structure, and save again.")
     classes = ClassTable(tuple(row.segment for row in ordered), chosen.segment if chosen else None)
-    tables = np.zeros((layers.shape[3], 256), np.uint8)  # for each layer, the annotation value of each of the file's label values
+    tables: list[dict[int, int]] = [{} for _ in range(layers.shape[3])]  # for each layer: the annotation value of each of the file's values
     for code, row in enumerate(ordered, start=2):
-        tables[row.layer, row.value] = code
+        tables[row.layer][row.value] = code
     if chosen:
-        tables[chosen.layer, chosen.value] = 1
-    annotation, clashes = _merge(layers, tables, start_kji, geometry, path)
+        tables[chosen.layer][chosen.value] = 1
+    annotation, clashes, strangers = _merge(layers, tables, start_kji, geometry, path)
+    remarks = (f"{path.name} has {strangers} voxels of values that no segment has: they were left out, as in Slicer.",) if strangers else ()
     names = [chosen.segment.name if chosen else "", *classes.names]  # names[code - 1]
     overlaps: Counter[tuple[str, str]] = Counter()
     for (first, second), count in clashes.items():
         overlaps[names[first - 1], names[second - 1]] += count
     header = {key: value for key, value in fields.items() if not re.match(r"Segment\d+_", key)}
-    return SparseLabels(annotation, classes, dict(overlaps), header)
+    return SparseLabels(annotation, classes, dict(overlaps), header, remarks)
 
 
 def _merge(
-    layers: np.ndarray, tables: np.ndarray, start: tuple[int, ...], geometry: Geometry, path: Path
-) -> tuple[np.ndarray, Counter[tuple[int, int]]]:
-    """Layers (k, j, i, layer), lying at `start` in the grid, made one annotation; and how many voxels each two values both claim."""
+    layers: np.ndarray, tables: list[dict[int, int]], start: tuple[int, ...], geometry: Geometry, path: Path
+) -> tuple[np.ndarray, Counter[tuple[int, int]], int]:
+    """Layers (k, j, i, layer), lying at `start` in the grid, made one annotation; how many voxels each two values both claim; and how many
+    have a value that the tables lack."""
     annotation = np.zeros(geometry.shape_kji, np.uint8)
     clashes: Counter[tuple[int, int]] = Counter()
     low = [max(0, -s) for s in start]  # the part of the file inside the grid, in the file's indices
     high = [max(a, min(n, size - s)) for a, s, n, size in zip(low, start, layers.shape[:3], geometry.shape_kji, strict=True)]
-    outside = 0
+    outside = strangers = 0
     for k, slab in enumerate(layers):  # one slab at a time: the layers of a large scan do not fit in memory twice
-        claims = [table[slab[..., n].astype(np.uint8)] for n, table in enumerate(tables)]
+        claims = [mapped(slab[None, ..., n], table)[0] for n, table in enumerate(tables)]
+        strangers += sum(int(np.count_nonzero(slab[..., n]) - np.count_nonzero(claim)) for n, claim in enumerate(claims))
         outside += int(np.count_nonzero(np.any(claims, axis=0)))
         if low[0] <= k < high[0]:
             window = (slice(low[1], high[1]), slice(low[2], high[2]))
@@ -218,7 +226,7 @@ def _merge(
             clashes.update(overlaps)
     if outside:
         raise InputError(f"{path.name} has {outside} painted voxels outside the image.", "Erase them, or choose the image that was painted on.")
-    return annotation, clashes
+    return annotation, clashes, strangers
 
 
 def _merge_slab(claims: list[np.ndarray]) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
