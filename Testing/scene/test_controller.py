@@ -80,6 +80,7 @@ def train(controller):
     from SparseSegSlicerLib.session.Controller import State
 
     controller.train()
+    spin(controller, lambda: controller.running or controller.message.level == "error")
     spin(controller, lambda: controller.state is State.RESULT or controller.message.level == "error")
     assert controller.state is State.RESULT, controller.message.text()
 
@@ -151,7 +152,7 @@ def test_five_applies_with_corrections_in_between_and_each_undone(trained, scene
 
     controller, node = trained, trained.segmentationNode
     logic = scene_host.make_editor(node, controller.volumeNode)
-    logic.SetMaximumNumberOfUndoStates(10)
+    logic.SetMaximumNumberOfUndoStates(20)
     run, states = controller._run, []
     for n in range(5):
         states.append((voxels(controller), {sid: voxels_of(controller, sid).copy() for sid in ("Liver", "Vessel")}))
@@ -162,7 +163,8 @@ def test_five_applies_with_corrections_in_between_and_each_undone(trained, scene
         settle(controller)
         assert not controller.strokesAreNew and controller.segmentationNode is node
         assert not controller.preview.node.GetDisplayVisibility()
-        box = (slice(30 + n, 31 + n), slice(60, 66), slice(40, 46))
+        box = (slice(6 + 7 * n, 7 + 7 * n), slice(78, 84), slice(14, 20))
+        assert (controller.preview.labels[box] == 0).any(), "paint where there is something to paint"
         logic.SaveStateForUndo()
         paint(controller, "Vessel", box)
         spin(controller, lambda: controller.previewIsCurrent)
@@ -870,7 +872,7 @@ def test_a_session_added_to_an_empty_scene_is_taken_up(trained, tmp_path, scene_
     assert (voxels(controller) == strokes).all()
 
 
-def test_deleting_a_segmentation_that_was_added_takes_its_preview_and_kept_strokes_along(trained, tmp_path, slicer):
+def test_deleting_a_segmentation_that_was_added_takes_its_preview_and_model_along_but_no_strokes(trained, tmp_path, slicer):
     controller = trained
     controller.apply()
     saved(controller, tmp_path / "scene.mrb")
@@ -878,7 +880,9 @@ def test_deleting_a_segmentation_that_was_added_takes_its_preview_and_kept_strok
     assert controller.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
     added = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n is not controller.segmentationNode]
     controller.scene.RemoveNode(next(n for n in reversed(added) if n.GetNodeReference("SparseSegSlicer.Preview")))
-    assert controller.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == before
+    assert controller.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == before + 1
+    assert controller.scene.GetNumberOfNodesByClass("vtkMRMLTextNode") == 1
+    assert controller.preview.node is not None and controller.hasResult
 
 
 def test_other_voxels_in_the_same_volume_are_noticed(trained, slicer):

@@ -9,6 +9,7 @@ import slicer
 from sparseseg.contract.errors import InputError
 
 from ..session.Allowed import Action
+from ..session.Checklist import checklist
 from ..session.Controller import Controller
 from ..session.Observers import Observers
 from ..session.States import State
@@ -325,6 +326,7 @@ class Widget:
         slow = " Without a graphics card, training takes several times longer." if report.onCpu else ""
         ui.deviceLabel.text = f"{report.why}.{slow}" if report.why else ""
         ui.deviceLabel.styleSheet = "color: #c0392b" if report.onCpu else ""
+        ui.checklistLabel.text = checklist(controller.strokes)
         ui.summaryLabel.text = self._summary()
         if len(controller.log) != self._logLength:
             self._logLength = len(controller.log)

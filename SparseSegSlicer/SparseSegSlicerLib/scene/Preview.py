@@ -185,10 +185,14 @@ class Preview:
         self._forget()
         self._lost = lost
 
-    def remove(self) -> None:
-        node = self.node
+    def release(self) -> None:
+        """The node belongs to nobody any more: its scene was closed."""
         self._forget()
         self._lost = None
+
+    def remove(self) -> None:
+        node = self.node
+        self.release()
         if node is not None and node.GetScene() is not None:
             node.GetScene().RemoveNode(node)
 

@@ -568,7 +568,7 @@ class Controller:
         self._endRun("the scene was closed")
         self._inputs.forget()
         self._feed.clear()
-        self.preview.nodeIsGone()
+        self.preview.release()
         self.report, self.state = Report(), State.EMPTY
 
     def _onSceneReplaced(self) -> None:
@@ -576,7 +576,9 @@ class Controller:
         self._views.stop()
         self._views = SliceViews.ViewTracker(self.scene)
         if (self.volumeNode, self.segmentationNode) != self._adopted:
-            self._leave("a scene was loaded")
+            self._endRun("a scene was loaded")
+            self.preview.release()  # a node that is there now has come with the scene
+            self.report = Report()
             self._adoptInputs()
 
     def _onNodeRemoved(self, node) -> None:
@@ -585,10 +587,13 @@ class Controller:
             self._leave(f"the {name} was deleted")
             self.parameters.setNode(name, None)
             self._adoptInputs()
+            self.parameters.removeOwn(node)
         elif node is self.preview.node and self.preview.labels is not None:
             self.preview.nodeIsGone()
             if self.state is State.RESULT:
                 self._become(State.IDLE, Message("info", "The preview was deleted.", "Press Segment for a new one."))
+        else:
+            self.parameters.removeOwn(node)
 
     def _onVolumeMoved(self) -> None:
         if self.preview.node is not None:

@@ -97,6 +97,13 @@ class Parameters:
         defaults = Settings().to_json()
         self.set("settings", {key: v for key, v in changed.items() if v != defaults[key]})
 
+    def removeOwn(self, segmentation) -> None:
+        """What is of no use without a segmentation: its preview and its model; kept strokes stay."""
+        for name in ("preview", "model"):
+            node = segmentation.GetNodeReference(_ROLES_OF_SEGMENTATION[name])
+            if node is not None and node.GetScene() is self._scene:
+                self._scene.RemoveNode(node)
+
     # -- a scene that is added -------------------------------------------------------------------------------------------
 
     def remember(self) -> None:
