@@ -48,7 +48,7 @@ class Inputs:
             (contents, changes, painted),
             (segmentation, turned, painted),
             (volume, turned, moved),
-            (volume, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, imageChanged),
+            (volume, [slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, vtk.vtkCommand.ModifiedEvent], _ifImageIsNewer(volume, imageChanged)),
         ):
             self._ofInputs.add(subject, event, lambda *_, call=call: call())
 
@@ -58,6 +58,25 @@ class Inputs:
     def close(self) -> None:
         self._ofInputs.clear()
         self._ofScene.clear()
+
+
+def _ifImageIsNewer(volume, call: Callable) -> Callable[[], None]:
+    """Slicer tells of voxels that a script wrote by the node's own event, which many other things cause too."""
+    seen = [_imageTime(volume)]
+
+    def heard() -> None:
+        now = _imageTime(volume)
+        if now != seen[0]:
+            seen[0] = now
+            call()
+
+    return heard
+
+
+def _imageTime(volume) -> int:
+    image = volume.GetImageData()
+    scalars = None if image is None else image.GetPointData().GetScalars()
+    return max(0 if image is None else image.GetMTime(), 0 if scalars is None else scalars.GetMTime())
 
 
 def prepareSegmentation(node, volumeNode) -> None:
