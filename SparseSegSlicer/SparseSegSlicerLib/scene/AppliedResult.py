@@ -130,7 +130,7 @@ def replaceSegments(segmentationNode, volumeNode, labels: np.ndarray, box, shown
     """Puts a label map into segments: value c becomes shown[c - 1], where that is not empty. Returns the image that was put there, of which
     value n is the n-th that is not empty. Surfaces are made again where they were shown."""
     segmentation = segmentationNode.GetSegmentation()
-    hadSurface = segmentation.ContainsRepresentation(CLOSED_SURFACE)
+    before = {sid: segmentation.GetSegment(sid).GetRepresentation(CLOSED_SURFACE) for sid in segmentation.GetSegmentIDs()}
     geometry = volumeGeometry(volumeNode)
     grid = gridInSegmentation(volumeNode, segmentationNode, geometry)
     if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
@@ -145,8 +145,9 @@ def replaceSegments(segmentationNode, volumeNode, labels: np.ndarray, box, shown
         segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC")
         segment.SetTag("DICOM.SegmentAlgorithmName", f"SparseSegSlicer {__version__}")
     if surfaces is not None:
-        _setSurfaces(segmentationNode, surfaces, grid @ np.linalg.inv(geometry.ijk_to_ras()), hadSurface)
-    elif hadSurface:
+        others = {sid: surface for sid, surface in before.items() if surface is not None and sid not in shown}
+        _setSurfaces(segmentationNode, surfaces, grid @ np.linalg.inv(geometry.ijk_to_ras()), others)
+    elif any(surface is not None for surface in before.values()):
         segmentationNode.CreateClosedSurfaceRepresentation()
     return image
 
@@ -158,21 +159,18 @@ def hideBackground(segmentationNode, hidden: bool) -> None:
         segmentationNode.GetDisplayNode().SetSegmentVisibility(sid, not hidden)
 
 
-def _setSurfaces(segmentationNode, surfaces: Mapping[str, object], toFrame: np.ndarray, others: bool) -> None:
-    """Those that are there already; Slicer would make its own slowly. others: whether segments without one get theirs from Slicer."""
+def _setSurfaces(segmentationNode, surfaces: Mapping[str, object], toFrame: np.ndarray, others: Mapping[str, object]) -> None:
+    """Those that are there already; Slicer would make its own slowly. others: of segments that were not replaced, in the segmentation's frame."""
     segmentation = segmentationNode.GetSegmentation()
     move = vtk.vtkTransform()
     move.SetMatrix(matrixFromArray(toFrame))
     for sid in segmentation.GetSegmentIDs():
-        surface = vtk.vtkPolyData()
-        if sid in surfaces:
+        surface = others.get(sid) or vtk.vtkPolyData()
+        if sid in surfaces and sid not in others:
             place = vtk.vtkTransformPolyDataFilter()
             place.SetInputData(surfaces[sid])
             place.SetTransform(move)
             place.Update()
             surface.ShallowCopy(place.GetOutput())
-        elif others:
-            segmentation.ConvertSingleSegment(sid, CLOSED_SURFACE)
-            continue
         segmentation.GetSegment(sid).AddRepresentation(CLOSED_SURFACE, surface)
     showSurfaces(segmentationNode)
