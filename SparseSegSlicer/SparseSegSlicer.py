@@ -19,10 +19,11 @@ of its own, with a loss that is zero wherever you did not label.</p>
 <ol>
 <li><b>Paint.</b> Choose a volume and create a segmentation. Paint each structure on a few slices, in any orientation, and some of what is none
 of them in <i>Background</i>. A slice that you segmented whole: press <i>Mark this slice complete</i> instead of painting background.</li>
-<li><b>Train.</b> The first preview comes within seconds; paint corrections where it is wrong, while training goes on.</li>
-<li><b>Apply.</b> The result becomes ordinary segments with your names and colours. Ctrl+Z brings back what was there; the strokes are kept.</li>
+<li><b>Segment.</b> The first preview comes within seconds; paint corrections where it is wrong, while training goes on.</li>
+<li><b>Apply</b>, as often as you want. The result becomes ordinary segments with your names and colours. Ctrl+Z brings back what was there;
+the strokes are kept, and painting goes on.</li>
 </ol>
-<p>Keys: Ctrl+Shift+T train or finish, Ctrl+Shift+M mark the slice complete, Ctrl+Shift+N next slice, Ctrl+Shift+U update now.
+<p>Keys: Ctrl+Shift+T segment or stop, Ctrl+Shift+M mark the slice complete, Ctrl+Shift+N next slice, Ctrl+Shift+U update now.
 To try it: module <i>Sample Data</i>, <i>SparseSegPhantom</i>.</p>
 """
 

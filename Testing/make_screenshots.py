@@ -49,7 +49,7 @@ def tutorial(host, panel, top) -> None:
     ui.timeBudget.value = 40
     host.spin(until=lambda: controller.strokes is not None, timeout_s=30)
     save(host, panel, top, "tutorial-1-paint", ("inputsSection", "slicesSection"))
-    host.click(ui.trainButton)
+    host.click(ui.segmentButton)
     host.spin(until=lambda: controller.state is State.TRAINING and len(controller.report.curve) > 30 and controller.report.estimate, timeout_s=60)
     save(host, panel, top, "tutorial-2-train", ("trainSection",))
     host.spin(until=lambda: controller.state is State.RESULT, timeout_s=120)

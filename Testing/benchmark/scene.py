@@ -65,7 +65,7 @@ def build(host):
 class StandInRun:
     """Takes everything and says nothing; the benchmark hands its files to the Controller."""
 
-    def __init__(self, image, annotation, record, *_):
+    def __init__(self, image, annotation, record, *_, **__):
         self.classes, self.geometry, self.revision, self.folder, self.log = record.classes, record.geometry, 1, Path(), ""
 
     def train(self, *_):
@@ -85,6 +85,7 @@ class StandInRun:
 def measure() -> None:
     host = SceneHost()
     from SparseSegSlicerLib.scene import SceneImport
+    from SparseSegSlicerLib.scene.AppliedResult import AppliedResult
     from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
     from SparseSegSlicerLib.scene.StrokeReader import readStrokes
 
@@ -99,7 +100,7 @@ def measure() -> None:
     box, names = SceneImport.boundingBox(dense), strokes.classes.ids
     editor = host.make_editor(node, volume)
     line("Apply: saving the state for undo", timed(editor.SaveStateForUndo, 1))
-    line("Apply: replacing the segments", timed(lambda: SceneImport.applyResult(node, volume, dense, box, names, (), ()), 1))
+    line("Apply: replacing the segments", timed(lambda: AppliedResult().apply(node, volume, dense, box, names), 1))
     editor.Undo()
     measure_polls(host, volume, node, dense)
     host.close()

@@ -22,6 +22,6 @@ def voxels(panel, node=None):
 def train(host, panel):
     from SparseSegSlicerLib.session.Controller import State
 
-    host.click(panel.ui.trainButton)
+    host.click(panel.ui.segmentButton)
     wait(host, panel, lambda: panel.controller.running)
     wait(host, panel, lambda: panel.controller.state is State.RESULT)

@@ -80,10 +80,3 @@ def test_what_is_kept_is_not_shown_again_and_the_next_moves_up(host, panel, begi
     assert panel.controller.places == [place(5, 70), place(5, believed="Kidney")]
     assert Parameters(panel.controller.scene).get("kept") == panel.controller.parameters.get("kept")
     assert len(panel.controller.parameters.get("kept")) == 1
-
-
-def test_after_apply_nothing_is_to_be_checked(host, panel, begin, monkeypatch):
-    begin()
-    show(host, panel, [place()])
-    monkeypatch.setattr(type(panel.controller), "isApplied", property(lambda self: True))
-    assert panel.controller.places == []

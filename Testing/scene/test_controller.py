@@ -49,7 +49,7 @@ def spin(controller, until, patience_s=PATIENCE_S):
 def settle(controller):
     """Until the strokes are read as they are now."""
     controller.refresh()
-    spin(controller, lambda: controller._dirtySince is None and not controller._reading)
+    spin(controller, lambda: controller.isSettled)
 
 
 @pytest.fixture
@@ -80,6 +80,7 @@ def train(controller):
     from SparseSegSlicerLib.session.Controller import State
 
     controller.train()
+    spin(controller, lambda: controller.running or controller.message.level == "error")
     spin(controller, lambda: controller.state is State.RESULT or controller.message.level == "error")
     assert controller.state is State.RESULT, controller.message.text()
 
@@ -136,16 +137,117 @@ def test_train_preview_apply_undo_and_go_on(trained, slicer, scene_host):
     assert controller.preview.node.GetDisplayVisibility()
 
     controller.apply(lambda node: logic.SaveStateForUndo())
-    target = controller.segmentationNode
-    controller.goOnCorrecting()
-    assert controller.segmentationNode.GetName() == f"{target.GetName()} strokes"
-    assert (voxels(controller) == strokes).all()
     settle(controller)
+    assert (voxels(controller) == strokes).all(), "Apply changed the kept strokes"
     assert not controller.strokesAreNew
     train(controller)
     controller.apply()
-    assert controller.applyTarget() is target
     assert (voxels(controller) == strokes).all(), "Apply changed the kept strokes"
+
+
+def test_five_applies_with_corrections_in_between_and_each_undone(trained, scene_host):
+    """Painting goes on in the segmentation with the result: no mode, no other node, and every Apply is one undo step."""
+    from SparseSegSlicerLib.scene.AppliedResult import Holds
+    from SparseSegSlicerLib.session.Controller import Action
+
+    controller, node = trained, trained.segmentationNode
+    logic = scene_host.make_editor(node, controller.volumeNode)
+    logic.SetMaximumNumberOfUndoStates(20)
+    run, states = controller._run, []
+    for n in range(5):
+        states.append((voxels(controller), {sid: voxels_of(controller, sid).copy() for sid in ("Liver", "Vessel")}))
+        assert Action.APPLY in controller.allowed()
+        controller.apply(lambda _: logic.SaveStateForUndo())
+        assert Action.APPLY not in controller.allowed() and controller.holding.holds is Holds.BOTH
+        assert not controller.preview.node.GetDisplayVisibility()  # until a newer one comes, as the refiner's of the last stroke may
+        assert controller.holding.undo is (Holds.BOTH if n else Holds.STROKES)
+        settle(controller)
+        assert not controller.strokesAreNew and controller.segmentationNode is node
+        box = (slice(6 + 7 * n, 7 + 7 * n), slice(78, 84), slice(14, 20))
+        assert (controller.preview.labels[box] == 0).any(), "paint where there is something to paint"
+        logic.SaveStateForUndo()
+        paint(controller, "Vessel", box)
+        spin(controller, lambda: controller.previewIsCurrent)
+        vessel = controller.preview.classes.names.index("Vessel") + 1
+        assert (controller.preview.labels[box] == vessel).all() and controller.preview.node.GetDisplayVisibility()
+    assert controller._run is run
+    for strokes, segments in reversed(states):
+        logic.Undo()  # the stroke
+        logic.Undo()  # Apply
+        settle(controller)
+        assert (voxels(controller) == strokes).all()
+        assert all((voxels_of(controller, sid) == array).all() for sid, array in segments.items())
+    assert controller.holding.holds is Holds.STROKES
+
+
+def test_undo_of_an_apply_shows_preview_and_background_strokes_again_and_redo_hides_them(trained, scene_host):
+    controller, display = trained, trained.segmentationNode.GetDisplayNode()
+    logic = scene_host.make_editor(controller.segmentationNode, controller.volumeNode)
+
+    def shown():
+        return bool(controller.preview.node.GetDisplayVisibility()), bool(display.GetSegmentVisibility("Background"))
+
+    assert shown() == (True, True)
+    controller.apply(lambda _: logic.SaveStateForUndo())
+    assert shown() == (False, False)
+    logic.Undo()
+    settle(controller)
+    assert shown() == (True, True)
+    logic.Redo()
+    settle(controller)
+    assert shown() == (False, False)
+
+
+def test_surfaces_stay_after_apply_and_a_hidden_preview_stays_hidden(trained):
+    controller, name = trained, "Closed surface"
+    surface = controller.preview.node.GetSegmentation().GetSegment("Liver").GetRepresentation(name).GetNumberOfPoints()
+    controller.apply()
+    assert controller.segmentationNode.GetSegmentation().GetSegment("Liver").GetRepresentation(name).GetNumberOfPoints() == surface > 100
+    paint(controller, "Vessel", (slice(30, 31), slice(60, 66), slice(40, 46)))
+    spin(controller, lambda: controller.previewIsCurrent)
+    controller.preview.setVisible(False)  # by the eye in the data tree
+    paint(controller, "Vessel", (slice(31, 32), slice(60, 66), slice(40, 46)))
+    spin(controller, lambda: controller.previewIsCurrent)
+    assert not controller.preview.node.GetDisplayVisibility()
+    controller.apply()
+    assert controller.segmentationNode.GetSegmentation().GetSegment("Liver").GetRepresentation(name).GetNumberOfPoints() > 100
+
+
+def test_a_segment_added_after_apply_arrives_at_the_engine(trained):
+    controller, spleen = trained, (slice(33, 34), slice(76, 80), slice(46, 52))
+    controller.apply()
+    add_segments(controller, "Spleen")
+    paint(controller, "Spleen", spleen)
+    settle(controller)
+    train(controller)
+    assert controller.preview.classes.ids == ["Kidney", "Liver", "Spleen", "Vessel"]
+    assert (controller.preview.labels[spleen] == 3).all()
+    controller.apply()
+    assert voxels_of(controller, "Spleen")[spleen].all()
+
+
+def test_erasing_on_a_result_makes_background_there(trained):
+    controller = trained
+    liver = controller.preview.classes.names.index("Liver") + 1
+    controller.apply()
+    k = int(np.argmax((controller.preview.labels == liver).sum((1, 2)) * (voxels(controller) == 0).all((1, 2))))
+    j, i = np.argwhere(controller.preview.labels[k] == liver).mean(0).astype(int)
+    box = (slice(k, k + 1), slice(j - 2, j + 3), slice(i - 2, i + 3))
+    paint(controller, "Liver", box, 0)
+    spin(controller, lambda: controller.previewIsCurrent)
+    assert (controller.strokes.annotation[box] == 1).all()
+    assert (controller.preview.labels[box] == 0).all()
+
+
+def test_apply_takes_no_voxel_from_a_segment_that_takes_no_part(trained):
+    controller = trained
+    add_segments(controller, "Other")
+    paint(controller, "Other", (slice(18, 22), slice(30, 50), slice(20, 50)))
+    controller.setSegmentChoice("Other", unused=True)
+    settle(controller)
+    other = voxels_of(controller, "Other").copy()
+    controller.apply()
+    assert (voxels_of(controller, "Other") == other).all() and voxels_of(controller, "Liver")[other > 0].any()
 
 
 def test_a_correction_updates_the_preview_and_is_right_there(trained):
@@ -626,7 +728,7 @@ def test_close_leaves_nothing_behind(trained, slicer):
     assert not alive(pid)
     assert left_behind(controller) == []
     assert controller.preview.node is None
-    assert len(controller._observers) == len(controller._sceneObservers) == 0
+    assert len(controller._inputs) == 0
     assert not [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetName().endswith("preview")]
     assert scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 1
 
@@ -677,12 +779,137 @@ def test_choices_come_back_with_the_scene(session, tmp_path, scene_host):
     assert (voxels(controller) == strokes).all()
 
 
-def test_adding_another_scene_to_this_one_keeps_session_and_preview(trained, tmp_path, scene_host, slicer):
+def saved(controller, path):
+    """The scene, once all that belongs into it is there."""
+    spin(controller, lambda: controller.isSettled and controller.parameters.getNode("model") is not None)
+    assert controller.scene.WriteToMRB(str(path), None)
+
+
+def test_the_next_day_the_session_goes_on(trained, make_controller, tmp_path, scene_host, monkeypatch):
+    """Strokes, complete slices, settings, model, estimate and preview come back with the scene, whether or not Apply was pressed."""
+    from SparseSegSlicerLib.session.Controller import Action, State
+
     controller = trained
-    labels, run = controller.preview.labels, controller._run
-    controller.scene.InvokeEvent(slicer.vtkMRMLScene.EndImportEvent)
-    assert controller.preview.labels is labels
-    assert controller._run is run
+    controller.setSliceChoice(0, 20, complete=True)
+    spin(controller, lambda: controller.previewIsCurrent)
+    train(controller)
+    controller.apply()
+    paint(controller, "Vessel", (slice(30, 31), slice(60, 66), slice(40, 46)))
+    spin(controller, lambda: controller.previewIsCurrent)
+    strokes, labels, report = voxels(controller), controller.preview.labels.copy(), controller.report
+    steps = report.progress.step
+    saved(controller, tmp_path / "scene.mrb")
+    controller.scene.Clear()
+    assert scene_host.load_scene(tmp_path / "scene.mrb")
+    spin(controller, lambda: controller.strokes is not None and controller.state is State.RESULT)
+    assert (voxels(controller) == strokes).all() and (controller.preview.labels == labels).all()
+    assert controller.report.estimate == report.estimate and controller.report.nextSlices == report.nextSlices
+    assert controller.parameters.pairs("complete") == ((0, 20),) and controller.parameters.settings().steps == STEPS
+    assert Action.APPLY in controller.allowed() and controller.preview.node.GetDisplayVisibility()
+    train(controller)
+    assert controller.report.progress.step > steps, "the network began anew"
+    controller.apply()
+    assert (voxels(controller) == strokes).all()
+
+
+def test_a_scene_saved_with_preview_and_weight_map_leaves_no_ghosts(trained, tmp_path, scene_host, slicer, capfd):
+    controller = trained
+    controller.showWeights(True)
+    spin(controller, lambda: controller.parameters.getNode("weights") is not None)
+    saved(controller, tmp_path / "scene.mrb")
+    controller.scene.Clear()
+    capfd.readouterr()
+    assert scene_host.load_scene(tmp_path / "scene.mrb")
+    spin(controller, lambda: controller.preview.labels is not None)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(controller.scene)
+    import vtk
+
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(hierarchy.GetSceneItemID(), items, True)
+    names = sorted(hierarchy.GetItemName(items.GetId(n)) for n in range(items.GetNumberOfIds()))
+    assert all(hierarchy.GetItemDataNode(items.GetId(n)) for n in range(items.GetNumberOfIds())), names
+    said = capfd.readouterr()
+    told = [line for line in (said.out + said.err).splitlines() if "ERR|" in line]
+    assert [line for line in told if "DataNodeCache" not in line] == []  # that one is the host's, whatever is loaded
+    controller.discard()
+    assert not [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetName().endswith("preview")]
+    assert controller.scene.GetNumberOfNodesByClass("vtkMRMLTextNode") == 0
+
+
+def test_adding_a_saved_session_keeps_the_one_under_way_and_both_go_on(trained, tmp_path, slicer):
+    from SparseSegSlicerLib.session.Controller import State
+
+    controller = trained
+    controller.setSliceChoice(0, 20, complete=True)
+    spin(controller, lambda: controller.previewIsCurrent)
+    saved(controller, tmp_path / "scene.mrb")
+    controller.setSliceChoice(0, 12, complete=True)
+    spin(controller, lambda: controller.previewIsCurrent)
+    labels, run, node, preview = controller.preview.labels, controller._run, controller.segmentationNode, controller.preview.node
+    assert controller.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    settle(controller)
+    assert controller.segmentationNode is node and controller.preview.node is preview
+    assert controller.preview.labels is labels and controller._run is run
+    assert controller.parameters.pairs("complete") == ((0, 12), (0, 20))
+
+    others = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n not in (node, preview)]
+    added = next(n for n in others if n.GetNodeReference("SparseSegSlicer.Preview"))
+    controller.setVolume(added.GetNodeReference("SparseSegSlicer.Volume"))
+    controller.setSegmentation(added)
+    spin(controller, lambda: controller.strokes is not None and controller.state is State.RESULT)
+    assert controller.parameters.pairs("complete") == ((0, 20),)
+    assert controller.preview.node in others and controller.preview.labels.any()
+    assert len([n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n.GetName().endswith("preview")]) == 1
+    train(controller)
+
+
+def test_a_session_added_to_an_empty_scene_is_taken_up(trained, tmp_path, scene_host):
+    from SparseSegSlicerLib.session.Controller import State
+
+    controller = trained
+    strokes = voxels(controller)
+    saved(controller, tmp_path / "scene.mrb")
+    controller.scene.Clear()
+    assert controller.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    spin(controller, lambda: controller.strokes is not None and controller.state is State.RESULT)
+    assert (voxels(controller) == strokes).all()
+
+
+def test_deleting_a_segmentation_that_was_added_takes_its_preview_and_model_along_but_no_strokes(trained, tmp_path, slicer):
+    controller = trained
+    controller.apply()
+    saved(controller, tmp_path / "scene.mrb")
+    before = controller.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+    assert controller.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
+    added = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n is not controller.segmentationNode]
+    controller.scene.RemoveNode(next(n for n in reversed(added) if n.GetNodeReference("SparseSegSlicer.Preview")))
+    assert controller.scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == before + 1
+    assert controller.scene.GetNumberOfNodesByClass("vtkMRMLTextNode") == 1
+    assert controller.preview.node is not None and controller.hasResult
+
+
+def test_other_voxels_in_the_same_volume_are_noticed(trained, slicer):
+    controller = trained
+    strokes = voxels(controller)
+    array = slicer.util.arrayFromVolume(controller.volumeNode)
+    slicer.util.arrayFromVolumeModified(controller.volumeNode)  # as many modules say it, and nothing changed
+    settle(controller)
+    assert controller.hasResult
+    array[5, 5, 5] += 100
+    slicer.util.arrayFromVolumeModified(controller.volumeNode)
+    spin(controller, lambda: not controller.hasRun)
+    assert controller.preview.node is None and not controller.hasResult
+    assert "voxels have changed" in controller.message.text()
+    assert (voxels(controller) == strokes).all()
+    train(controller)
+
+
+def test_strokes_that_are_kept_are_no_input(trained):
+    controller, before = trained, trained.segmentationNode
+    controller.apply()
+    controller.setSegmentation(controller.holding.strokesNode)
+    assert controller.segmentationNode is before
+    assert "kept for" in controller.message.sentence
 
 
 def test_unreadable_parameters_count_as_defaults(scene_host):

@@ -32,7 +32,7 @@ from scenes import (
     voxels,
 )
 
-from sparseseg.contract.errors import AnnotationError, InputError
+from sparseseg.contract.errors import InputError
 from SparseSegSlicerLib.scene.Grids import volumeArray, volumeGeometry
 from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
 from SparseSegSlicerLib.scene.Segments import APPLIED_TAG
@@ -341,13 +341,16 @@ def test_unused_segments_leave_no_trace(scene):
     assert strokes.classes.names == ["a"] and strokes.notes == ()
 
 
-def test_applied_result_is_refused(scene):
+def test_a_result_without_its_strokes_counts_as_strokes_and_that_is_said(scene):
+    """So is one that was loaded from a file."""
     volume, node = makeVolume(scene), makeSegmentation(scene, ("a", "Bone"), "b")
+    paint(node, "a", voxels((0, 0, slice(0, 4))))
     paint(node, "b", voxels((1, 1, 1)))
     node.GetSegmentation().GetSegment("a").SetTag(APPLIED_TAG, "1")
-    with pytest.raises(AnnotationError, match="Bone in segmentation hold the applied result, not strokes"):
-        takeSnapshot(node, volume)
-    assert len(read(node, volume, unused=("a",)).classes) == 1
+    strokes = read(node, volume)
+    assert len(placesOf(strokes, 2)) == 4
+    assert strokes.notes == ("In Bone: a result without the strokes it was made from: all of it counts as strokes.",)
+    assert read(node, volume, unused=("a",)).notes == ()
 
 
 # -- closed surfaces ---------------------------------------------------------------------------------------------------

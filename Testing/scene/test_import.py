@@ -1,4 +1,4 @@
-"""Label maps -> preview, surfaces, applied segments, kept strokes and overlays."""
+"""Label maps -> preview, surfaces, applied segments, new segmentations and overlays."""
 
 import numpy as np
 import pytest
@@ -37,14 +37,10 @@ from vtk.util import numpy_support
 from sparseseg.contract.classes import Segment
 from sparseseg.contract.errors import InputError
 from SparseSegSlicerLib.scene import Surfaces
-from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
+from SparseSegSlicerLib.scene.AppliedResult import AppliedResult
 from SparseSegSlicerLib.scene.SceneImport import (
-    STROKES_ROLE,
-    TARGET_ROLE,
-    applyResult,
     boundingBox,
     isApplied,
-    keepStrokes,
     makePreview,
     makeResultNode,
     placeInStudy,
@@ -53,7 +49,6 @@ from SparseSegSlicerLib.scene.SceneImport import (
     showVolume,
 )
 from SparseSegSlicerLib.scene.Segments import APPLIED_TAG, tagValue
-from SparseSegSlicerLib.scene.StrokeReader import readStrokes
 from SparseSegSlicerLib.scene.Surfaces import removeSurfaces
 
 TERM = "Segmentation category and type~SCT^123037004^Anatomical Structure~SCT^23451007^Adrenal gland~^^~Anatomic codes~^^~^^"
@@ -81,8 +76,8 @@ def show(preview, volume, labels, ids=IDS, hidden=(), surface=False):
     showLabels(preview, volume, labels, boundingBox(labels), ids, hidden, surface)
 
 
-def apply(node, volume, labels, ids=IDS, protected=(), overwrite=()):
-    return applyResult(node, volume, labels, boundingBox(labels), ids, protected, overwrite)
+def apply(node, volume, labels, ids=IDS, protected=()):
+    return AppliedResult().apply(node, volume, labels, boundingBox(labels), ids, protected)
 
 
 def preparePreview(scene, grid=PLAIN):
@@ -307,7 +302,7 @@ def test_apply_replaces_and_keeps_what_the_segments_are(scene):
         assert (applied.GetName(), applied.GetColor()) == (segment.name, segment.color)
         assert tagValue(applied, "DICOM.SegmentAlgorithmType") == "SEMIAUTOMATIC"
         assert tagValue(applied, "DICOM.SegmentAlgorithmName").startswith("SparseSegSlicer ")
-        assert tagValue(applied, APPLIED_TAG) == "1"
+        assert len(tagValue(applied, APPLIED_TAG)) == 32
     assert tagValue(segmentation.GetSegment("a"), TERM_TAG) == TERM
     assert tagValue(segmentation.GetSegment("other"), "DICOM.SegmentAlgorithmType") == ""
     assert isApplied(node)
@@ -321,9 +316,9 @@ def test_apply_is_exact_under_transforms(scene, grid, parents):
     volume, node = makeVolume(scene, GRIDS[grid]), painted(scene, frame)
     putUnder(volume, ofVolume)
     putUnder(node, ofSegmentation)
-    apply(node, volume, labelMap(), overwrite=("other",))
+    apply(node, volume, labelMap())
     # in world coordinates: where transforms differ, Slicer's own way back to the volume's voxels is off by some
-    expected = {sid: labelMap() == value for value, sid in enumerate(IDS, start=1)} | {"other": np.where(labelMap(), 0, STROKES["other"])}
+    expected = {sid: labelMap() == value for value, sid in enumerate(IDS, start=1)} | {"other": STROKES["other"]}
     for sid, mask in expected.items():
         assert samePoints(rawPoints(node, sid, ofSegmentation), pointsOf(np.argwhere(mask), ofVolume @ GRIDS[grid]))
 
@@ -333,7 +328,7 @@ def test_apply_refuses_a_warp_and_changes_nothing(scene):
     node.SetAndObserveTransformNodeID(makeWarp(scene).GetID())
     before = fingerprint(node)
     with pytest.raises(InputError, match="one is not linear"):
-        apply(node, volume, labelMap(), overwrite=("other",))
+        apply(node, volume, labelMap())
     assert fingerprint(node) == before
 
 
@@ -347,7 +342,7 @@ def test_protected_segments_stay(scene):
 
 def test_all_protected_changes_nothing(scene):
     volume, node = makeVolume(scene), painted(scene)
-    assert apply(node, volume, labelMap(), protected=IDS, overwrite=("other",)) == []
+    assert apply(node, volume, labelMap(), protected=IDS) == []
     assert all(sameVoxels(mask, node, sid, volume) for sid, mask in STROKES.items())
 
 
@@ -360,46 +355,16 @@ def test_deleted_segment_is_not_made_again(scene):
 
 
 @pytest.mark.parametrize("layers", ["apart", "shared with a replaced segment", "one layer for all"])
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_other_segments(scene, layers, overwrite):
-    """Untouched, or without exactly the voxels that the result takes, however the layers are shared."""
+def test_segments_that_take_no_part_lose_no_voxel(scene, layers):
+    """However the layers are shared."""
     volume, node = makeVolume(scene), painted(scene)
     if layers == "apart":
         paint(node, "other", STROKES["other"])
     elif layers == "one layer for all":
         paintLayer(node, {sid: n for n, sid in enumerate(STROKES, start=1)}, sum(n * mask for n, mask in enumerate(STROKES.values(), start=1)))
-    apply(node, volume, labelMap(), overwrite=("other",) if overwrite else ())
-    assert holds(node, volume, labelMap())
-    expected = np.where(labelMap() > 0, 0, STROKES["other"]) if overwrite else STROKES["other"]
-    assert 0 < expected.sum() <= STROKES["other"].sum() and STROKES["other"][labelMap() > 0].any()
-    assert sameVoxels(expected, node, "other", volume)
-
-
-def test_overwriting_two_others_that_share_a_layer(scene):
-    volume, node = makeVolume(scene), makeSegmentation(scene, "a", "x", "y", "empty")
-    paintLayer(node, {"x": 3, "y": 5}, (3 * voxels((slice(0, 6), 2, 2)) + 5 * voxels((slice(0, 6), 3, 2))).astype(np.int16))
-    apply(node, volume, labelMap(), ["a"], overwrite=("x", "y", "empty", "gone"))
-    assert sameVoxels(labelMap() == 1, node, "a", volume)
-    assert sameVoxels(voxels((0, 2, 2), (slice(3, 6), 2, 2)), node, "x", volume)
-    assert sameVoxels(voxels((0, 3, 2), (slice(3, 6), 3, 2)), node, "y", volume)
-
-
-def test_overwrite_reaches_only_where_the_result_is(scene):
-    """The result's box lies beside, and partly beyond, the other segment's."""
-    volume, node = makeVolume(scene), makeSegmentation(scene, "a", "x")
-    paint(node, "x", np.ones((2, 2, 2)), start=(0, 0, 0))
-    labels = voxels((slice(1, 6), slice(1, 7), slice(1, 8)))
-    apply(node, volume, labels, ["a"], overwrite=("x",))
-    expected = voxels((slice(0, 2), slice(0, 2), slice(0, 2)))
-    expected[1, 1, 1] = 0
-    assert sameVoxels(expected, node, "x", volume) and sameVoxels(labels, node, "a", volume)
-
-
-def test_segments_of_the_result_and_protected_ones_are_never_erased(scene):
-    volume, node = makeVolume(scene), painted(scene)
-    apply(node, volume, labelMap(), protected=("c", "other"), overwrite=("a", "c", "other"))
-    assert sameVoxels(labelMap() == 1, node, "a", volume)
-    assert sameVoxels(STROKES["c"], node, "c", volume) and sameVoxels(STROKES["other"], node, "other", volume)
+    apply(node, volume, labelMap())
+    assert STROKES["other"][labelMap() > 0].any()
+    assert holds(node, volume, labelMap()) and sameVoxels(STROKES["other"], node, "other", volume)
 
 
 def test_apply_twice(scene):
@@ -408,33 +373,6 @@ def test_apply_twice(scene):
     apply(node, volume, labelMap()[::-1, ::-1])
     assert holds(node, volume, labelMap()[::-1, ::-1])
     assert sameVoxels(STROKES["other"], node, "other", volume)
-
-
-def test_applied_segments_are_not_read_as_strokes(scene):
-    volume, node = makeVolume(scene), painted(scene)
-    apply(node, volume, labelMap())
-    with pytest.raises(InputError, match="hold the applied result, not strokes"):
-        takeSnapshot(node, volume)
-
-
-@pytest.mark.parametrize("overwrite", [(), ("other",)])
-def test_undo_brings_back_voxels_and_tags(scene_host, overwrite):
-    scene = scene_host.scene
-    volume, node = makeVolume(scene, OBLIQUE), painted(scene, OBLIQUE)
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    editor = scene_host.make_editor(node, volume)
-    keepStrokes(node, volume)
-    assert editor.SaveStateForUndo()
-    apply(node, volume, labelMap(), overwrite=overwrite)
-    assert isApplied(node) and editor.CanUndo()
-    editor.Undo()
-    assert not isApplied(node)
-    assert all(sameVoxels(mask, node, sid, volume) for sid, mask in STROKES.items())
-    segment = node.GetSegmentation().GetSegment("a")
-    assert tagValue(segment, "DICOM.SegmentAlgorithmType") == "" and tagValue(segment, TERM_TAG) == TERM
-    assert np.count_nonzero(readStrokes(takeSnapshot(node, volume)).annotation) == 12 + STROKES["other"].sum()
-    editor.Redo()
-    assert isApplied(node) and holds(node, volume, labelMap())
 
 
 def test_closed_surface_is_made_again_only_where_it_was(scene):
@@ -460,62 +398,7 @@ def test_apply_to_closed_surfaces(scene):
     assert node.GetSegmentation().ContainsRepresentation(SURFACE)
 
 
-# -- kept strokes and result nodes ---------------------------------------------------------------------------------------
-
-
-def test_kept_strokes_are_a_copy(scene):
-    volume, node = makeVolume(scene, OBLIQUE), painted(scene, np.linalg.inv(TURNED) @ OBLIQUE)
-    node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-    putUnder(node, TURNED)
-    wanted = readStrokes(takeSnapshot(node, volume))
-    kept = keepStrokes(node, volume)
-    assert kept.GetName() == "segmentation strokes" and not kept.GetDisplayVisibility()
-    assert kept.GetParentTransformNode() is node.GetParentTransformNode()
-    assert node.GetNodeReference(STROKES_ROLE) is kept and kept.GetNodeReference(TARGET_ROLE) is node
-    assert kept.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()) is volume
-    apply(node, volume, labelMap())
-    got = readStrokes(takeSnapshot(kept, volume))
-    assert np.array_equal(got.annotation, wanted.annotation) and got.classes == wanted.classes and got.digest == wanted.digest
-    assert kept.GetSegmentation().GetSegmentIDs() == ("c", "a", "b", "other")
-    assert kept.GetSegmentation().GetNumberOfLayers() == 2
-
-
-def test_kept_strokes_are_refreshed_in_place(scene):
-    volume, node = makeVolume(scene), painted(scene)
-    kept = keepStrokes(node, volume)
-    node.GetSegmentation().RemoveSegment("c")
-    node.GetSegmentation().GetSegment("a").SetName("Rib")
-    paint(node, "a", voxels((4, 4, 4)))
-    assert keepStrokes(node, volume) is kept
-    assert kept.GetSegmentation().GetSegmentIDs() == ("a", "b", "other")
-    assert kept.GetSegmentation().GetSegment("a").GetName() == "Rib"
-    assert sameVoxels(voxels((4, 4, 4)), kept, "a", volume) and sameVoxels(STROKES["b"], kept, "b", volume)
-
-
-def test_applying_once_more_does_not_overwrite_the_kept_strokes(scene):
-    volume, node = makeVolume(scene), painted(scene)
-    kept = keepStrokes(node, volume)
-    apply(node, volume, labelMap(), protected=("b",))
-    assert keepStrokes(node, volume) is kept
-    assert not isApplied(kept) and all(sameVoxels(mask, kept, sid, volume) for sid, mask in STROKES.items())
-
-
-def test_deleted_kept_strokes_are_made_anew(scene):
-    volume, node = makeVolume(scene), painted(scene)
-    scene.RemoveNode(keepStrokes(node, volume))
-    kept = keepStrokes(node, volume)
-    assert kept.GetScene() is scene and sameVoxels(STROKES["a"], kept, "a", volume)
-
-
-def test_kept_strokes_are_independent(scene):
-    volume, node = makeVolume(scene), painted(scene)
-    kept = keepStrokes(node, volume)
-    before = fingerprint(kept)
-    paint(node, "a", voxels((4, 4, 4)))
-    node.GetSegmentation().GetSegment("b").SetTag("x", "y")
-    assert fingerprint(kept) == before
-    slicer.util.updateSegmentBinaryLabelmapFromArray(voxels((1, 1, 1)), kept, "b", volume)
-    assert sameVoxels(STROKES["b"], node, "b", volume)
+# -- result nodes ------------------------------------------------------------------------------------------------------
 
 
 def test_result_node(scene):
@@ -552,41 +435,12 @@ def test_new_nodes_go_to_the_volumes_study(scene):
     hierarchy.SetItemParent(hierarchy.GetItemByDataNode(volume), study)
     made = [
         makePreview(node, volume, (A,), 0.5),
-        keepStrokes(node, volume),
         makeResultNode(node, volume, (A,)),
-        showVolume(volume, None, "weights", np.ones(SHAPE, np.float32), "Rainbow"),
     ]
-    assert [hierarchy.GetItemParent(hierarchy.GetItemByDataNode(n)) for n in made] == [study] * 4
+    assert [hierarchy.GetItemParent(hierarchy.GetItemByDataNode(n)) for n in made] == [study] * 2
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) != study
     placeInStudy(node, volume)
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
-
-
-def test_saved_scene_has_the_kept_strokes_but_no_preview(scene_host, tmp_path):
-    scene = scene_host.scene
-    folder = tmp_path / "Žluťoučký kůň a Größe"
-    folder.mkdir()
-    volume, node = makeVolume(scene, OBLIQUE, name="Kopf groß"), painted(scene, OBLIQUE)
-    node.SetName("Řez č. 1")
-    preview = makePreview(node, volume, (A, B, C), 0.5)
-    show(preview, volume, labelMap(), surface=True)
-    showVolume(volume, None, "weights", np.ones(SHAPE, np.float32), "Rainbow")
-    keepStrokes(node, volume)
-    apply(node, volume, labelMap())
-    assert scene.WriteToMRB(str(folder / "scéna 1.mrb"), None)
-    scene_host.clear()
-    assert scene_host.load_scene(folder / "scéna 1.mrb")
-    names = [scene.GetNthNodeByClass(n, "vtkMRMLSegmentationNode").GetName() for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"))]
-    assert sorted(names) == ["Řez č. 1", "Řez č. 1 strokes"]
-    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationDisplayNode") == 2
-    assert scene.GetFirstNodeByName("weights") is None and scene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeDisplayNode") == 1
-    volume, node = scene.GetFirstNodeByName("Kopf groß"), scene.GetFirstNodeByName("Řez č. 1")
-    kept = scene.GetFirstNodeByName("Řez č. 1 strokes")
-    assert node.GetNodeReference(STROKES_ROLE) is kept and kept.GetNodeReference(TARGET_ROLE) is node
-    assert isApplied(node) and not isApplied(kept)
-    assert holds(node, volume, labelMap())
-    assert all(sameVoxels(mask, kept, sid, volume) for sid, mask in STROKES.items())
-    assert not kept.GetDisplayVisibility()
 
 
 # -- overlays ----------------------------------------------------------------------------------------------------------
@@ -606,6 +460,8 @@ def test_overlay_lies_on_the_volume(scene, grid, dtype):
     assert np.allclose(toArray(matrix), grid, atol=1e-9) and node.GetParentTransformNode() is volume.GetParentTransformNode()
     display = node.GetDisplayNode()
     assert display.GetColorNode() is color and not node.GetSaveWithScene()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    assert not hierarchy.GetItemByDataNode(node), "it would be saved as an item of nothing"
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == pytest.approx((0, 199))
     assert display.GetApplyThreshold() and 0 < display.GetLowerThreshold() < 1
 

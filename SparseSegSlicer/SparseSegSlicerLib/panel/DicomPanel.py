@@ -6,8 +6,9 @@ import qt
 import slicer
 
 from ..scene import DicomFiles
+from ..session.Allowed import Action
 from ..session.DicomExchange import PACKAGES, PACKAGES_SIZE, DicomExchange
-from ..session.States import Message, State
+from ..session.States import Message
 
 _KINDS = ("seg", "rtstruct")  # in the order of the box
 
@@ -47,9 +48,9 @@ class DicomPanel:
 
     def update(self) -> None:
         ui, controller = self.ui, self.controller
-        free = not self.exchange.busy
-        ui.dicomExportButton.enabled = free and controller.state is not State.EMPTY
-        ui.dicomLoadButton.enabled = free and controller.volumeNode is not None
+        free, may = not self.exchange.busy, controller.allowed()
+        ui.dicomExportButton.enabled = free and Action.EXPORT in may
+        ui.dicomLoadButton.enabled = free and Action.LOAD in may
         ui.dicomLabel.text = f"{self.exchange.busy.capitalize()}... You can go on working." if self.exchange.busy else ""
         ui.dicomLabel.visible = not free
 

@@ -15,7 +15,7 @@ _PATIENCE_S = 180
 
 
 def runTutorial(panel, budgetS: float = 10.0) -> None:
-    """Sample data, train, preview, apply, undo. Raises AssertionError where a step does not do what it says."""
+    """Sample data, segment, preview, apply, undo. Raises AssertionError where a step does not do what it says."""
     controller, ui = panel.controller, panel.ui
     waitFor(lambda: panel.install.setup.state not in (EngineState.UNKNOWN, EngineState.CHECKING), "the engine's self-test")
     check(panel.install.setup.state is EngineState.READY, f"the engine is not ready: {panel.install.setup.detail}")
@@ -25,7 +25,7 @@ def runTutorial(panel, budgetS: float = 10.0) -> None:
     waitFor(lambda: controller.strokes is not None, "the strokes")
     before = _voxels(strokes, volume)
     controller.parameters.setSetting("time_budget_s", budgetS)
-    ui.trainButton.click()
+    ui.segmentButton.click()
     waitFor(lambda: controller.preview.labels is not None, "the first preview")
     waitFor(lambda: controller.state is State.RESULT or controller.message.level == "error", "the result")
     check(controller.state is State.RESULT, controller.message.text())

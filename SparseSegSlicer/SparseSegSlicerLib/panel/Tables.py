@@ -6,7 +6,7 @@ import qt
 from ..scene.Segments import backgroundSegmentID
 
 _SLICE_COLUMNS = ("View", "Position", "Complete", "Use", "Voxels per segment")
-_SEGMENT_COLUMNS = ("Segment", "Train", "Keep as is", "Estimated Dice")
+_SEGMENT_COLUMNS = ("Segment", "Takes part", "Keep as is", "Estimated Dice")
 _PLACE_COLUMNS = ("What", "Show", "Fix", "Keep")
 _BUTTON_WIDTH = 46
 

@@ -8,6 +8,8 @@ import slicer
 
 from sparseseg.contract.errors import InputError
 
+from ..session.Allowed import Action
+from ..session.Checklist import checklist
 from ..session.Controller import Controller
 from ..session.Observers import Observers
 from ..session.States import State
@@ -19,7 +21,7 @@ from .Tables import PlaceTable, SegmentTable, SliceTable
 
 STROKE_EFFECTS = ("Paint", "Draw", "Erase", "Level tracing", "Scissors")
 _SHORTCUTS = (
-    ("Ctrl+Shift+T", "trainButton"),
+    ("Ctrl+Shift+T", "segmentButton"),
     ("Ctrl+Shift+M", "markSliceButton"),
     ("Ctrl+Shift+N", "nextSliceButton"),
     ("Ctrl+Shift+U", "updateButton"),
@@ -35,7 +37,17 @@ _SPINS = {
     "seed": ("seed", int),
 }
 _CHECKS = {"mirror": "mirror", "estimateQuality": "estimate", "fullResolution": "full_resolution", "smoothContours": "smooth_contours"}
-_PRIMARY = {State.EMPTY: "Train", State.IDLE: "Train", State.STARTING: "Starting...", State.TRAINING: "Finish now", State.FINISHING: "Finishing..."}
+_ALLOWED = {  # what a button does, for which it is enabled
+    "segmentButton": (Action.SEGMENT, Action.STOP),
+    "applyButton": (Action.APPLY,),
+    "discardButton": (Action.DISCARD,),
+    "updateButton": (Action.UPDATE,),
+    "nextSliceButton": (Action.NEXT_SLICE,),
+    "markSliceButton": (Action.CHOOSE_SLICES,),
+    "alignButton": (Action.CHOOSE_SLICES,),
+    "weightsButton": (Action.SHOW_WEIGHTS,),
+    "saveModelButton": (Action.SAVE_MODEL,),
+}
 _LEVEL_STYLE = {"info": "", "warning": "color: #b9770e", "error": "color: #c0392b; font-weight: bold"}
 
 
@@ -150,12 +162,10 @@ class Widget:
         clicks = {
             "markSliceButton": controller.markShownSlice,
             "alignButton": controller.alignViews,
-            "trainButton": self.onTrain,
-            "cancelButton": controller.cancel,
+            "segmentButton": self.onSegment,
             "updateButton": controller.update,
             "nextSliceButton": controller.jumpToNextSlice,
             "applyButton": self.onApply,
-            "goOnButton": controller.goOnCorrecting,
             "discardButton": controller.discard,
             "saveModelButton": self.onSaveModel,
             "copyLogButton": self.onCopyLog,
@@ -195,15 +205,15 @@ class Widget:
         self._attachEditor()
         self.ui.editor.setCurrentSegmentID(segmentID)
 
-    def onTrain(self) -> None:
-        if self.controller.state is State.TRAINING:
-            self.controller.finish()
+    def onSegment(self) -> None:
+        if self.controller.running:
+            self.controller.stop()
         else:
             self.controller.train()
 
     def onApply(self) -> None:
         self.ui.editor.setActiveEffect(None)
-        self.controller.apply(self._saveStateForUndo, self._overwritten())
+        self.controller.apply(self._saveStateForUndo)
 
     def onShow3D(self, on) -> None:
         with _waitCursor():
@@ -223,18 +233,6 @@ class Widget:
             self.ui.editor.setSegmentationNode(node)
             self.ui.editor.setSourceVolumeNode(self.controller.volumeNode)
         self.ui.editor.saveStateForUndo()
-
-    def _overwritten(self) -> list:
-        """The other segments that the editor's overwrite mode gives up to the result."""
-        target = self.controller.applyTarget()
-        if target is None:
-            return []
-        mode, nodeClass = self.ui.editor.mrmlSegmentEditorNode().GetOverwriteMode(), slicer.vtkMRMLSegmentEditorNode
-        if mode == nodeClass.OverwriteNone:
-            return []
-        display = target.GetDisplayNode()
-        ids = target.GetSegmentation().GetSegmentIDs()
-        return [sid for sid in ids if mode == nodeClass.OverwriteAllSegments or display.GetSegmentVisibility(sid)]
 
     def _setParameter(self, name: str, value) -> None:
         if not self._updating:
@@ -282,7 +280,7 @@ class Widget:
         for selector, node in ((ui.volumeSelector, controller.volumeNode), (ui.segmentationSelector, controller.segmentationNode)):
             if selector.currentNode() is not node:
                 selector.setCurrentNode(node)
-        if self._entered and controller.segmentationNode is not None and not controller.isApplied:
+        if self._entered and controller.segmentationNode is not None:
             self._attachEditor()
 
     def _showSettings(self) -> None:
@@ -300,20 +298,12 @@ class Widget:
         ui.startFromPath.currentPath = parameters.get("startFrom")
 
     def _showButtons(self) -> None:
-        ui, controller = self.ui, self.controller
-        state, hasInputs = controller.state, controller.state is not State.EMPTY
-        ui.trainButton.text = _PRIMARY.get(state, "Go on training")
-        ui.trainButton.enabled = state in (State.IDLE, State.TRAINING, State.RESULT)
-        ui.cancelButton.enabled = controller.running
-        ui.markSliceButton.enabled = ui.alignButton.enabled = hasInputs
-        ui.weightsButton.enabled = controller.strokes is not None or controller.parameters.getNode("weights") is not None
-        ui.weightsButton.checked = ui.weightsButton.checked and hasInputs
-        ui.saveModelButton.enabled = state in (State.TRAINING, State.RESULT)
-        ui.updateButton.enabled = state in (State.TRAINING, State.RESULT) and controller.strokesAreNew and not controller.isApplied
-        ui.nextSliceButton.enabled = bool(controller.report.nextSlices)
-        ui.applyButton.enabled = controller.hasResult and not controller.isApplied
-        ui.goOnButton.enabled = controller.isApplied
-        ui.discardButton.enabled = controller.running or controller.preview.labels is not None
+        ui, controller, may = self.ui, self.controller, self.controller.allowed()
+        ui.segmentButton.text = "Stop" if controller.running else "Segment"
+        for name, actions in _ALLOWED.items():
+            getattr(ui, name).enabled = any(action in may for action in actions)
+        ui.updateButton.visible = not controller.parameters.get("autoUpdate")
+        ui.weightsButton.checked = ui.weightsButton.checked and Action.CHOOSE_SLICES in may
 
     def _showProgress(self) -> None:
         bar, progress = self.ui.progressBar, self.controller.report.progress
@@ -336,6 +326,7 @@ class Widget:
         slow = " Without a graphics card, training takes several times longer." if report.onCpu else ""
         ui.deviceLabel.text = f"{report.why}.{slow}" if report.why else ""
         ui.deviceLabel.styleSheet = "color: #c0392b" if report.onCpu else ""
+        ui.checklistLabel.text = checklist(controller.strokes)
         ui.summaryLabel.text = self._summary()
         if len(controller.log) != self._logLength:
             self._logLength = len(controller.log)

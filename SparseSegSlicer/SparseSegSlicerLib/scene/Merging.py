@@ -20,8 +20,7 @@ def merged(layers: Sequence[Layer], codes: np.ndarray, box: Box) -> tuple[np.nda
     """What the layers say in a box, as annotation codes (`codes[place]`, 0 where two layers disagree), and for each pair of codes how many
     voxels of the box both claim."""
     annotation, overlaps = np.zeros(shape_of(box), np.uint8), Counter()
-    for planes in _chunks(annotation.shape):
-        piece = (slice(box[0].start + planes.start, box[0].start + planes.stop), *box[1:])
+    for planes, piece in pieces(box):
         parts = []
         for layer in layers:
             inside = intersection(layer.box, piece)
@@ -31,6 +30,23 @@ def merged(layers: Sequence[Layer], codes: np.ndarray, box: Box) -> tuple[np.nda
             annotation[planes], pairs = merge_strokes(shape_of(piece), parts)
             overlaps.update(pairs)
     return annotation, dict(sorted(overlaps.items()))
+
+
+def pieces(box: Box) -> Iterator[tuple[slice, Box]]:
+    """A few planes along k at a time: which of the box's planes, and where they lie."""
+    for planes in _chunks(shape_of(box)):
+        yield planes, (slice(box[0].start + planes.start, box[0].start + planes.stop), *box[1:])
+
+
+def filled(layers: Iterable[Layer], codes: np.ndarray, box: Box) -> list[np.ndarray]:
+    """Each layer that reaches into a box, as annotation codes on all of it."""
+    arrays = []
+    for layer in layers:
+        inside = intersection(layer.box, box)
+        if inside is not None and any(codes[place] for place in layer.places.values()):
+            arrays.append(np.zeros(shape_of(box), np.uint8))
+            arrays[-1][within(inside, box)] = _coded(layer.values[within(inside, layer.box)], layer.places, codes)
+    return arrays
 
 
 def translate(annotation: np.ndarray, table: np.ndarray) -> None:
@@ -102,16 +118,16 @@ def _changedLayer(old: Layer | None, new: Layer | None) -> Box | None:
             box = union(box, _painted(layer, part))
     if common is not None:
         was, now = old.values[within(common, old.box)], new.values[within(common, new.box)]
-        box = union(box, _moved(differing(was, now), common))
+        box = union(box, moved(differing(was, now), common))
     return box
 
 
 def _painted(layer: Layer, part: Box) -> Box | None:
     values = layer.values[within(part, layer.box)]
-    return _moved(boxWhere(values.shape, lambda planes: values[planes] != 0), part)
+    return moved(boxWhere(values.shape, lambda planes: values[planes] != 0), part)
 
 
-def _moved(box: Box | None, origin: Box) -> Box | None:
+def moved(box: Box | None, origin: Box) -> Box | None:
     """A box within another one, as a box of the volume."""
     return None if box is None else tuple(slice(s.start + o.start, s.stop + o.start) for s, o in zip(box, origin, strict=True))
 

@@ -21,6 +21,7 @@ from .Segments import describeSegment
 from .Surfaces import CLOSED_SURFACE, CoarseLabels, removeSurfaces, setSurface, showSurfaces
 
 SURFACES_AFTER_S = 1.0  # without a new box
+_APPLIED_AS = "SparseSegSlicer.AppliedAs"  # node attribute: which Apply has put these labels into the segmentation
 
 
 class Preview:
@@ -151,16 +152,47 @@ class Preview:
         if self.node is not None:
             self.node.SetDisplayVisibility(visible)
 
+    # -- applied or not ------------------------------------------------------------------------------------------------
+
+    def setApplied(self, token: str) -> None:
+        """These labels are those of a result now: nothing is left to preview, as long as the segmentation holds it."""
+        self.node.SetAttribute(_APPLIED_AS, f"as {token}")
+        self.setVisible(False)
+
+    def isAppliedAs(self, token: str) -> bool:
+        return self.node is not None and self.node.GetAttribute(_APPLIED_AS) == f"as {token}"
+
+    def isNew(self) -> None:
+        """Other labels came: shown, unless the user has hidden them."""
+        if self.node is not None and self.node.GetAttribute(_APPLIED_AS):
+            self.node.RemoveAttribute(_APPLIED_AS)
+            self.setVisible(True)
+
+    def surfaces(self, volumeNode, locked: Collection[str]) -> dict[str, object] | None:
+        """By segment ID, made where they are old; None where none are shown."""
+        if self.node is None or not self._parameters.get("show3D") or self.labels is None:
+            return None
+        self._surfacesAt = 0.0
+        while self._old:
+            self.tick(volumeNode, locked)
+        contents = self.node.GetSegmentation()
+        made = {sid: contents.GetSegment(sid).GetRepresentation(CLOSED_SURFACE) for sid in contents.GetSegmentIDs()}
+        return {sid: surface for sid, surface in made.items() if surface is not None}
+
     def nodeIsGone(self) -> None:
         """The user deleted the node: nothing is shown, but the next box has something to lie on."""
         lost = (self.labels, self.box, self.classes) if self.labels is not None else None
         self._forget()
         self._lost = lost
 
-    def remove(self) -> None:
-        node = self.node
+    def release(self) -> None:
+        """The node belongs to nobody any more: its scene was closed."""
         self._forget()
         self._lost = None
+
+    def remove(self) -> None:
+        node = self.node
+        self.release()
         if node is not None and node.GetScene() is not None:
             node.GetScene().RemoveNode(node)
 

@@ -6,60 +6,69 @@ neighbour. All else is left to `StrokeReader`, which may run in a thread.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import slicer
 
-from sparseseg.contract.classes import MAX_SEGMENTS, Segment
-from sparseseg.contract.errors import AnnotationError, InputError
-from sparseseg.contract.geometry import Geometry
+from sparseseg.contract.classes import MAX_SEGMENTS
+from sparseseg.contract.errors import InputError
 
+from . import KeptStrokes
 from .Grids import BINARY_LABELMAP, gridInSegmentation, makeLabelmaps, volumeGeometry
 from .Layers import Layer, LayerCopies
 from .Segments import APPLIED_TAG, backgroundSegmentID, describeSegment, hasTag
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    geometry: Geometry
-    segments: tuple[Segment, ...]
-    background: int  # place in `segments`, or -1
-    layers: tuple[Layer, ...]
+from .Snapshot import Kept, Snapshot
 
 
 def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = (), results: bool = False, copies: LayerCopies | None = None) -> Snapshot:
-    """Copies the painted layers, those alone that changed where `copies` holds the others. Raises InputError where volume and segmentation
-    cannot be brought together, AnnotationError where the segmentation holds an applied result instead of strokes, unless `results` are wanted."""
+    """Copies the painted layers, those alone that changed where `copies` holds the others. results: what segments hold is meant, whether strokes or
+    an applied result. Raises InputError where volume and segmentation cannot be brought together."""
     copies = copies or LayerCopies()
     geometry = volumeGeometry(volumeNode)
     segmentation = segmentationNode.GetSegmentation()
-    ids = sorted(sid for sid in segmentation.GetSegmentIDs() if sid not in unused)  # the order in the table means nothing
-    applied = [segmentation.GetSegment(sid).GetName() for sid in ids if hasTag(segmentation.GetSegment(sid), APPLIED_TAG)]
-    if applied and not results:
-        raise AnnotationError(
-            f"{', '.join(applied)} in {segmentationNode.GetName()} hold the applied result, not strokes.",
-            f'Press "Go on correcting" to use the strokes kept in another segmentation, or undo (Ctrl+Z) in {segmentationNode.GetName()}.',
-        )
+    ids = _idsOf(segmentation, unused)
     if len(ids) > MAX_SEGMENTS:
         raise InputError(
             f"{len(ids)} segments are more than the {MAX_SEGMENTS} that one training can hold.", "Untick some, or split the segmentation."
         )
     grid = gridInSegmentation(volumeNode, segmentationNode, geometry)
-    images = _layerImages(segmentation, ids, grid, geometry.shape_kji)
-    layers = tuple(copies.copyOf(image, places, grid, geometry.shape_kji) for image, places in images)
-    copies.keep(layers)
+
+    def copied(images) -> tuple[Layer, ...]:
+        return tuple(copies.copyOf(image, places, grid, geometry.shape_kji) for image, places in images)
+
+    layers = copied(_layerImages(segmentation, ids, grid, geometry.shape_kji))
+    kept = None if results else _copyKept(segmentationNode, ids, copied)
     segments = tuple(describeSegment(sid, segmentation.GetSegment(sid)) for sid in ids)
     background = backgroundSegmentID(segmentation)
-    return Snapshot(geometry, segments, ids.index(background) if background in ids else -1, layers)
+    applied = [place for place, sid in enumerate(ids) if hasTag(segmentation.GetSegment(sid), APPLIED_TAG)]
+    loose = tuple(segments[place].name for place in applied if kept is None or place not in kept.places)
+    snapshot = Snapshot(geometry, segments, ids.index(background) if background in ids else -1, layers, kept, () if results else loose)
+    copies.keep(snapshot.allLayers)
+    return snapshot
 
 
 def missingMemory(segmentationNode, copies: LayerCopies, unused: Collection[str] = ()) -> list[int]:
     """How many bytes of fresh memory the next snapshot would take: for `copies.reserve`."""
     segmentation = segmentationNode.GetSegmentation()
-    ids = [sid for sid in segmentation.GetSegmentIDs() if sid not in unused]
-    return copies.missing(image for image, _ in _ownLayers(segmentation, ids))
+    ids = _idsOf(segmentation, unused)
+    images = _ownLayers(segmentation, ids)
+    for names in KeptStrokes.namesIn(segmentationNode, ids) or ():
+        images += _ownLayers(KeptStrokes.keptNode(segmentationNode).GetSegmentation(), names)
+    return copies.missing(image for image, _ in images)
+
+
+def _idsOf(segmentation, unused: Collection[str]) -> list[str]:
+    return sorted(sid for sid in segmentation.GetSegmentIDs() if sid not in unused)  # the order in the table means nothing
+
+
+def _copyKept(segmentationNode, ids: Sequence[str], copied) -> Kept | None:
+    names = KeptStrokes.namesIn(segmentationNode, ids)
+    if names is None:
+        return None
+    held = KeptStrokes.keptNode(segmentationNode).GetSegmentation()
+    places = tuple(place for place, sid in enumerate(names.strokes) if sid)
+    return Kept(KeptStrokes.tokenOf(held), places, *(copied(_ownLayers(held, part)) for part in names))
 
 
 def _layerImages(segmentation, ids: list[str], grid: np.ndarray, shape_kji):
@@ -70,11 +79,11 @@ def _layerImages(segmentation, ids: list[str], grid: np.ndarray, shape_kji):
     yield from _ownLayers(source, ids)  # not returned: a segmentation that is dropped takes its segments' voxels out of the layers first
 
 
-def _ownLayers(segmentation, ids: list[str]) -> list[tuple]:
+def _ownLayers(segmentation, ids: Sequence[str]) -> list[tuple]:
     layers: dict[str, tuple] = {}
     for place, sid in enumerate(ids):
-        segment = segmentation.GetSegment(sid)
-        image = segment.GetRepresentation(BINARY_LABELMAP)
+        segment = segmentation.GetSegment(sid) if sid else None
+        image = None if segment is None else segment.GetRepresentation(BINARY_LABELMAP)
         if image is not None and image.GetPointData().GetScalars() is not None and image.GetNumberOfPoints():
             layers.setdefault(image.GetAddressAsString("vtkDataObject"), (image, {}))[1][segment.GetLabelValue()] = place
     return list(layers.values())

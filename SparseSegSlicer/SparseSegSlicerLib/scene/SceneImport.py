@@ -1,7 +1,7 @@
-"""Dense label map -> preview, applied segments and overlay volumes. No qt.
+"""Dense label map -> preview, new segmentations and overlay volumes. No qt.
 
 The preview is a segmentation of its own, under the volume's parent transform, so that a label map lies on the volume's voxels whatever the
-user's segmentation is under. Only `applyResult` touches the user's segmentation, after the caller saved its state for undo.
+user's segmentation is under. The user's segmentation is changed by `AppliedResult` alone.
 """
 
 from __future__ import annotations
@@ -13,17 +13,15 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
-from sparseseg import __version__
 from sparseseg.contract.classes import ClassTable, Segment
 
-from .Grids import BINARY_LABELMAP, gridInSegmentation, makeLabelmaps, matrixFromArray, volumeGeometry
+from .Grids import matrixFromArray, volumeGeometry
 from .LabelLayer import LabelLayer, LabelMemory
 from .Merging import boxWhere
 from .Segments import APPLIED_TAG, hasTag
-from .Surfaces import CLOSED_SURFACE, makeSurfaces, removeSurfaces
+from .Surfaces import makeSurfaces, removeSurfaces
 
-STROKES_ROLE = "SparseSegSlicer.Strokes"  # node reference: applied segmentation -> the strokes that it was made from
-TARGET_ROLE = "SparseSegSlicer.Target"  # node reference: strokes -> the segmentation that results are applied to
+PREVIEW_ATTRIBUTE = "SparseSegSlicer.IsPreview"  # node attribute: made anew all the time, so nobody should paint in it
 
 
 def boundingBox(labels: np.ndarray) -> tuple[slice, slice, slice]:
@@ -35,11 +33,10 @@ def boundingBox(labels: np.ndarray) -> tuple[slice, slice, slice]:
 
 
 def makePreview(segmentationNode, volumeNode, segments: Sequence[Segment], opacity: float):
-    """An empty segmentation node beside the user's, with the same segment IDs, names, colours and tags; not saved with the scene."""
+    """An empty segmentation node beside the user's, with the same segment IDs, names, colours and tags; saved with the scene."""
     node = volumeNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", f"{segmentationNode.GetName()} preview")
-    node.SetSaveWithScene(False)
+    node.SetAttribute(PREVIEW_ATTRIBUTE, "1")
     node.CreateDefaultDisplayNodes()
-    node.GetDisplayNode().SetSaveWithScene(False)
     node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
     for segment in segments:
         addSegment(node.GetSegmentation(), segment)
@@ -79,61 +76,7 @@ def setPreviewOpacity(previewNode, opacity: float) -> None:
     display.SetOpacity3D(opacity)
 
 
-# -- apply -------------------------------------------------------------------------------------------------------------
-
-
-def keepStrokes(segmentationNode, volumeNode):
-    """A copy of the strokes in "<name> strokes", made or refreshed before a result replaces them; hidden, saved with the scene."""
-    scene = segmentationNode.GetScene()
-    kept = segmentationNode.GetNodeReference(STROKES_ROLE)
-    if kept is not None and isApplied(segmentationNode):
-        return kept  # applied once more: what is to be replaced now is a result, and the strokes are kept already
-    if kept is None:
-        kept = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{segmentationNode.GetName()} strokes"))
-        kept.CreateDefaultDisplayNodes()
-        placeInStudy(kept, volumeNode)
-    kept.GetSegmentation().DeepCopy(segmentationNode.GetSegmentation())
-    kept.SetAndObserveTransformNodeID(segmentationNode.GetTransformNodeID())
-    reference = segmentationNode.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole())
-    kept.SetReferenceImageGeometryParameterFromVolumeNode(reference or volumeNode)
-    kept.SetNodeReferenceID(TARGET_ROLE, segmentationNode.GetID())
-    kept.SetDisplayVisibility(False)
-    segmentationNode.SetNodeReferenceID(STROKES_ROLE, kept.GetID())
-    return kept
-
-
-def applyResult(
-    segmentationNode, volumeNode, labels: np.ndarray, box, ids: Sequence[str], protected: Collection[str], overwrite: Collection[str]
-) -> list[str]:
-    """Replaces segments by the result: uint8 (K, J, I), value c is ids[c - 1]. Returns the IDs that were replaced.
-
-    protected: IDs that stay as they are; IDs that the segmentation has no longer are not made again. overwrite: other segments, which lose
-    the voxels that the result takes. The caller has saved the state for undo. The surface is made again where it was shown.
-    """
-    segmentation = segmentationNode.GetSegmentation()
-    present = set(segmentation.GetSegmentIDs())
-    shown = [sid if sid in present and sid not in protected else "" for sid in ids]
-    hadSurface = segmentation.ContainsRepresentation(CLOSED_SURFACE)
-    geometry = volumeGeometry(volumeNode)
-    grid = gridInSegmentation(volumeNode, segmentationNode, geometry)  # before anything is changed: it may refuse
-    if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
-        makeLabelmaps(segmentation, grid, geometry.shape_kji)
-        segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
-    image = orientedImage(labels, box, grid, shown)
-    for sid in overwrite:
-        if sid in present and sid not in ids and sid not in protected:
-            _eraseWhere(segmentationNode, sid, image)
-    importLabels(segmentationNode, image, shown)
-    replaced = [sid for sid in shown if sid]
-    for sid in replaced:
-        segment = segmentation.GetSegment(sid)
-        segment.SetTag(APPLIED_TAG, "1")
-        # what the DICOM SEG export of QuantitativeReporting asks for
-        segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC")
-        segment.SetTag("DICOM.SegmentAlgorithmName", f"SparseSegSlicer {__version__}")
-    if hadSurface:
-        segmentationNode.CreateClosedSurfaceRepresentation()
-    return replaced
+# -- segmentations -------------------------------------------------------------------------------------------------------
 
 
 def makeResultNode(sourceNode, volumeNode, segments: Sequence[Segment]):
@@ -184,6 +127,14 @@ def placeInStudy(node, volumeNode) -> None:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(volumeItem))
 
 
+def _takeOutOfHierarchy(node) -> None:
+    """Where it would be saved as an item of a node that is not."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
+    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
+    if item:
+        hierarchy.RemoveItem(item, False, False)
+
+
 def importLabels(segmentationNode, image, ids: Sequence[str]) -> None:
     """Value n of the image becomes the n-th non-empty ID; existing names, colours and tags stay."""
     named = vtk.vtkStringArray()
@@ -209,19 +160,6 @@ def orientedImage(labels: np.ndarray, box, ijkToFrame: np.ndarray, ids: Sequence
     return image
 
 
-def _eraseWhere(segmentationNode, segmentID: str, image) -> None:
-    """Takes from one segment the voxels where the image is not zero."""
-    segment = segmentationNode.GetSegmentation().GetSegment(segmentID)
-    if segment.GetRepresentation(BINARY_LABELMAP) is None:
-        return
-    keep = slicer.vtkOrientedImageData()
-    keep.DeepCopy(image)
-    array = numpy_support.vtk_to_numpy(keep.GetPointData().GetScalars())
-    np.equal(array, 0, out=array, casting="unsafe")
-    logic = slicer.vtkSlicerSegmentationsModuleLogic
-    logic.SetBinaryLabelmapToSegment(keep, segmentationNode, segmentID, logic.MODE_MERGE_MIN, keep.GetExtent())
-
-
 # -- overlays ------------------------------------------------------------------------------------------------------------
 
 
@@ -234,7 +172,7 @@ def showVolume(volumeNode, existing, name: str, array: np.ndarray, colorName: st
         node.SetSaveWithScene(False)
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().SetSaveWithScene(False)
-        placeInStudy(node, volumeNode)
+        _takeOutOfHierarchy(node)
     geometry = volumeGeometry(volumeNode)
     image = vtk.vtkImageData()
     image.SetDimensions(*reversed(array.shape))

@@ -24,10 +24,10 @@ from sparseseg.contract.errors import InputError, SparseSegError
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.settings import Settings
 
-from . import Merging
+from . import Claims, Merging
 from .Grids import sliceCentre
 from .Layers import LayerCopies
-from .SceneExport import Snapshot
+from .Snapshot import Snapshot
 from .Tally import Tally
 
 _PLANE_COORDINATE = {"sagittal": 0, "coronal": 1, "axial": 2}  # of RAS
@@ -77,19 +77,21 @@ class Strokes:
 @dataclass(frozen=True)
 class Reading:
     """changed: all voxels that differ from the reading before lie in this box; None where none does. problem: why the strokes cannot be trained
-    on. current: whether `strokes.slices` and `summary` are those of these strokes; if not, `StrokeReader.details` gives them."""
+    on. current: whether `strokes.slices` and `summary` are those of these strokes; if not, `StrokeReader.details` gives them. emptied: IDs of the
+    segments that hold an applied result no more, since all of it was erased."""
 
     strokes: Strokes
     summary: tuple[SegmentSummary, ...]
     problem: SparseSegError | None
     changed: Box | None
     current: bool
+    emptied: tuple[str, ...] = ()
 
 
 @dataclass
 class _State:
     """What the reader knows of the last snapshot. codes: annotation value of each of its segments before, `renumber` after leaving out those
-    that have no place in the table. found, counts: its slices, with voxels by code, where they are up to date."""
+    that have no place in the table. held: voxels by code of segments that hold a result."""
 
     snapshot: Snapshot
     choices: Choices
@@ -99,8 +101,16 @@ class _State:
     outside: int
     tally: Tally
     strokes: Strokes
+    held: np.ndarray
     summary: tuple[SegmentSummary, ...] = ()
     problem: SparseSegError | None = None
+
+    @property
+    def emptied(self) -> tuple[str, ...]:
+        kept = self.snapshot.kept
+        places = () if kept is None else kept.places
+        gone = [place for place in places if not self.held[self.codes[place]] and any(place in layer.places.values() for layer in kept.result)]
+        return tuple(self.snapshot.segments[place].id for place in gone)
 
 
 class StrokeReader:
@@ -122,9 +132,9 @@ class StrokeReader:
         if current:
             _detail(state, settings)
         if before is not None and self._copies is not None:
-            self._copies.release(before.snapshot.layers, snapshot.layers)
+            self._copies.release(before.snapshot.allLayers, snapshot.allLayers)
         self._state = state
-        return Reading(state.strokes, state.summary, state.problem, box, current)
+        return Reading(state.strokes, state.summary, state.problem, box, current, state.emptied)
 
     def details(self, settings: Settings | None = None) -> Reading | None:
         """Slices and summary of the last reading; None where there is none."""
@@ -158,7 +168,8 @@ def readResult(snapshot: Snapshot) -> tuple[np.ndarray, ClassTable]:
 
 def _sameFrame(one: Snapshot, other: Snapshot) -> bool:
     ids = [[segment.id for segment in snapshot.segments] for snapshot in (one, other)]
-    return ids[0] == ids[1] and one.background == other.background and not one.geometry.difference_from(other.geometry)
+    sameKept = other.kept is None if one.kept is None else one.kept.isSame(other.kept)
+    return ids[0] == ids[1] and one.background == other.background and sameKept and not one.geometry.difference_from(other.geometry)
 
 
 def _kept(snapshot: Snapshot, choices: Choices) -> list[bool]:
@@ -173,11 +184,12 @@ def _followed(before: _State, snapshot: Snapshot, choices: Choices) -> tuple[_St
     shape, strokes = snapshot.geometry.shape_kji, before.strokes
     box = Merging.changed(before.snapshot.layers, snapshot.layers)
     box = None if box is None else intersection(box, whole(shape))
-    tally, overlaps, values = before.tally, before.overlaps, None
+    tally, overlaps, held, values = before.tally, before.overlaps, before.held, None
     if box is not None:
-        _, gone = Merging.merged(before.snapshot.layers, before.codes, box)
-        raw, come = Merging.merged(snapshot.layers, before.codes, box)
+        _, gone = Claims.merged(before.snapshot, before.codes, box)
+        raw, come = Claims.merged(snapshot, before.codes, box)
         overlaps = _exchanged(overlaps, gone, come)
+        held = held + Claims.resultVoxels(snapshot, before.codes, box) - Claims.resultVoxels(before.snapshot, before.codes, box)
         values = before.renumber[raw]
         if (values[raw != 0] == 0).any():
             return None, None  # a segment that was left out has a voxel now
@@ -191,7 +203,7 @@ def _followed(before: _State, snapshot: Snapshot, choices: Choices) -> tuple[_St
         if ((tally.voxels > 0) != (before.tally.voxels > 0)).any():
             return None, None  # a segment, or the background, has its first or lost its last one
         strokes.annotation[box] = values
-    state = replace(before, snapshot=snapshot, choices=choices, tally=tally, overlaps=overlaps, outside=_outside(snapshot))
+    state = replace(before, snapshot=snapshot, choices=choices, tally=tally, overlaps=overlaps, outside=_outside(snapshot), held=held)
     classes = _classes(snapshot, before.codes, before.renumber)
     notes = _notes(state)
     state.strokes = replace(strokes, classes=classes, complete=_complete(snapshot, choices), notes=notes, digest=tally.digest)
@@ -208,7 +220,7 @@ def _exchanged(overlaps: dict, gone: dict, come: dict) -> dict[tuple[int, int], 
 
 def _whole(before: _State | None, snapshot: Snapshot, choices: Choices) -> tuple[_State, Box | None]:
     shape, codes = snapshot.geometry.shape_kji, _codes(snapshot)
-    annotation, overlaps = Merging.merged(snapshot.layers, codes, whole(shape))
+    annotation, overlaps = Claims.merged(snapshot, codes, whole(shape))
     rows: tuple[SliceRow, ...] = ()
     if choices.ignored:  # their rows tell what is painted there, so they are made before it is left out
         found, counts = covering_slices(annotation, extra=choices.complete + choices.ignored, values=len(snapshot.segments) + 2)
@@ -228,7 +240,9 @@ def _whole(before: _State | None, snapshot: Snapshot, choices: Choices) -> tuple
             old.annotation[box] = annotation[box]
         annotation = old.annotation
     strokes = Strokes(annotation, snapshot.geometry, classes, _complete(snapshot, choices), rows, (), tally.digest)
-    state = _State(snapshot, choices, codes, renumber, overlaps, _outside(snapshot), tally, strokes)
+    state = _State(
+        snapshot, choices, codes, renumber, overlaps, _outside(snapshot), tally, strokes, Claims.resultVoxels(snapshot, codes, whole(shape))
+    )
     state.strokes = replace(strokes, notes=_notes(state))
     return state, box
 
@@ -325,12 +339,14 @@ def _complete(snapshot: Snapshot, choices: Choices) -> tuple[tuple[int, int], ..
 
 
 def _outside(snapshot: Snapshot) -> int:
-    return sum(Merging.outside(layer, snapshot.geometry.shape_kji) for layer in snapshot.layers)
+    return sum(Merging.outside(layer, snapshot.geometry.shape_kji) for layer in snapshot.strokeLayers)
 
 
 def _notes(state: _State) -> tuple[str, ...]:
     snapshot, codes = state.snapshot, state.codes
     notes = [_overlapNote(snapshot, codes, pair, voxels) for pair, voxels in state.overlaps.items()]
+    if snapshot.loose:
+        notes.append(f"In {', '.join(snapshot.loose)}: a result without the strokes it was made from: all of it counts as strokes.")
     if state.outside:
         notes.append(f"{state.outside} painted voxels lie outside of the volume and are not used.")
     voxels, values = state.tally.voxels, state.renumber[codes]

@@ -19,7 +19,7 @@ from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.client import WorkerClient
 from sparseseg.contract.errors import OutputError, SparseSegError, StuckError, WorkerError
 from sparseseg.contract.geometry import Geometry
-from sparseseg.contract.job import MODEL, Job, JobRecord, write_whole
+from sparseseg.contract.job import IMAGE, MODEL, Job, JobRecord, write_whole
 from sparseseg.contract.protocol import PROTOCOL_VERSION, Error, Event, Finish, Open, Ready, Train, Update, Warning
 from sparseseg.contract.settings import Settings
 
@@ -50,8 +50,10 @@ class EngineRun:
         environment: Mapping[str, str] | None = None,
         parentFolder: str | None = None,
         makeClient: Callable[..., WorkerClient] = WorkerClient,
+        model: Callable[[], bytes] | None = None,
     ) -> None:
-        """image: (K, J, I), kept until it is written; annotation: (K, J, I) uint8. Raises WorkerError, OutputError."""
+        """image: (K, J, I), kept until it is written; annotation: (K, J, I) uint8. model() gives, in a thread, the checkpoint of an earlier run of
+        this volume, from which training goes on. Raises WorkerError, OutputError."""
         self._device, self._makeClient = device, makeClient
         self._clientArguments = {"environment": environment} | ({"python": tuple(python)} if python else {})
         self.classes: ClassTable = record.classes
@@ -73,7 +75,13 @@ class EngineRun:
         except OSError as error:
             raise OutputError(f"No temporary folder could be made: {error.strerror or error}.", "Free disk space and try again.") from error
         self._client = self._start()  # loads torch while the volume is being written
-        self._background.submit(lambda: Job.create(self.folder, image, annotation, record).close(), lambda _: self._open(), self._failed)
+
+        def create() -> None:
+            Job.create(self.folder, image, annotation, record).close()
+            if model is not None:
+                (self.folder / MODEL).write_bytes(model())
+
+        self._background.submit(create, lambda _: self._open(), self._failed)
 
     @property
     def log(self) -> str:
@@ -118,6 +126,14 @@ class EngineRun:
             return path
 
         self._background.submit(copy, done, failed)
+
+    def hasImage(self, image: np.ndarray) -> bool:
+        """Whether these are the voxels that the engine works on. May run in a thread."""
+        try:
+            written = np.load(self.folder / IMAGE, mmap_mode="r")
+        except (OSError, ValueError):
+            return False
+        return written.shape == image.shape and all(np.array_equal(mine, other) for mine, other in zip(written, image, strict=True))
 
     def poll(self) -> list[Event]:
         """What the worker said since the last call; every preview, since each may be a part of what is to be shown."""

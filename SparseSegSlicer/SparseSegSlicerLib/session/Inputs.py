@@ -1,0 +1,112 @@
+"""The nodes that a session is about: preparing them, and hearing of everything that happens to them and to their scene. No qt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import slicer
+import vtk
+
+from sparseseg.contract.classes import BACKGROUND_TAG
+
+from ..scene import SceneImport
+from ..scene.KeptStrokes import TARGET_ROLE
+from ..scene.Segments import backgroundSegmentID
+from .Observers import Observers
+
+_BACKGROUND_COLOR = (0.45, 0.45, 0.45)
+
+
+class Inputs:
+    """Calls what it is given: each name says what has happened."""
+
+    def __init__(self, scene) -> None:
+        self._scene = scene
+        self._ofScene, self._ofInputs = Observers(), Observers()
+
+    def __len__(self) -> int:
+        return len(self._ofScene) + len(self._ofInputs)
+
+    def observeScene(self, closing: Callable, replaced: Callable, adding: Callable, removed: Callable) -> None:
+        events = slicer.vtkMRMLScene
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
+        def onNodeRemoved(_caller, _event, node) -> None:
+            if not self._scene.IsClosing():
+                removed(node)
+
+        for event, call in ((events.StartCloseEvent, closing), (events.StartImportEvent, adding)):
+            self._ofScene.add(self._scene, event, lambda *_, call=call: call())
+        self._ofScene.add(self._scene, (events.EndCloseEvent, events.EndImportEvent), lambda *_: replaced())
+        self._ofScene.add(self._scene, events.NodeAboutToBeRemovedEvent, onNodeRemoved)
+
+    def observe(self, volume, segmentation, painted: Callable, moved: Callable, imageChanged: Callable) -> None:
+        contents, events = segmentation.GetSegmentation(), slicer.vtkSegmentation
+        changes = [events.SourceRepresentationModified, events.SegmentAdded, events.SegmentRemoved, events.SegmentModified]
+        turned = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
+        for subject, event, call in (
+            (contents, changes, painted),
+            (segmentation, turned, painted),
+            (volume, turned, moved),
+            (volume, [slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, vtk.vtkCommand.ModifiedEvent], _ifImageIsNewer(volume, imageChanged)),
+        ):
+            self._ofInputs.add(subject, event, lambda *_, call=call: call())
+
+    def forget(self) -> None:
+        self._ofInputs.clear()
+
+    def close(self) -> None:
+        self._ofInputs.clear()
+        self._ofScene.clear()
+
+
+def _ifImageIsNewer(volume, call: Callable) -> Callable[[], None]:
+    """Slicer tells of voxels that a script wrote by the node's own event, which many other things cause too."""
+    seen = [_imageTime(volume)]
+
+    def heard() -> None:
+        now = _imageTime(volume)
+        if now != seen[0]:
+            seen[0] = now
+            call()
+
+    return heard
+
+
+def _imageTime(volume) -> int:
+    image = volume.GetImageData()
+    scalars = None if image is None else image.GetPointData().GetScalars()
+    return max(0 if image is None else image.GetMTime(), 0 if scalars is None else scalars.GetMTime())
+
+
+def prepareSegmentation(node, volumeNode) -> None:
+    """A new segmentation gets the volume's geometry, transform and study, a background and, where there is none, a first structure."""
+    node.CreateDefaultDisplayNodes()
+    if volumeNode is not None:
+        node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+        node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
+        SceneImport.placeInStudy(node, volumeNode)
+    ensureBackground(node)
+    if node.GetSegmentation().GetNumberOfSegments() == 1:
+        node.GetSegmentation().AddEmptySegment("", "Structure 1")
+
+
+def ensureBackground(segmentationNode) -> str:
+    """The ID of the background segment, which is made, or tagged, where there was none."""
+    segmentation = segmentationNode.GetSegmentation()
+    segmentID = backgroundSegmentID(segmentation)
+    if not segmentID:
+        segmentID = segmentation.AddEmptySegment("", "Background")
+        segmentation.GetSegment(segmentID).SetColor(*_BACKGROUND_COLOR)
+    segmentation.GetSegment(segmentID).SetTag(BACKGROUND_TAG, "1")
+    return segmentID
+
+
+def whyNoInput(node) -> tuple[str, str] | None:
+    """A segmentation that is this module's own is none of the user's: a sentence and an advice."""
+    if node.GetAttribute(SceneImport.PREVIEW_ATTRIBUTE):
+        return "That is the preview, which is made anew all the time.", "Paint corrections in your own segmentation."
+    target = node.GetNodeReference(TARGET_ROLE)
+    if target is not None:
+        return f"Those are the strokes that are kept for {target.GetName()}.", f"Choose {target.GetName()}: they are used with it."
+    return None

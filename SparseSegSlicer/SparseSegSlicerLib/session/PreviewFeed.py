@@ -1,0 +1,105 @@
+"""Label maps into the preview: from the engine's files, or from a preview that was saved with the scene. Read in a thread, shown by `poll`. No qt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from sparseseg.contract.box import Box, box_from_json, shape_of
+from sparseseg.contract.errors import SparseSegError
+from sparseseg.contract.protocol import Preview as PreviewEvent
+
+from ..scene import SceneImport
+from ..scene.LabelLayer import LabelMemory
+from ..scene.Preview import Preview
+from ..scene.SceneExport import takeSnapshot
+from ..scene.StrokeReader import readResult
+from .Background import Background
+from .EngineRun import EngineRun
+from .Parameters import Parameters
+
+
+class PreviewFeed:
+    """One after the other, none left out: a box lies on what the previews before it show. isRun(run) tells whether a run is still the one."""
+
+    def __init__(self, preview: Preview, parameters: Parameters, isRun: Callable[[EngineRun], bool], complain: Callable) -> None:
+        self._preview, self._parameters, self._isRun, self._complain = preview, parameters, isRun, complain
+        self._background = Background("sparseseg previews")
+
+    def poll(self) -> None:
+        self._background.poll()
+
+    def forget(self) -> None:
+        self._background.forget()
+
+    def close(self) -> None:
+        self._background.close()
+
+    def load(self, run: EngineRun, event: PreviewEvent, then: Callable[[], None]) -> None:
+        if event.box:
+            self._loadBox(run, event, then)
+        else:
+            self.loadWhole(run, event.file, event.revision, then)
+
+    def _loadBox(self, run: EngineRun, event: PreviewEvent, then: Callable[[], None]) -> None:
+        shape = run.geometry.shape_kji
+
+        def load() -> tuple[Box, np.ndarray]:
+            box, values = box_from_json(event.box, shape), np.load(event.file)
+            if values.shape != shape_of(box):
+                raise SparseSegError(f"The engine sent a part of {values.shape} voxels for a box of {shape_of(box)}.", "Repair the installation.")
+            return box, values
+
+        def show(outcome: tuple[Box, np.ndarray]) -> None:
+            self._preview.showBox(*self._inputs(), *outcome, run.classes, self._parameters.get("locked"))
+            self._shown(event.revision, then)
+
+        self._submit(run, load, show)
+
+    def loadWhole(self, run: EngineRun, file: str, revision: int, then: Callable[[], None]) -> None:
+        memory = LabelMemory(run.geometry.shape_kji)
+
+        def load() -> tuple:
+            labels = np.load(file)
+            memory.array[...] = labels
+            return labels, SceneImport.boundingBox(labels)
+
+        def show(outcome: tuple) -> None:
+            self._preview.show(*self._inputs(), *outcome, run.classes, self._parameters.get("locked"), memory)
+            self._shown(revision, then)
+
+        self._submit(run, load, show)
+
+    def restore(self, then: Callable[[], None]) -> None:
+        """The labels of a preview node that came with the scene."""
+        segmentation, volume = self._inputs()
+        snapshot = takeSnapshot(self._preview.node, volume, results=True)
+
+        def load() -> tuple:
+            labels, classes = readResult(snapshot)
+            return labels, SceneImport.boundingBox(labels), classes, LabelMemory.of(labels)
+
+        def show(outcome: tuple) -> None:
+            labels, box, classes, memory = outcome
+            if self._preview.node is not None and self._preview.labels is None and self._inputs() == (segmentation, volume):
+                self._preview.show(segmentation, volume, labels, box, classes, self._parameters.get("locked"), memory)
+                then()
+
+        self._background.submit(load, show, self._complain)
+
+    def _inputs(self) -> tuple:
+        return self._parameters.getNode("segmentation"), self._parameters.getNode("volume")
+
+    def _shown(self, revision: int, then: Callable[[], None]) -> None:
+        self._preview.revision = revision
+        self._preview.isNew()
+        then()
+
+    def _submit(self, run: EngineRun, load: Callable, show: Callable) -> None:
+        def done(outcome) -> None:
+            if self._isRun(run):
+                show(outcome)
+
+        # a preview that was removed before it was read is no loss: a whole one that came later is on its way
+        self._background.submit(load, done, lambda error: None if isinstance(error, FileNotFoundError) else self._complain(error))
