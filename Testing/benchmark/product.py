@@ -178,7 +178,10 @@ class Product:
             self.dense, self.training = np.load(event.file), False
         if not isinstance(event, Preview):
             return None
-        part = np.load(event.file)
+        try:
+            part = np.load(event.file)
+        except FileNotFoundError:  # the engine keeps the last ones only: where events have waited, a newer one of everything follows
+            return None
         if not event.box:
             self.dense = part
             return None

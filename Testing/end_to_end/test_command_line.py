@@ -403,11 +403,12 @@ def test_unpainted_segments_are_named_in_a_warning_and_listed_in_the_result(inpu
 
 
 @pytest.mark.slow
-def test_a_gap_in_a_label_map_is_an_unpainted_segment(inputs, phantom, capsys):
+def test_a_gap_in_a_label_map_is_said_and_closed(inputs, phantom, capsys):
     files.write_volume(inputs / "gap.nrrd", np.where(phantom.annotation == 2, 0, phantom.annotation).astype(np.uint8), phantom.geometry)
     assert run("segment", inputs / "image.nrrd", inputs / "gap.nrrd", "-o", inputs / "d.nrrd", *QUICK) == 0
-    assert "warning: Nothing is painted in segment 1: it stays empty." in capsys.readouterr().err
-    assert set(np.unique(files.read_volume(inputs / "d.nrrd").array)) == {0, 2}
+    expected = "gap.nrrd: 0: unlabelled, 1: background, 3: segment 2; in a label map as result they are 1 to 1, in this order"
+    assert expected in capsys.readouterr().err
+    assert set(np.unique(files.read_volume(inputs / "d.nrrd").array)) == {0, 1}
 
 
 @pytest.mark.slow

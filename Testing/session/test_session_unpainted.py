@@ -153,7 +153,9 @@ def believed(running, dense, share=0.5):
     classes = np.zeros((7, *dense.shape), np.uint8)
     np.put_along_axis(classes, dense[None].astype(np.int64), 255, axis=0)
     grid = WorkingGrid.of_whole(dense.shape, dense.shape)
-    running.network._belief, running.network._belief_steps = Probabilities(torch.from_numpy(classes), grid), running.network.steps
+    network = running.network
+    network._belief = network._calibrated = Probabilities(torch.from_numpy(classes), grid)
+    network._belief_steps = network.steps
     running.judge.share = share
 
 

@@ -96,6 +96,8 @@ def sparse(values: np.ndarray, path: Path, background: str | None = None, unlabe
     meanings = [f"{unlabelled}: unlabelled", *([] if behind is None else [f"{behind}: background"])]
     listed = ", ".join(f"{value}: {name}" for value, name in list(zip(structures, names, strict=True))[:_LISTED])
     note = f"{path.name}: {', '.join(meanings)}, {listed}{', ...' if len(structures) > _LISTED else ''}"
+    if structures != list(range(2, len(structures) + 2)):
+        note += f"; in a label map as result they are 1 to {len(structures)}, in this order"
     return annotation, _table(structures, names), _suspicions(annotation, structures, path), note
 
 
