@@ -181,6 +181,21 @@ def test_nothing_of_the_makers_free_text_is_passed_on(tmp_path):
     assert b"4711" not in (tmp_path / "out.nii").read_bytes()
 
 
+@pytest.mark.parametrize("degrees", [0, 0.003, 0.01, 0.02, 0.05, 0.1, 1])
+def test_what_we_write_never_contradicts_itself(tmp_path, degrees):
+    """Towards RAS a grid turned a little is turned almost half round, which a quaternion of float32 numbers holds badly."""
+    geometry = Geometry.from_axes((2, 512, 512), (0.7, 0.7, 3), (-180, -180, 50), rotation(degrees, degrees / 2, degrees * 0.7).ravel())
+    array = np.arange(2 * 512 * 512, dtype=np.uint16).reshape(2, 512, 512)
+    write_volume(tmp_path / "a.nii", array, geometry)
+    image, judge = read_volume(tmp_path / "a.nii"), nibabel.load(tmp_path / "a.nii")
+    assert image.remarks == ()
+    ends = np.array([(i, j, k, 1) for i, j, k in itertools.product((0, 511), (0, 511), (0, 1))])
+    placed = [matrix for matrix in (judge.get_qform(coded=True)[0], judge.get_sform(coded=True)[0]) if matrix is not None]
+    for matrix in (*placed, judge.affine, np.diag([-1, -1, 1, 1]) @ itk_geometry(tmp_path / "a.nii").matrix):
+        assert np.linalg.norm(ends @ (matrix - geometry.ijk_to_ras()).T, axis=1).max() < 0.01 * 0.7
+    assert len(placed) == 2 or 0 < degrees < 1
+
+
 ANGLES = st.tuples(*[st.floats(-180, 180)] * 3)
 SPACINGS = st.tuples(*[st.floats(0.05, 20)] * 3)
 ORIGINS = st.tuples(*[st.floats(-500, 500)] * 3)

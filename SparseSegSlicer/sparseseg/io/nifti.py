@@ -322,7 +322,7 @@ def _like(header: bytes) -> Header:
 
 
 def _new(geometry: Geometry) -> Header:
-    """A header with this grid in both transforms, as scanner coordinates."""
+    """A header with this grid in both transforms, as scanner coordinates; in the sform alone where a qform's numbers cannot hold it."""
     fields = np.zeros(1, _layout(348, "<"))[0]
     matrix = geometry.ijk_to_ras()
     steps = np.array(geometry.spacing_ijk_mm)
@@ -334,7 +334,10 @@ def _new(geometry: Geometry) -> Header:
     fields["dim"] = [3, *geometry.shape_kji[::-1], 1, 1, 1, 1]
     fields["quatern"] = [*_quaternion(turn * (1, 1, -1 if mirrored else 1)), *matrix[:3, 3]]
     fields["srow"] = matrix[:3]
-    return Header(fields)
+    header = Header(fields)
+    if _apart_mm(header, {"qform": header.qform(), "sform": header.sform()}) > _APART * steps.min():
+        fields["qform_code"] = 0  # turned almost half round: in float32, 1 - b² - c² - d² is too coarse
+    return header
 
 
 def _quaternion(turn: np.ndarray) -> Sequence[float]:
