@@ -43,6 +43,18 @@ def quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
+@contextmanager
+def decoding(path: Path, what: str, advice: str = "Export it again.") -> Iterator[None]:
+    """Around what takes a file apart, quietly: a damaged one can fail in any way, and is then said to be `what`. Our own errors pass."""
+    try:
+        with quiet():
+            yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{path.name} {what}.", advice) from error
+
+
 def looks_like_dicom(head: bytes) -> bool:
     """Whether a file's first 132 bytes are DICOM's: with the preamble, or as old files are, which begin with an element."""
     return head[:132].endswith(b"DICM") or begins_with_an_element(head)

@@ -22,11 +22,11 @@ from ..contract.classes import ClassTable, Segment, distinct_color
 from ..contract.errors import AnnotationError, InputError, OutputError, SparseSegError
 from ..contract.geometry import Geometry
 from ..contract.strokes import merge_strokes
-from .dicomheader import Header, first, items, load_pydicom, number, numbers, quiet, read_header, text, values, whole
+from .dicomheader import Header, decoding, first, items, load_pydicom, number, numbers, quiet, read_header, text, values, whole
 from .dicomidentity import check_identity
 from .dicomseries import COSINE_TOLERANCE, Series
 from .output import replacing
-from .segnrrd import SparseLabels, choose_background
+from .segnrrd import SparseLabels, choose_background, coded, named_overlaps
 
 NAME = "SparseSegSlicer"
 TERMINOLOGY_TAG = "TerminologyEntry"  # Slicer's segment tag with category, type and region
@@ -375,13 +375,8 @@ def read_seg(
     if text(header, "SOPClassUID") not in (_BINARY, _LABELMAP):
         raise InputError(f"{path.name} is no DICOM segmentation.", "Give a SEG object, a .seg.nrrd file or a label map.")
     remarks = check_identity(path, header, series, other_patient)
-    try:
-        with quiet():
-            return _read_seg(path, header, geometry, background, remarks)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file can fail in any way
-        raise InputError(f"{path.name} is damaged or cut short, or its compression is not known.", "Export it again.") from error
+    with decoding(path, "is damaged or cut short, or its compression is not known"):
+        return _read_seg(path, header, geometry, background, remarks)
 
 
 def _read_seg(path: Path, header: Header, geometry: Geometry, background: str | None, remarks: list[str]) -> SparseLabels:
@@ -392,19 +387,16 @@ def _read_seg(path: Path, header: Header, geometry: Geometry, background: str | 
     if text(header, "SOPClassUID") == _LABELMAP:
         numbered.pop(0, None)  # the background
     chosen = choose_background(list(numbered.values()), background, path)
-    ordered = {number: segment for number, segment in sorted(numbered.items()) if segment is not chosen}
+    ordered, codes = coded(dict(sorted(numbered.items())), chosen)
     if not ordered:
         raise AnnotationError(f"{path.name} holds no segment besides the background.", "Add a segment for each structure.")
-    codes = {number: code for code, number in enumerate(ordered, start=2)}
-    codes |= {number: 1 for number, segment in numbered.items() if segment is chosen}
     unlisted: Counter[int] = Counter()
     annotation, clashes = merge_strokes(geometry.shape_kji, _claims(header, _frames(path, header), codes, geometry, path, unlisted))
     if unlisted:
         counts = ", ".join(f"{number} ({count} voxels)" for number, count in sorted(unlisted.items()))
         remarks.append(f"{path.name} shows segments that its table does not list, by number: {counts}. They were left out.")
-    names = [chosen.name if chosen else "", *(segment.name for segment in ordered.values())]
-    overlaps = {(names[first - 1], names[second - 1]): count for (first, second), count in clashes.items()}
-    return SparseLabels(annotation, ClassTable(tuple(ordered.values()), chosen), overlaps, {}, tuple(remarks))
+    classes = ClassTable(tuple(ordered.values()), chosen)
+    return SparseLabels(annotation, classes, named_overlaps(clashes, classes), {}, tuple(remarks))
 
 
 def _segment(item: Any, place: int) -> Segment:

@@ -21,6 +21,7 @@ from ..contract.geometry import Geometry
 from .dicomheader import (
     EXPORT_AGAIN,
     Header,
+    decoding,
     first,
     items,
     load_pydicom,
@@ -414,21 +415,16 @@ def _read_voxels(place: Path, planes: Sequence[_Plane]) -> tuple[np.ndarray, lis
     for k, plane in enumerate(planes):
         of_file.setdefault(plane.frame.file, []).append(k)
     for path, slices in of_file.items():
-        try:
-            with quiet():
-                stored, header = read_pixels(path)
-                if voxels is None or (voxels.dtype.kind == "i" and stored.dtype.kind == "f"):
-                    dtype = np.int32 if integral and stored.dtype.kind in "iu" else np.float32
-                    voxels = np.empty(padding.shape, dtype) if voxels is None else voxels.astype(dtype)
-                limits = _padding_limits(header, path) if stored.dtype.kind in "iu" else _float_limits(header)
-                for k in slices:
-                    values = stored[planes[k].frame.number]
-                    padding[k] = False if limits is None else (values >= limits[0]) & (values <= limits[1])
-                    voxels[k] = _real(values, planes[k], header, voxels.dtype)
-        except InputError:
-            raise
-        except Exception as error:  # a damaged file can fail in any way
-            raise InputError(f"{path.name} in {place.name} is damaged or cut short, or its compression is not known.", EXPORT_AGAIN) from error
+        with decoding(path, f"in {place.name} is damaged or cut short, or its compression is not known", EXPORT_AGAIN):
+            stored, header = read_pixels(path)
+            if voxels is None or (voxels.dtype.kind == "i" and stored.dtype.kind == "f"):
+                dtype = np.int32 if integral and stored.dtype.kind in "iu" else np.float32
+                voxels = np.empty(padding.shape, dtype) if voxels is None else voxels.astype(dtype)
+            limits = _padding_limits(header, path) if stored.dtype.kind in "iu" else _float_limits(header)
+            for k in slices:
+                values = stored[planes[k].frame.number]
+                padding[k] = False if limits is None else (values >= limits[0]) & (values <= limits[1])
+                voxels[k] = _real(values, planes[k], header, voxels.dtype)
         if limits is not None and text(header.file_meta, "TransferSyntaxUID") in LOSSY:
             smeared += 1
     assert voxels is not None  # there are two slices at least

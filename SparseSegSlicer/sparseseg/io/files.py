@@ -18,7 +18,7 @@ from . import dicomseg, dicomseries, itk, labelmap, metaimage, nifti, nrrd, rtst
 from .dicomheader import looks_like_dicom, read_header
 from .dicomseries import Series
 from .image import Image
-from .output import COPY_AGAIN, replacing, suffix, unreadable
+from .output import COPY_AGAIN, damaged, replacing, suffix, unreadable
 from .output import check_output as check_output
 from .segnrrd import SparseLabels as SparseLabels
 
@@ -51,7 +51,7 @@ def kind_of(path: Path) -> str:
     if path.suffix.lower() == ".dcm":
         raise InputError(f"{path.name} holds no DICOM image: it is damaged, or something else.", COPY_AGAIN)
     if suffix(path, READ_SUFFIXES):
-        raise InputError(f"{path.name} cannot be read: it is damaged, cut short, or not an image.", COPY_AGAIN)
+        raise damaged(path)
     raise InputError(f"{path.name} is not of a known image format.", f"Use one of {', '.join(READ_SUFFIXES)}.")
 
 
@@ -73,11 +73,6 @@ def _head(path: Path) -> bytes:
         return head
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether `path` names DICOM: a folder, a list of files, or a file of it. Raises InputError as `kind_of`."""
-    return kind_of(path) == "dicom"
-
-
 # ---------------------------------------------------------------- images in
 
 
@@ -89,7 +84,7 @@ def read_volume(path: Path, series: str | None = None, transform: str = "auto") 
     not-a-number or infinite voxels, one constant value, DICOM slices that make no regular grid.
     """
     path = Path(path)
-    image = _read_image(path, series, transform)
+    image = _read_image(path, kind_of(path), series, transform)
     array = _as_image(image.array, path)
     if array.dtype.kind == "f" and not all(np.isfinite(slab).all() for slab in array):
         raise InputError(f"{path.name} has voxels that are not a number or infinite.", "Replace them before training, or export the image again.")
@@ -98,9 +93,8 @@ def read_volume(path: Path, series: str | None = None, transform: str = "auto") 
     return Image(array, image.geometry, image.remarks, image.series, image.nifti)
 
 
-def _read_image(path: Path, series: str | None = None, transform: str = "auto") -> Image:
+def _read_image(path: Path, kind: str, series: str | None = None, transform: str = "auto") -> Image:
     """As the file has it. Raises InputError."""
-    kind = kind_of(path)
     if series and kind != "dicom":
         raise InputError(f"{path.name} is not a DICOM folder, so --series cannot choose in it.", "Leave --series out, or give the folder.")
     if transform != "auto" and kind != "nifti":
@@ -225,7 +219,8 @@ def read_labels(path: Path, geometry: Geometry) -> np.ndarray:
 
 
 def _labels_on_grid(path: Path, geometry: Geometry, transform: str = "auto") -> tuple[np.ndarray, list[str]]:
-    image = _read_image(path, transform=transform if kind_of(path) == "nifti" else "auto")
+    kind = kind_of(path)
+    image = _read_image(path, kind, transform=transform if kind == "nifti" else "auto")
     values, remarks = labelmap.on_grid(image.array, image.geometry, geometry, path)
     return values, [*image.remarks, *remarks]
 

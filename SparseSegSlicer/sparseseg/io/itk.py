@@ -10,6 +10,7 @@ import SimpleITK as sitk
 
 from ..contract.errors import InputError
 from ..contract.geometry import Geometry
+from . import refusals
 from .output import unreadable
 
 
@@ -52,19 +53,17 @@ def write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
 def _check_header(reader: sitk.ImageFileReader, path: Path, layered: bool) -> None:
     size = reader.GetSize()
     if len(size) == 4 and size[3] > 1:
-        raise InputError(f"{path.name} has four dimensions ({size[3]} volumes).", "Export one time point as a 3-D volume.")
+        raise refusals.four_dimensions(path, size[3])
     if len(size) not in (3, 4):
-        raise InputError(f"{path.name} has {len(size)} dimensions instead of three.", "Give a 3-D volume.")
+        raise refusals.not_three_dimensions(path, len(size))
     if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
-        raise InputError(f"{path.name} has complex numbers as voxels.", "Export its magnitude.")
+        raise refusals.complex_numbers(path)
     if layered:
         return
     if reader.GetNumberOfComponents() > 1:
-        raise InputError(
-            f"{path.name} has {reader.GetNumberOfComponents()} values in each voxel.", "Give a grey image: no colour, vectors or layers."
-        )
+        raise refusals.many_values(path, reader.GetNumberOfComponents())
     if min(size[:3]) < 2:
-        raise InputError(f"{path.name} has only one slice ({' x '.join(map(str, size[:3]))} voxels, i x j x k).", "Give a volume.")
+        raise refusals.one_slice(path, size[:3])
 
 
 def _grid(image: sitk.Image | sitk.ImageFileReader, path: Path) -> Geometry:

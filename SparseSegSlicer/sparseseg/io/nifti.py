@@ -21,7 +21,8 @@ import numpy as np
 
 from ..contract.errors import InputError
 from ..contract.geometry import Geometry
-from .output import COPY_AGAIN, unreadable
+from . import refusals
+from .output import damaged, unreadable
 
 TRANSFORMS = ("auto", "qform", "sform")
 _RIGHT_ANGLES = 1e-3  # of cosines: above the rounding of float32, below any tilt
@@ -125,12 +126,6 @@ def read(path: Path, transform: str = "auto") -> tuple[np.ndarray, Geometry, lis
         raise unreadable(path, error) from error
 
 
-def read_geometry(path: Path) -> Geometry:
-    """The grid alone. Raises InputError, OSError."""
-    with _opened(path) as file:
-        return place(_header(file, path), path, "auto")[0]
-
-
 def _opened(path: Path) -> IO[bytes]:
     with path.open("rb") as file:
         zipped = file.read(2) == b"\x1f\x8b"
@@ -159,20 +154,20 @@ def _check(header: Header, path: Path) -> None:
     if magic == b"ni1" or not magic.startswith(b"n+"):
         raise InputError(f"{path.name} is a header without voxels (Analyze, or NIfTI as a pair of files).", "Save it as one .nii or .nii.gz file.")
     if kind in _COMPLEX:
-        raise InputError(f"{path.name} has complex numbers as voxels.", "Export its magnitude.")
+        raise refusals.complex_numbers(path)
     per_voxel = _COLOUR.get(kind, math.prod(shape[4:]))
     if per_voxel > 1:
-        raise InputError(f"{path.name} has {per_voxel} values in each voxel.", "Give a grey image: no colour, vectors or layers.")
+        raise refusals.many_values(path, per_voxel)
     if kind not in _TYPES:
         raise InputError(f"{path.name} has voxels of a type that is not read (NIfTI data type {kind}).", "Save it as whole numbers or float32.")
     if len(shape) > 3:
-        raise InputError(f"{path.name} has four dimensions ({shape[3]} volumes).", "Export one time point as a 3-D volume.")
+        raise refusals.four_dimensions(path, shape[3])
     if len(shape) != 3:
-        raise InputError(f"{path.name} has {len(shape)} dimensions instead of three.", "Give a 3-D volume.")
+        raise refusals.not_three_dimensions(path, len(shape))
     if min(shape) < 1:
-        raise InputError(f"{path.name} cannot be read: it is damaged, cut short, or not an image.", COPY_AGAIN)
+        raise damaged(path)
     if min(shape) < 2:
-        raise InputError(f"{path.name} has only one slice ({' x '.join(map(str, shape))} voxels, i x j x k).", "Give a volume.")
+        raise refusals.one_slice(path, shape)
 
 
 def _voxels(file: IO[bytes], header: Header, path: Path) -> np.ndarray:
@@ -210,13 +205,11 @@ def place(header: Header, path: Path, transform: str = "auto") -> tuple[Geometry
         sentence = f"{path.name} does not say where it lies (qform and sform codes are 0): its axes are taken as left, posterior, superior."
         return _geometry(header, _LPS @ unplaced), [sentence]
     _check_usable(there, path)
-    if transform == "auto":
-        _check_sheared(there, codes, path)
+    if transform != "qform" and "sform" in there and _sheared(there["sform"]):  # a qform cannot be
+        raise _refuse_sheared(codes, path)
     apart = _apart_mm(header, there)
     ruling = transform if transform != "auto" else _ruling(codes, apart <= _APART * float(header.steps().min() * header.unit_mm()))
     geometry = _geometry(header, there[ruling])
-    if _sheared(there[ruling]):
-        raise _refuse_sheared(codes, path)
     remarks = []
     if apart > _APART * min(geometry.spacing_ijk_mm):
         other = "qform" if ruling == "sform" else "sform"
@@ -250,11 +243,6 @@ def _check_usable(there: dict[str, np.ndarray], path: Path) -> None:
 def _sheared(matrix: np.ndarray) -> bool:
     axes = matrix[:3, :3] / np.linalg.norm(matrix[:3, :3], axis=0)
     return bool(np.abs(axes.T @ axes - np.eye(3)).max() > _RIGHT_ANGLES)
-
-
-def _check_sheared(there: dict[str, np.ndarray], codes: dict[str, int], path: Path) -> None:
-    if "sform" in there and _sheared(there["sform"]):
-        raise _refuse_sheared(codes, path)
 
 
 def _refuse_sheared(codes: dict[str, int], path: Path) -> InputError:

@@ -26,6 +26,11 @@ def unreadable(path: Path, error: Exception) -> InputError:
         return InputError(f"The axes of {path.name} are not at right angles.", "Resample the image to a grid with right angles.")
     if isinstance(error, PermissionError):
         return InputError(f"{path.name} may not be read ({error.strerror}).", "Ask for access to the file, or copy it to your own folder.")
+    return damaged(path)
+
+
+def damaged(path: Path) -> InputError:
+    """What is said where nothing better is known."""
     return InputError(f"{path.name} cannot be read: it is damaged, cut short, or not an image.", COPY_AGAIN)
 
 

@@ -25,7 +25,7 @@ from ..contract.classes import ClassTable, Segment, distinct_color
 from ..contract.errors import AnnotationError, InputError
 from ..contract.geometry import Geometry
 from ..contract.strokes import merge_strokes
-from .dicomheader import Header, items, load_pydicom, numbers, quiet, read_header, text, whole
+from .dicomheader import Header, decoding, items, load_pydicom, numbers, quiet, read_header, text, whole
 from .dicomidentity import check_identity
 from .dicomseg import (
     NAME,
@@ -42,7 +42,7 @@ from .dicomseg import (
 )
 from .dicomseries import Series
 from .output import replacing
-from .segnrrd import SparseLabels, choose_background
+from .segnrrd import SparseLabels, choose_background, coded, named_overlaps
 
 _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
@@ -227,13 +227,8 @@ def read_rtstruct(
     path = Path(path)
     header = read_header(path)
     remarks = check_identity(path, header, series, other_patient)
-    try:
-        with quiet():
-            return _read_structures(path, header, geometry, background, remarks)
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file can fail in any way
-        raise InputError(f"{path.name} is damaged or cut short.", "Export it again.") from error
+    with decoding(path, "is damaged or cut short"):
+        return _read_structures(path, header, geometry, background, remarks)
 
 
 def _read_structures(path: Path, header: Header, geometry: Geometry, background: str | None, remarks: list[str]) -> SparseLabels:
@@ -250,18 +245,15 @@ def _read_structures(path: Path, header: Header, geometry: Geometry, background:
         remarks.append(f"{path.name}: {left_out} is the outline of the body, in which the other structures lie; it was left out.")
     segments = {n: _read_roi(n, named[n], outlines_.get(n), place) for place, n in enumerate(kept)}
     chosen = choose_background(list(segments.values()), background, path)
-    ordered = [number for number in kept if segments[number] is not chosen]
+    ordered, codes = coded(segments, chosen)
     if not ordered:
         raise AnnotationError(f"{path.name} holds no structure.", "Contour each structure, and export again.")
-    codes = {number: code for code, number in enumerate(ordered, start=2)}
-    codes |= {number: 1 for number in kept if segments[number] is chosen}
     dropped: Counter[str] = Counter()
     strokes = (stroke for number, code in codes.items() for stroke in _filled(outlines_.get(number), code, geometry, path, dropped))
     annotation, clashes = merge_strokes(geometry.shape_kji, strokes)
     remarks += [f"{path.name}: {count} contours {why} were left out." for why, count in dropped.items()]
-    names = [chosen.name if chosen else "", *(segments[number].name for number in ordered)]
-    overlaps = {(names[a - 1], names[b - 1]): count for (a, b), count in clashes.items()}
-    return SparseLabels(annotation, ClassTable(tuple(segments[n] for n in ordered), chosen), overlaps, {}, tuple(remarks))
+    classes = ClassTable(tuple(ordered.values()), chosen)
+    return SparseLabels(annotation, classes, named_overlaps(clashes, classes), {}, tuple(remarks))
 
 
 def _read_roi(number: int, item: Any, contours: Any, place: int) -> Segment:

@@ -13,7 +13,7 @@ import gzip
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -169,6 +169,22 @@ def choose_background(segments: Sequence[Segment], background: str | None, path:
     raise InputError(f"{path.name} has no segment {background!r} to take as background.", f"Choose one of: {listed}.")
 
 
+def coded(segments: Mapping[int, Segment], background: Segment | None) -> tuple[dict[int, Segment], dict[int, int]]:
+    """By number: the segments that are not the background, and the annotation value of each, the background's 1, then 2, 3, ... in this order."""
+    ordered = {number: segment for number, segment in segments.items() if segment is not background}
+    codes = {number: code for code, number in enumerate(ordered, start=2)}
+    return ordered, codes | {number: 1 for number, segment in segments.items() if segment is background}
+
+
+def named_overlaps(clashes: Mapping[tuple[int, int], int], classes: ClassTable) -> dict[tuple[str, str], int]:
+    """How many voxels each two annotation values both claim, by the segments' names."""
+    names = [classes.background.name if classes.background else "", *classes.names]  # names[code - 1]
+    overlaps: Counter[tuple[str, str]] = Counter()
+    for (first, second), count in clashes.items():
+        overlaps[names[first - 1], names[second - 1]] += count
+    return dict(overlaps)
+
+
 # ---------------------------------------------------------------- voxels in
 
 
@@ -195,12 +211,8 @@ def read_layers(
         tables[chosen.layer][chosen.value] = 1
     annotation, clashes, strangers = _merge(layers, tables, start_kji, geometry, path)
     remarks = (f"{path.name} has {strangers} voxels of values that no segment has: they were left out, as in Slicer.",) if strangers else ()
-    names = [chosen.segment.name if chosen else "", *classes.names]  # names[code - 1]
-    overlaps: Counter[tuple[str, str]] = Counter()
-    for (first, second), count in clashes.items():
-        overlaps[names[first - 1], names[second - 1]] += count
     header = {key: value for key, value in fields.items() if not re.match(r"Segment\d+_", key)}
-    return SparseLabels(annotation, classes, dict(overlaps), header, remarks)
+    return SparseLabels(annotation, classes, named_overlaps(clashes, classes), header, remarks)
 
 
 def _merge(
