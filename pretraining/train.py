@@ -224,7 +224,7 @@ def learn(network: Refiner, rng: Rng, lesson: Lesson, compute: Compute) -> tuple
     truth, counts = lesson.truth, lesson.counts
     x = lesson.features[None].contiguous(memory_format=torch.channels_last_3d)
     before = lesson.logit
-    with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
+    with compute.autocast():
         if rng.random() < SECOND_LOOKS and lesson.factors == (1, 1, 1):
             before, x = second_look(network, lesson, x)
         added = network(x, lesson.pools)[0].float()

@@ -180,7 +180,7 @@ def norm(options: argparse.Namespace) -> Rows:
     x = torch.randn(1, channels, side, side, side, device=compute.device).to(compute.dtype, memory_format=torch.channels_last_3d).requires_grad_(True)
 
     def call(layer: nn.Module) -> None:
-        with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
+        with compute.autocast():
             y = layer(x)
         y.backward(torch.ones_like(y))
 

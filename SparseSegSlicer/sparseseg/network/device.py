@@ -46,6 +46,10 @@ class Compute:
     def is_cuda(self) -> bool:
         return self.device.type == "cuda"
 
+    def autocast(self) -> torch.autocast:
+        """The context in which a network works in `dtype`."""
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32)
+
 
 @dataclass(frozen=True)
 class RunPlan:

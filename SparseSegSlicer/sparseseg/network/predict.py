@@ -121,6 +121,6 @@ def _asked(network: UNet3d, data: Input, axis: int, first: int, slices: int, com
     """Softmax of one slab, (C, k, j, i) float16 on the CPU, k across its planes."""
     slices = min(slices, data.grid.shape_kji[axis] - first)
     seen = plane_input(data.image, axis, first, slices, data.is_trained_on)
-    with torch.autocast(compute.device.type, compute.dtype, enabled=compute.dtype != torch.float32):
+    with compute.autocast():
         logits = network(seen[None].contiguous(memory_format=torch.channels_last_3d))[0]
     return torch.softmax(logits.float(), 0).to(torch.float16).cpu()

@@ -114,7 +114,7 @@ class Trainer:
         self._good = self._snapshot()
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
-        """Begin with an earlier model's weights; a head for other classes is left as initialised."""
+        """Begin with these weights, as far as they fit (a head for other classes does not); what they lack stays as it is."""
         own = self.network.state_dict()
         fitting = {name: tensor for name, tensor in weights.items() if name in own and own[name].shape == tensor.shape}
         self.network.load_state_dict(fitting, strict=False)
@@ -129,22 +129,17 @@ class Trainer:
         still = augmentation.Augmenter(self.augmenter.grid, self.augmenter.spacing_kji_mm, strength=0)
         slices = self.volume.targets.sampler.slices
         chosen = [slices[n] for n in sorted(self.rng.permutation(len(slices))[:_SLICES_OF_HEAD])]
-        sums: Tensor | int = 0
+        sums = []
         for part in self.cores.map(self._moments, (still.draw(self.rng, *s) for s in chosen)):
             tick()
-            sums = sums + part
-        assert isinstance(sums, Tensor)
-        head = self.network.head
-        solved = start.sharpness * solve_head(sums, start.ridge)
-        head.weight.copy_(solved[:, :-1].view_as(head.weight))
-        head.bias.copy_(solved[:, -1])
-        self.average.load_state_dict(self.network.state_dict())
-        self._good = self._snapshot()
+            sums.append(part)
+        solved = start.sharpness * solve_head(torch.stack(sums).sum(0), start.ridge)
+        self.start_from({"head.weight": solved[:, :-1].view_as(self.network.head.weight), "head.bias": solved[:, -1]})
 
     def _moments(self, draw: Draw) -> Tensor:
         """Of the labelled voxels of one slab, (classes, d + 1, d + 1)."""
         image, labels, weights = augmentation.take_slab(self.volume, draw, self.plan.slices)
-        with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.dtype != torch.float32):
+        with self.compute.autocast():
             features = self.average.features(image[None].contiguous(memory_format=torch.channels_last_3d))[0]
         known = weights > 0
         return moments(features.float()[:, known].T, labels[known], weights[known], self.plan.network.classes)
@@ -158,7 +153,7 @@ class Trainer:
         """Of one slab: cross-entropy and Dice loss, (2,), and the gradient of each parameter."""
         image, labels, weights = (part[None] for part in augmentation.take_slab(self.volume, draw, self.plan.slices))
         self._supervised.append((weights > 0).float().mean())
-        with torch.autocast(self.compute.device.type, self.compute.dtype, enabled=self.compute.dtype != torch.float32):
+        with self.compute.autocast():
             logits = self.network(image.contiguous(memory_format=torch.channels_last_3d))
         cross_entropy = weighted_cross_entropy(logits, labels, weights)
         dice = soft_dice_loss(logits, labels, weights)
