@@ -38,9 +38,9 @@ from sparseseg.contract.classes import Segment
 from sparseseg.contract.errors import InputError
 from SparseSegSlicerLib.scene import Surfaces
 from SparseSegSlicerLib.scene.AppliedResult import AppliedResult
+from SparseSegSlicerLib.scene.KeptStrokes import tokenOf
 from SparseSegSlicerLib.scene.SceneImport import (
     boundingBox,
-    isApplied,
     makePreview,
     makeResultNode,
     placeInStudy,
@@ -305,7 +305,7 @@ def test_apply_replaces_and_keeps_what_the_segments_are(scene):
         assert len(tagValue(applied, APPLIED_TAG)) == 32
     assert tagValue(segmentation.GetSegment("a"), TERM_TAG) == TERM
     assert tagValue(segmentation.GetSegment("other"), "DICOM.SegmentAlgorithmType") == ""
-    assert isApplied(node)
+    assert tokenOf(node.GetSegmentation())
 
 
 @pytest.mark.parametrize("parents", PARENTS)

@@ -18,7 +18,7 @@ import vtk
 from sparseseg import __version__
 
 from . import KeptStrokes
-from .Grids import BINARY_LABELMAP, gridInSegmentation, makeLabelmaps, matrixFromArray, volumeGeometry
+from .Grids import BINARY_LABELMAP, gridInSegmentation, holdLabelmaps, matrixFromArray, volumeGeometry
 from .SceneExport import takeSnapshot
 from .SceneImport import importLabels, orientedImage
 from .Segments import APPLIED_TAG, backgroundSegmentID
@@ -133,9 +133,7 @@ def replaceSegments(segmentationNode, volumeNode, labels: np.ndarray, box, shown
     before = {sid: segmentation.GetSegment(sid).GetRepresentation(CLOSED_SURFACE) for sid in segmentation.GetSegmentIDs()}
     geometry = volumeGeometry(volumeNode)
     grid = gridInSegmentation(volumeNode, segmentationNode, geometry)
-    if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
-        makeLabelmaps(segmentation, grid, geometry.shape_kji)
-        segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
+    holdLabelmaps(segmentation, grid, geometry.shape_kji)
     image = orientedImage(labels, box, grid, shown)
     importLabels(segmentationNode, image, shown)
     for sid in filter(None, shown):

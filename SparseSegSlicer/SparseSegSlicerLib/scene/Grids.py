@@ -73,6 +73,13 @@ def makeLabelmaps(segmentation, grid: np.ndarray, shape_kji) -> None:
     segmentation.CreateRepresentation(BINARY_LABELMAP)
 
 
+def holdLabelmaps(segmentation, grid: np.ndarray, shape_kji) -> None:
+    """Makes labelmaps what a segmentation consists of, where it was closed surfaces."""
+    if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
+        makeLabelmaps(segmentation, grid, shape_kji)
+        segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
+
+
 def emptyImage(grid: np.ndarray, shape_kji, box=None):
     image = slicer.vtkOrientedImageData()
     ranges = [(part.start, part.stop) for part in box] if box else [(0, n) for n in shape_kji]

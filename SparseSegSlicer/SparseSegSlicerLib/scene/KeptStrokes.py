@@ -16,7 +16,7 @@ from vtk.util import numpy_support
 from sparseseg.contract.box import Box, box_of
 
 from . import Claims
-from .Grids import BINARY_LABELMAP, emptyImage, makeLabelmaps
+from .Grids import BINARY_LABELMAP, emptyImage, holdLabelmaps
 from .Segments import APPLIED_TAG, tagValue
 from .Snapshot import Snapshot
 
@@ -62,7 +62,7 @@ def gathered(segmentationNode, snapshot: Snapshot, grid: np.ndarray, replaced: C
     strokes, segmentation = slicer.vtkSegmentation(), segmentationNode.GetSegmentation()
     if snapshot.kept is None:
         strokes.DeepCopy(segmentation)
-        _asLabelmaps(strokes, grid, snapshot.geometry.shape_kji)
+        holdLabelmaps(strokes, grid, snapshot.geometry.shape_kji)
         for sid in strokes.GetSegmentIDs():
             strokes.GetSegment(sid).RemoveTag(APPLIED_TAG)
         return strokes
@@ -108,12 +108,6 @@ def put(segmentationNode, volumeNode, strokes):
     kept.SetAndObserveTransformNodeID(segmentationNode.GetTransformNodeID())
     kept.SetDisplayVisibility(False)
     return kept
-
-
-def _asLabelmaps(segmentation, grid: np.ndarray, shape_kji) -> None:
-    if segmentation.GetSourceRepresentationName() != BINARY_LABELMAP:
-        makeLabelmaps(segmentation, grid, shape_kji)
-        segmentation.SetSourceRepresentationName(BINARY_LABELMAP)
 
 
 def _write(segmentation, segmentID: str, grid: np.ndarray, box: Box, mask: np.ndarray) -> None:

@@ -18,7 +18,6 @@ from sparseseg.contract.classes import ClassTable, Segment
 from .Grids import matrixFromArray, volumeGeometry
 from .LabelLayer import LabelLayer, LabelMemory
 from .Merging import boxWhere
-from .Segments import APPLIED_TAG, hasTag
 from .Surfaces import makeSurfaces, removeSurfaces
 
 PREVIEW_ATTRIBUTE = "SparseSegSlicer.IsPreview"  # node attribute: made anew all the time, so nobody should paint in it
@@ -110,11 +109,6 @@ def _makeNode(volumeNode, name: str):
     node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
     placeInStudy(node, volumeNode)
     return node
-
-
-def isApplied(segmentationNode) -> bool:
-    segmentation = segmentationNode.GetSegmentation()
-    return any(hasTag(segmentation.GetSegment(sid), APPLIED_TAG) for sid in segmentation.GetSegmentIDs())
 
 
 def placeInStudy(node, volumeNode) -> None:

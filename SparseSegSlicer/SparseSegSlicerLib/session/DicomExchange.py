@@ -17,6 +17,7 @@ from sparseseg.io import SparseLabels, read_annotation, write_segmentation
 
 from ..scene import DicomFiles, SceneImport
 from ..scene.Grids import volumeGeometry
+from ..scene.KeptStrokes import tokenOf
 from ..scene.SceneExport import takeSnapshot
 from ..scene.StrokeReader import readResult
 from .Background import Background
@@ -51,7 +52,7 @@ class DicomExchange:
         """The segmentation that holds an applied result. Raises OutputError where there is none."""
         controller = self._controller
         for node in (controller.segmentationNode, controller.parameters.getNode("applied")):
-            if node is not None and SceneImport.isApplied(node):
+            if node is not None and tokenOf(node.GetSegmentation()):
                 return node
         raise OutputError("There is no applied result to export.", "Press Apply first; strokes are not exported.")
 
