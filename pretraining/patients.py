@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from synthesize import Rng, Sample, annotated, render
+from synthesize import Rng, Sample, annotated, render, usable_objects
 
 _ORGANS = ("Brainstem", "SpinalCord", "RightParotid", "LeftParotid", "Esophagus", "Larynx", "Mandible")  # labels 1..7
 _BELIEVED = (0.25, 3.0)  # times an organ's median volume: beyond, a contour is distrusted
@@ -44,28 +44,37 @@ class Library:
 
     def _head(self, rng: Rng) -> Sample | None:
         file, believed = self.heads[int(rng.integers(len(self.heads)))]
-        with np.load(file) as data:
-            image, labels, spacing = data["image"], data["labels"], data["spacing_kji_mm"]
+        image, labels, spacing = head(file)
         chosen = rng.permutation(believed)[: int(rng.integers(1, _MOST + 1))]
         truth = _numbered(labels, [[int(c)] for c in chosen])
-        k, j, i = (float(s) for s in spacing)
-        return annotated(rng, np.maximum(image, _AIR).astype(np.float32), truth, (k, j, i))
+        return annotated(rng, image, truth, spacing)
 
     def _brain(self, rng: Rng) -> Sample | None:
-        with np.load(self.brains[int(rng.integers(len(self.brains)))]) as data:
-            labels = data["labels"]
-        sides = [min(int(rng.integers(*_BRAIN_SIDES)), n) for n in labels.shape]
-        corner = [int(rng.integers(n - s + 1)) for n, s in zip(labels.shape, sides, strict=True)]
-        part = labels[tuple(slice(c, c + s) for c, s in zip(corner, sides, strict=True))]
-        values, objects = np.unique(part, return_inverse=True)
-        objects = objects.reshape(part.shape).astype(np.uint8)
-        sizes = np.bincount(objects.ravel())
-        usable = [n for n in range(len(values)) if values[n] > 0 and 150 < sizes[n] < 0.5 * part.size]
+        objects, structures = brain_part(rng, self.brains[int(rng.integers(len(self.brains)))], _BRAIN_SIDES)
+        usable = usable_objects(objects, structures)
         if not usable:
             return None
         chosen = rng.permutation(usable)[: int(rng.integers(1, _MOST + 1))]
         truth = _numbered(objects, [[int(c)] for c in chosen])
         return annotated(rng, render(rng, objects, (1.0, 1.0, 1.0)), truth, (1.0, 1.0, 1.0))
+
+
+def brain_part(rng: Rng, file: Path, sides: tuple[int, int]) -> tuple[np.ndarray, list[int]]:
+    """A random box of a label map with so many voxels a side: its objects numbered from 0, uint8, and which of them are no background."""
+    with np.load(file) as data:
+        labels = data["labels"]
+    size = [min(int(rng.integers(*sides)), n) for n in labels.shape]
+    corner = [int(rng.integers(n - s + 1)) for n, s in zip(labels.shape, size, strict=True)]
+    part = labels[tuple(slice(c, c + s) for c, s in zip(corner, size, strict=True))]
+    values, objects = np.unique(part, return_inverse=True)
+    return objects.reshape(part.shape).astype(np.uint8), [n for n in range(len(values)) if values[n] > 0]
+
+
+def head(file: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """HU (K, J, I) float32, nothing below air; labels, uint8; spacing."""
+    with np.load(file) as data:
+        image, labels, (k, j, i) = data["image"], data["labels"], (float(s) for s in data["spacing_kji_mm"])
+    return np.maximum(image, _AIR).astype(np.float32), labels, (k, j, i)
 
 
 def _believed(volumes_ml: dict[str, Any], middle: dict[str, float]) -> list[int]:

@@ -255,10 +255,15 @@ def render(rng: Rng, objects: np.ndarray, spacing: Sequence[float]) -> np.ndarra
     return image + np.float32(contrast * np.exp(rng.uniform(np.log(0.01), np.log(0.25)))) * grain
 
 
+def usable_objects(objects: np.ndarray, wanted: Sequence[int]) -> list[int]:
+    """Those that are neither specks nor most of the volume."""
+    sizes = np.bincount(objects.ravel(), minlength=256)
+    return [int(o) for o in wanted if 150 < sizes[o] < 0.5 * objects.size]
+
+
 def choose(rng: Rng, objects: np.ndarray, wanted: Sequence[int]) -> np.ndarray:
     """The objects that are segments: truth (K, J, I) uint8, numbered from 1. Some segments are two objects."""
-    sizes = np.bincount(objects.ravel(), minlength=256)
-    usable = [o for o in wanted if 150 < sizes[o] < 0.5 * objects.size]
+    usable = usable_objects(objects, wanted)
     rng.shuffle(usable)
     truth, table = int(rng.integers(1, 7)), np.zeros(256, np.uint8)
     for n, o in enumerate(usable[:truth]):

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import patients
 import torch
 import torch.nn.functional as F
-from patients import Library
-from synthesize import Rng, grid, render, scene
+from synthesize import Rng, grid, render, scene, usable_objects
 from torch import Tensor
 
 from sparseseg.network.unet import CONTEXT
@@ -29,7 +29,7 @@ CANVASES = ((96, 96), (128, 128), (160, 160), (80, 160), (160, 80))  # pixels; p
 POSITION_DROPOUT = 0.3
 _ALL_AXES = 0.3  # share of the tasks with slices across all three axes
 _STROKES = 0.25  # share of the tasks with labels in parts of the given slices only
-_AIR = -1000.0
+_BRAIN_SIDES = (80, 150)  # voxels, of a part of a brain
 _QUANTILES = 20_000  # pixels, about, that a task's gray values are scaled by
 
 
@@ -71,34 +71,24 @@ def synthetic(seed: int) -> Volume:
 def brain(file: Path, seed: int) -> Volume | None:
     """A part of a label map of a brain, with made-up gray values."""
     rng = np.random.default_rng(seed)
-    with np.load(file) as data:
-        labels = data["labels"]
-    sides = [min(int(rng.integers(80, 150)), n) for n in labels.shape]
-    corner = [int(rng.integers(n - s + 1)) for n, s in zip(labels.shape, sides, strict=True)]
-    part = labels[tuple(slice(c, c + s) for c, s in zip(corner, sides, strict=True))]
-    values, objects = np.unique(part, return_inverse=True)
-    objects = objects.reshape(part.shape).astype(np.uint8)
-    wanted = [n for n in range(len(values)) if values[n] > 0]
+    objects, wanted = patients.brain_part(rng, file, _BRAIN_SIDES)
     return _of(objects, wanted, render(rng, objects, (1.0, 1.0, 1.0)), (1.0, 1.0, 1.0), "brain")
 
 
 def head(file: Path, believed: list[int]) -> Volume | None:
-    with np.load(file) as data:
-        image, labels, spacing = data["image"], data["labels"], data["spacing_kji_mm"]
-    return _of(labels, believed, np.maximum(image, _AIR).astype(np.float32), spacing, "head")
+    image, labels, spacing = patients.head(file)
+    return _of(labels, believed, image, spacing, "head")
 
 
-def _of(objects: np.ndarray, wanted: Sequence[int], image: np.ndarray, spacing: Sequence[float], kind: str) -> Volume | None:
-    sizes = np.bincount(objects.ravel(), minlength=256)
-    usable = [int(o) for o in wanted if 150 < sizes[o] < 0.5 * objects.size]
+def _of(objects: np.ndarray, wanted: Sequence[int], image: np.ndarray, spacing: tuple[float, float, float], kind: str) -> Volume | None:
+    usable = usable_objects(objects, wanted)
     if not usable or objects.max() > 254:
         return None
     if kind != "head":
         low, high = np.percentile(image[::2, ::2, ::2], [1, 99])
         image = (image - low) / max(high - low, 1e-6)
-    k, j, i = (float(s) for s in spacing)
     objects = objects.astype(np.uint8)
-    return Volume(image.astype(np.float16), objects, usable, _shown(objects, usable), (k, j, i), kind)
+    return Volume(image.astype(np.float16), objects, usable, _shown(objects, usable), spacing, kind)
 
 
 def _made(job: tuple) -> Volume | None:
@@ -107,10 +97,10 @@ def _made(job: tuple) -> Volume | None:
     return {"synthetic": synthetic, "brain": brain, "head": head}[kind](*rest)
 
 
-def make(seed: int, patients: Path | None, count: int, makers: int) -> list[Volume]:
+def make(seed: int, folder: Path | None, count: int, makers: int) -> list[Volume]:
     jobs: list[tuple] = [("synthetic", seed * 1_000_003 + n) for n in range(count)]
-    if patients is not None:
-        library = Library.of(patients)
+    if folder is not None:
+        library = patients.Library.of(folder)
         jobs += [("head", file, labels) for file, labels in library.heads]
         jobs += [("brain", file, seed + 97 * n + m) for n, file in enumerate(library.brains) for m in range(BRAIN_PARTS)]
     with mp.get_context("spawn").Pool(makers) as pool:
