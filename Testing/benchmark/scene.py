@@ -186,7 +186,7 @@ def measure_polls(host, volume, node, dense) -> None:
     polls += poll_until(controller, lambda: controller.running)
     for number in range(1, 9):
         box = [[100, 160], [100, 250], [100, 250]] if number % 3 != 1 else []
-        controller._onEvent(Preview("train", number, str(part if box else file), "network", number, 0.0, box))
+        controller._training.onEvent(Preview("train", number, str(part if box else file), "network", number, 0.0, box))
         polls += poll_until(controller, lambda number=number: controller.preview.revision == number)
     polls += poll_until(controller, lambda: not controller.preview._old)
     line(f"each of {len(polls)} polls, reading, importing and surfaces included", polls)

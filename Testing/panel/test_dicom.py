@@ -60,7 +60,7 @@ def applied(host, panel, series):
 
 @pytest.mark.slow
 def test_the_applied_result_goes_to_dicom_and_comes_back_voxel_by_voxel(host, panel, applied, picture, tmp_path):
-    job = panel.controller._run.folder
+    job = panel.controller.run.folder
     assert set(json.loads((job / "job.json").read_text(encoding="ascii"))["source_uids"]) == set(applied.database.files)
     path = exported(host, panel, tmp_path / "Ergebnis é.dcm")
     assert applied.database.inserted == [(str(path), True, False)]

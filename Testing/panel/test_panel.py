@@ -117,7 +117,7 @@ def test_double_click_jumps_and_the_button_marks_the_slice(host, panel, begin):
     panel.ui.sliceTable.cellDoubleClicked(0, 0)
     red = slicer.app.layoutManager().sliceWidget("Red").mrmlSliceNode()
     assert SliceViews.sliceShown(red, volume) == (0, 12)
-    panel.controller._views.remember(red)
+    panel.controller._slices._views.remember(red)
     host.click(panel.ui.markSliceButton)
     assert panel.controller.parameters.pairs("complete") == ((0, 12),)
 
@@ -291,7 +291,7 @@ def test_no_process_folder_or_observer_outlives_the_panel(host, begin, panel, ho
     host.click(panel.ui.segmentButton)
     controller = panel.controller
     wait(host, panel, lambda: controller.state is State.TRAINING)
-    pid, folder = controller._run.workerPid, controller._run.folder
+    pid, folder = controller.run.workerPid, controller.run.folder
     if how == "quit":
         slicer.app.aboutToQuit()
     elif how == "cleanup":

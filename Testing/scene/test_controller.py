@@ -153,7 +153,7 @@ def test_five_applies_with_corrections_in_between_and_each_undone(trained, scene
     controller, node = trained, trained.segmentationNode
     logic = scene_host.make_editor(node, controller.volumeNode)
     logic.SetMaximumNumberOfUndoStates(20)
-    run, states = controller._run, []
+    run, states = controller.run, []
     for n in range(5):
         states.append((voxels(controller), {sid: voxels_of(controller, sid).copy() for sid in ("Liver", "Vessel")}))
         assert Action.APPLY in controller.allowed()
@@ -170,7 +170,7 @@ def test_five_applies_with_corrections_in_between_and_each_undone(trained, scene
         spin(controller, lambda: controller.previewIsCurrent)
         vessel = controller.preview.classes.names.index("Vessel") + 1
         assert (controller.preview.labels[box] == vessel).all() and controller.preview.node.GetDisplayVisibility()
-    assert controller._run is run
+    assert controller.run is run
     for strokes, segments in reversed(states):
         logic.Undo()  # the stroke
         logic.Undo()  # Apply
@@ -265,9 +265,9 @@ def test_strokes_leave_and_previews_come_as_boxes(trained, monkeypatch):
     from sparseseg.contract.protocol import Preview, Update
 
     controller, sent, came = trained, [], []
-    client, take = controller._run._client, controller._onEvent
+    client, take = controller.run._client, controller._training.onEvent
     monkeypatch.setattr(client, "send", lambda command, send=client.send: (sent.append(command), send(command)))
-    monkeypatch.setattr(controller, "_onEvent", lambda event: (came.append(event), take(event)))
+    monkeypatch.setattr(controller._training, "onEvent", lambda event: (came.append(event), take(event)))
     for n in range(3):
         paint(controller, "Vessel", (slice(30 + n, 31 + n), slice(60, 66), slice(40, 46)))
         spin(controller, lambda: controller.previewIsCurrent)
@@ -283,14 +283,14 @@ def test_strokes_leave_and_previews_come_as_boxes(trained, monkeypatch):
 def test_updates_wait_for_the_button_where_auto_update_is_off(trained):
     controller = trained
     controller.parameters.set("autoUpdate", False)
-    revision = controller._run.revision
+    revision = controller.run.revision
     paint(controller, "Vessel", (slice(30, 31), slice(60, 66), slice(40, 46)))
     settle(controller)
     assert controller.strokesAreNew
-    assert controller._run.revision == revision
+    assert controller.run.revision == revision
     controller.update()
     spin(controller, lambda: not controller.strokesAreNew)
-    assert controller._run.revision == revision + 1
+    assert controller.run.revision == revision + 1
 
 
 def test_painting_while_training_is_taken_up(session):
@@ -449,7 +449,7 @@ def test_a_segment_deleted_during_training_leaves_the_preview_and_the_run_goes_o
     controller.segmentationNode.GetSegmentation().RemoveSegment("Vessel")
     settle(controller)
     assert "Vessel" not in controller.preview.node.GetSegmentation().GetSegmentIDs()
-    spin(controller, lambda: controller.state is State.TRAINING and len(controller._run.classes) == 2)
+    spin(controller, lambda: controller.state is State.TRAINING and len(controller.run.classes) == 2)
     controller.finish()
     spin(controller, lambda: controller.state is State.RESULT)
     assert [s.id for s in controller.preview.classes.segments] == ["Kidney", "Liver"]
@@ -459,11 +459,11 @@ def test_a_segment_deleted_during_training_leaves_the_preview_and_the_run_goes_o
 
 def test_renaming_and_reordering_harm_nothing(trained):
     controller = trained
-    revision, segmentation = controller._run.revision, controller.segmentationNode.GetSegmentation()
+    revision, segmentation = controller.run.revision, controller.segmentationNode.GetSegmentation()
     segmentation.GetSegment("Liver").SetName("Hepar ä")
     segmentation.SetSegmentIndex("Vessel", 0)
     settle(controller)
-    assert controller._run.revision == revision, "nothing new to train on"
+    assert controller.run.revision == revision, "nothing new to train on"
     assert controller.preview.node.GetSegmentation().GetSegment("Liver").GetName() == "Hepar ä"
     controller.apply()
     assert segmentation.GetSegment("Liver").GetName() == "Hepar ä"
@@ -479,7 +479,7 @@ def test_a_new_painted_segment_starts_the_training_again(session):
     spin(controller, lambda: controller.state is State.TRAINING)
     controller.segmentationNode.GetSegmentation().AddEmptySegment("Spine", "Spine")
     paint(controller, "Spine", (slice(33, 34), slice(76, 80), slice(46, 52)))
-    spin(controller, lambda: controller.state is State.TRAINING and len(controller._run.classes) == 4)
+    spin(controller, lambda: controller.state is State.TRAINING and len(controller.run.classes) == 4)
     controller.finish()
     spin(controller, lambda: controller.state is State.RESULT)
     assert "Spine" in [s.id for s in controller.preview.classes.segments]
@@ -501,7 +501,7 @@ def test_unpainted_segments_are_remarked_on_join_in_when_painted_and_are_empty_a
     said = []
     controller.say, say = lambda message: (said.append(message), say(message)), controller.say
     train(controller)
-    run = controller._run
+    run = controller.run
     assert said.count(remark) == 1
     assert run.classes.ids == ["Kidney", "Liver", "Spleen", "Stomach", "Vessel"]
     assert set(np.unique(controller.preview.labels)) == {0, 1, 2, 5}
@@ -510,7 +510,7 @@ def test_unpainted_segments_are_remarked_on_join_in_when_painted_and_are_empty_a
     paint(controller, "Spleen", spleen)
     settle(controller)
     spin(controller, lambda: controller.previewIsCurrent and preview_array(controller, "Spleen").any())
-    assert controller._run is run and controller.state is State.RESULT
+    assert controller.run is run and controller.state is State.RESULT
     assert preview_array(controller, "Spleen")[spleen].all()
     assert controller.strokes.notes == ("Nothing is painted in Stomach: it stays empty. Paint it on a slice, and it joins in.",)
 
@@ -518,7 +518,7 @@ def test_unpainted_segments_are_remarked_on_join_in_when_painted_and_are_empty_a
     settle(controller)
     spin(controller, lambda: controller.previewIsCurrent and not preview_array(controller, "Spleen").any())
     train(controller)
-    assert controller._run is run
+    assert controller.run is run
     assert set(np.unique(controller.preview.labels)) == {0, 1, 2, 5}
     assert [message.sentence for message in said if message.level == "warning"].count(remark.sentence) == 1
     controller.apply()
@@ -538,14 +538,14 @@ def test_a_segment_that_is_made_during_training_disturbs_nothing_until_it_is_pai
     controller.parameters.setSetting("steps", 100_000)
     controller.train()
     spin(controller, lambda: controller.state is State.TRAINING)
-    run, revision = controller._run, controller._run.revision
+    run, revision = controller.run, controller.run.revision
     add_segments(controller, "Spleen")
-    assert controller._run is run and run.revision == revision and controller.state is State.TRAINING
+    assert controller.run is run and run.revision == revision and controller.state is State.TRAINING
     assert controller.strokes.notes == ("Nothing is painted in Spleen; left out.",)
     assert not controller.strokesAreNew
     paint(controller, "Spleen", (slice(33, 34), slice(76, 80), slice(46, 52)))
-    spin(controller, lambda: controller.state is State.TRAINING and len(controller._run.classes) == 4)
-    assert controller._run is not run
+    spin(controller, lambda: controller.state is State.TRAINING and len(controller.run.classes) == 4)
+    assert controller.run is not run
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -611,9 +611,9 @@ def test_a_killed_worker_is_started_again(session):
     controller.parameters.setSetting("steps", 60)
     controller.train()
     spin(controller, lambda: controller.state is State.TRAINING)
-    pid = controller._run.workerPid
+    pid = controller.run.workerPid
     os.kill(pid, 9)
-    spin(controller, lambda: controller._run is not None and controller._run.workerPid not in (pid, 0) and "again" in "\n".join(controller.log))
+    spin(controller, lambda: controller.run is not None and controller.run.workerPid not in (pid, 0) and "again" in "\n".join(controller.log))
     spin(controller, lambda: controller.state is State.RESULT)
 
 
@@ -628,7 +628,7 @@ def test_an_engine_of_another_version_is_refused(session, monkeypatch):
     spin(controller, lambda: controller.message.level == "error")
     assert controller.message.sentence == f"The engine speaks version {ours} of the protocol, this module version {ours + 1}."
     assert controller.state is State.IDLE
-    spin(controller, lambda: not controller._ended)
+    spin(controller, lambda: not controller._training.ended)
     assert left_behind(controller) == []
 
 
@@ -648,7 +648,7 @@ def test_an_engine_refuses_a_module_of_another_version(session, monkeypatch):
 
 def test_a_stroke_that_is_undone_at_once_is_nothing_new(trained):
     controller, box = trained, (slice(30, 31), slice(60, 66), slice(40, 46))
-    revision = controller._run.revision
+    revision = controller.run.revision
     controller.parameters.set("autoUpdate", False)
     paint(controller, "Vessel", box)
     settle(controller)
@@ -656,7 +656,7 @@ def test_a_stroke_that_is_undone_at_once_is_nothing_new(trained):
     paint(controller, "Vessel", box, 0)
     settle(controller)
     assert not controller.strokesAreNew and controller.previewIsCurrent
-    assert controller._run.revision == revision
+    assert controller.run.revision == revision
 
 
 def test_a_full_disk_is_one_sentence(session, monkeypatch):
@@ -682,10 +682,10 @@ def test_cancel_keeps_the_strokes_and_leaves_no_process(session):
     strokes = voxels(controller)
     controller.train()
     spin(controller, lambda: controller.state is State.TRAINING)
-    pid = controller._run.workerPid
+    pid = controller.run.workerPid
     controller.cancel()
     assert not controller.running
-    spin(controller, lambda: not controller._ended and not alive(pid))
+    spin(controller, lambda: not controller._training.ended and not alive(pid))
     assert left_behind(controller) == []
     assert (voxels(controller) == strokes).all()
 
@@ -698,7 +698,7 @@ def test_whatever_happens_to_the_scene_ends_the_worker_cleanly(session, slicer, 
     controller.parameters.setSetting("steps", 100_000)
     controller.train()
     spin(controller, lambda: controller.preview.labels is not None)
-    pid, volume = controller._run.workerPid, controller.volumeNode
+    pid, volume = controller.run.workerPid, controller.volumeNode
     if what == "volume deleted":
         controller.scene.RemoveNode(volume)
     elif what == "segmentation deleted":
@@ -714,13 +714,13 @@ def test_whatever_happens_to_the_scene_ends_the_worker_cleanly(session, slicer, 
     assert not controller.running
     assert controller.preview.node is None, "a preview of other inputs is none"
     assert not controller.hasResult
-    spin(controller, lambda: not controller._ended and not alive(pid))
+    spin(controller, lambda: not controller._training.ended and not alive(pid))
     assert left_behind(controller) == []
 
 
 def test_close_leaves_nothing_behind(trained, slicer):
     controller = trained
-    pid, scene = controller._run.workerPid, controller.scene
+    pid, scene = controller.run.workerPid, controller.scene
     controller.showWeights(True)
     spin(controller, lambda: controller.parameters.getNode("weights") is not None)
     for thread in controller.close():
@@ -845,11 +845,11 @@ def test_adding_a_saved_session_keeps_the_one_under_way_and_both_go_on(trained, 
     saved(controller, tmp_path / "scene.mrb")
     controller.setSliceChoice(0, 12, complete=True)
     spin(controller, lambda: controller.previewIsCurrent)
-    labels, run, node, preview = controller.preview.labels, controller._run, controller.segmentationNode, controller.preview.node
+    labels, run, node, preview = controller.preview.labels, controller.run, controller.segmentationNode, controller.preview.node
     assert controller.scene.ReadFromMRB(str(tmp_path / "scene.mrb"), False)
     settle(controller)
     assert controller.segmentationNode is node and controller.preview.node is preview
-    assert controller.preview.labels is labels and controller._run is run
+    assert controller.preview.labels is labels and controller.run is run
     assert controller.parameters.pairs("complete") == ((0, 12), (0, 20))
 
     others = [n for n in slicer.util.getNodesByClass("vtkMRMLSegmentationNode") if n not in (node, preview)]
