@@ -169,7 +169,8 @@ class Proxy(Wrapped, metaclass=ProxyType):
 
     def __setattr__(self, name, value):
         q = self._q
-        if isinstance(q, QtCore.QObject) and _set_property(self, q, "objectName" if name == "name" else name, value):
+        own = isinstance(q, QtCore.QObject) and name in members_of(q).properties
+        if isinstance(q, QtCore.QObject) and _set_property(self, q, "objectName" if name == "name" and not own else name, value):
             return
         if _proxy_classes.get(type(self).__name__) is not type(self):  # a Python subclass may have attributes of its own
             object.__setattr__(self, name, value)
@@ -206,10 +207,10 @@ for _name in ("add", "sub", "mul", "truediv", "or_", "lt", "gt"):  # of values: 
 def _property(proxy, q, name):
     if not isinstance(q, QtCore.QObject):
         return MISSING
-    if name == "name":
-        return q.objectName()
     if name in members_of(q).properties:
         return wrap(q.get_(name))
+    if name == "name":
+        return q.objectName()
     index = q.metaObject().indexOfProperty(name)
     return wrap(q.metaObject().property(index).read(q)) if index >= 0 else MISSING
 

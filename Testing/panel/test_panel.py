@@ -40,7 +40,7 @@ def test_the_shortcuts_live_only_while_the_module_is_shown(host, panel):
     assert len(panel._shortcuts) == len(keys)
 
 
-def test_a_new_segmentation_gets_background_and_geometry(host, panel):
+def test_a_new_segmentation_gets_a_structure_and_geometry(host, panel):
     import slicer
 
     volume = slicer.util.addVolumeFromArray(np.zeros((5, 6, 7), np.int16), name="CT")
@@ -48,7 +48,7 @@ def test_a_new_segmentation_gets_background_and_geometry(host, panel):
     panel.ui.segmentationSelector.addNode()
     node = panel.controller.segmentationNode
     segmentation = node.GetSegmentation()
-    assert [segmentation.GetSegment(s).GetName() for s in segmentation.GetSegmentIDs()] == ["Background", "Structure 1"]
+    assert [segmentation.GetSegment(s).GetName() for s in segmentation.GetSegmentIDs()] == ["Structure 1"]
     assert node.GetNodeReference(slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()) is volume
     assert panel.ui.editor.segmentationNode() is node
     assert panel.ui.editor.sourceVolumeNode() is volume

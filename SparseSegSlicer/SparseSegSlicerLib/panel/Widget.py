@@ -19,6 +19,7 @@ from .EventPump import EventPump
 from .Install import Install
 from .Tables import PlaceTable, SegmentTable, SliceTable
 
+PAINTING = ("Paint", "Draw", "Level tracing")
 STROKE_EFFECTS = ("Paint", "Draw", "Erase", "Level tracing", "Scissors")
 _SHORTCUTS = (
     ("Ctrl+Shift+T", "segmentButton"),
@@ -43,6 +44,8 @@ _ALLOWED = {  # what a button does, for which it is enabled
     "discardButton": (Action.DISCARD,),
     "updateButton": (Action.UPDATE,),
     "nextSliceButton": (Action.NEXT_SLICE,),
+    "paintStructureButton": (Action.CHOOSE_SLICES,),
+    "paintBackgroundButton": (Action.CHOOSE_SLICES,),
     "markSliceButton": (Action.CHOOSE_SLICES,),
     "alignButton": (Action.CHOOSE_SLICES,),
     "weightsButton": (Action.SHOW_WEIGHTS,),
@@ -68,7 +71,7 @@ class Widget:
         self.chart = Chart(self.ui.chartLabel)
         self._shortcuts: list = []
         self._entered = self._updating = self._updateDue = False
-        self._logLength = -1
+        self._logLength, self._shownEffect = -1, ""
         self._setUpEditor()
         self._connect()
         self.pump = EventPump(self.onTimer, self.uiWidget)
@@ -85,7 +88,7 @@ class Widget:
 
     def enter(self) -> None:
         self._entered = True
-        self._attachEditor()
+        self._takeUpShown()
         self.ui.editor.updateEffectList()  # effects may have been registered since
         self.ui.editor.setupViewObservations()
         self.ui.editor.installKeyboardShortcuts()
@@ -132,6 +135,14 @@ class Widget:
             self.ui.editor.setupViewObservations()
         self.update()
 
+    def _takeUpShown(self) -> None:
+        """What the user looks at is ready for painting, where nothing was painted yet."""
+        controller = self.controller
+        controller.takeUpShown()
+        self._attachEditor()
+        if controller.segmentationNode is not None and controller.isUntouched:
+            controller.paintStructure()
+
     # -- editor ----------------------------------------------------------------------------------------------------------
 
     def _setUpEditor(self) -> None:
@@ -160,6 +171,8 @@ class Widget:
         ui.segmentationSelector.connect("nodeAddedByUser(vtkMRMLNode*)", self.onSegmentationAdded)
         ui.allEffects.connect("toggled(bool)", lambda on: setattr(ui.editor, "unorderedEffectsVisible", on))
         clicks = {
+            "paintStructureButton": lambda: controller.paintStructure(str(ui.editor.currentSegmentID())),
+            "paintBackgroundButton": controller.paintBackground,
             "markSliceButton": controller.markShownSlice,
             "alignButton": controller.alignViews,
             "segmentButton": self.onSegment,
@@ -202,8 +215,11 @@ class Widget:
         self.controller.prepareSegmentation(node)
 
     def onSelectSegment(self, segmentID: str) -> None:
+        """With a brush, unless another stroke tool is in the hand."""
         self._attachEditor()
         self.ui.editor.setCurrentSegmentID(segmentID)
+        if self._effect() not in PAINTING:
+            self.ui.editor.setActiveEffectByName("Paint")
 
     def onSegment(self) -> None:
         if self.controller.running:
@@ -250,8 +266,14 @@ class Widget:
         self.install.setup.poll()
         self.dicom.exchange.poll()
         self.controller.poll()
-        if self._updateDue:
+        if self._entered and self.controller.volumeNode is None:
+            self._takeUpShown()
+        if self._updateDue or self._effect() != self._shownEffect:
             self.update()
+
+    def _effect(self) -> str:
+        effect = self.ui.editor.activeEffect()
+        return "" if effect is None else str(effect.name)
 
     def scheduleUpdate(self) -> None:
         """At the next timer tick, so that a burst of changes is shown once."""
@@ -260,7 +282,7 @@ class Widget:
     def update(self) -> None:
         if self.controller is None:
             return
-        self._updateDue, self._updating = False, True
+        self._updateDue, self._updating, self._shownEffect = False, True, self._effect()
         try:
             self._showInputs()
             self._showSettings()
@@ -302,6 +324,7 @@ class Widget:
         ui.segmentButton.text = "Stop" if controller.running else "Segment"
         for name, actions in _ALLOWED.items():
             getattr(ui, name).enabled = any(action in may for action in actions)
+        ui.eraseLabel.visible = self._effect() == "Erase" and controller.eraseMisleads
         ui.updateButton.visible = not controller.parameters.get("autoUpdate")
         ui.weightsButton.checked = ui.weightsButton.checked and Action.CHOOSE_SLICES in may
 

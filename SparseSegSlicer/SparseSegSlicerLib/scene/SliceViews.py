@@ -84,6 +84,17 @@ def sliceNodes(scene) -> list:
     return [scene.GetNthNodeByClass(n, "vtkMRMLSliceNode") for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceNode"))]
 
 
+def shownVolume(scene):
+    """The scalar volume that the slice views show; None where they show none."""
+    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
+        shown = scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode").GetBackgroundVolumeID()
+        node = scene.GetNodeByID(shown) if shown else None
+        # not a label map, nor a volume of vectors or tensors, which are scalar volumes by inheritance
+        if node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode" and node.GetImageData() is not None:
+            return node
+    return None
+
+
 def showOverlay(volumeNode, overlayNode, opacity: float) -> None:
     """Shows a volume in the foreground of every slice view, or takes the foreground away where it is None."""
     scene = volumeNode.GetScene()

@@ -20,7 +20,7 @@ from ..scene.StrokeReader import Reading
 from .Allowed import Action, allowed
 from .Applying import Applying
 from .EngineRun import EngineRun
-from .Inputs import Inputs, ensureBackground, prepareSegmentation, whyNoInput
+from .Inputs import Inputs, ensureBackground, isUntouched, prepareSegmentation, segmentationOf, structureOf, whyNoInput
 from .Session import Session
 from .Slices import Slices
 from .States import Launch, Message, Report, State
@@ -61,7 +61,7 @@ class Controller(Session):
             self._adoptInputs()
 
     def makeSegmentation(self):
-        """A segmentation for the volume, with a background segment and a first structure, chosen as input."""
+        """A segmentation for the volume, with a first structure, chosen as input."""
         node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", self.scene.GenerateUniqueName("Segmentation"))
         self.prepareSegmentation(node)
         self.setSegmentation(node)
@@ -69,6 +69,30 @@ class Controller(Session):
 
     def prepareSegmentation(self, node) -> None:
         prepareSegmentation(node, self.volumeNode)
+
+    def takeUpShown(self) -> None:
+        """On opening: what the slice views show becomes the input, unless another volume is worked on; a segmentation of it is chosen, or made."""
+        shown = SliceViews.shownVolume(self.scene)
+        if shown is not None and (self.volumeNode is None or self.isUntouched):
+            self.setVolume(shown)
+        if self.volumeNode is not None and self.segmentationNode is None:
+            node = segmentationOf(self.scene, self.volumeNode)
+            self.setSegmentation(node) if node is not None else self.makeSegmentation()
+
+    @property
+    def isUntouched(self) -> bool:
+        """Whether nothing is painted, and nothing was made."""
+        return self.preview.labels is None and not self.running and (self.segmentationNode is None or isUntouched(self.segmentationNode))
+
+    def paintStructure(self, segmentID: str = "") -> None:
+        """Has a structure ready for painting: this one, if it is one, else the first."""
+        if self.segmentationNode is not None:
+            self.selectSegment(structureOf(self.segmentationNode, segmentID))
+
+    def paintBackground(self) -> None:
+        """Has the background ready for painting, which takes from the preview what is no part of it. It is made when it is first asked for."""
+        if self.segmentationNode is not None:
+            self.selectSegment(ensureBackground(self.segmentationNode))
 
     def _adoptInputs(self) -> None:
         self._inputs.forget()
@@ -80,7 +104,6 @@ class Controller(Session):
             return
         if self.parameters.getNode("slicesOf") is not volume:
             self._beginWith(volume)
-        ensureBackground(segmentation)
         self._applying.adopt()
         self._inputs.observe(volume, segmentation, self._onPainted, self._onVolumeMoved, self._onImageChanged)
         self.become(State.IDLE, _PAINT if SliceViews.areAligned(volume) else _TURNED)
@@ -91,13 +114,17 @@ class Controller(Session):
         self.feed.refresh()
 
     def _beginWith(self, volume) -> None:
-        """What was decided and learned on another volume does not hold for this one."""
+        """What was decided and learned on another volume does not hold for this one. Strokes are to lie on its slices."""
         if self.parameters.getNode("slicesOf") is not None:
             for name in ("complete", "ignored", "kept"):
                 self.parameters.set(name, [])
             self.saved.drop()
             self.preview.remove()
+        if self.isUntouched:
+            prepareSegmentation(self.segmentationNode, volume)
         self.parameters.setNode("slicesOf", volume)
+        if not SliceViews.areAligned(volume):
+            SliceViews.alignViews(volume)
 
     def _onRestored(self) -> None:
         self.become(State.RESULT, Message("info", "The session goes on where the scene was saved.", "Paint corrections, and press Segment."))

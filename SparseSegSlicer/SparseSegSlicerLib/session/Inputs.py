@@ -10,8 +10,10 @@ import vtk
 from sparseseg.contract.classes import BACKGROUND_TAG
 
 from ..scene import SceneImport
+from ..scene.Grids import BINARY_LABELMAP
 from ..scene.KeptStrokes import TARGET_ROLE
 from ..scene.Segments import backgroundSegmentID
+from ..scene.Surfaces import CLOSED_SURFACE
 from .Observers import Observers
 
 _BACKGROUND_COLOR = (0.45, 0.45, 0.45)
@@ -80,15 +82,43 @@ def _imageTime(volume) -> int:
 
 
 def prepareSegmentation(node, volumeNode) -> None:
-    """A new segmentation gets the volume's geometry, transform and study, a background and, where there is none, a first structure."""
+    """A new segmentation gets the volume's geometry, transform and study and, where there is none, a first structure."""
     node.CreateDefaultDisplayNodes()
     if volumeNode is not None:
         node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
         node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
         SceneImport.placeInStudy(node, volumeNode)
-    ensureBackground(node)
-    if node.GetSegmentation().GetNumberOfSegments() == 1:
-        node.GetSegmentation().AddEmptySegment("", "Structure 1")
+    structureOf(node)
+
+
+def segmentationOf(scene, volumeNode):
+    """A segmentation that the user has made for a volume, that of the Segment Editor first; None where there is none."""
+    editor = scene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
+    edited = editor.GetSegmentationNode() if editor is not None and editor.GetSourceVolumeNode() is volumeNode else None
+    every = [scene.GetNthNodeByClass(n, "vtkMRMLSegmentationNode") for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"))]
+    role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
+    made = [node for node in every if node.GetNodeReference(role) is volumeNode]
+    return next((node for node in (edited, *made) if node is not None and whyNoInput(node) is None), None)
+
+
+def isUntouched(segmentationNode) -> bool:
+    """Whether no segment holds anything."""
+    segmentation = segmentationNode.GetSegmentation()
+    return all(_isEmpty(segmentation.GetSegment(sid)) for sid in segmentation.GetSegmentIDs())
+
+
+def _isEmpty(segment) -> bool:
+    labelmap, surface = segment.GetRepresentation(BINARY_LABELMAP), segment.GetRepresentation(CLOSED_SURFACE)
+    return (labelmap is None or labelmap.IsEmpty()) and (surface is None or not surface.GetNumberOfPoints())
+
+
+def structureOf(segmentationNode, wanted: str = "") -> str:
+    """The ID of a structure to paint: the wanted one, else the first; one is made where there is none."""
+    segmentation = segmentationNode.GetSegmentation()
+    structures = [sid for sid in segmentation.GetSegmentIDs() if sid != backgroundSegmentID(segmentation)]
+    if wanted in structures:
+        return wanted
+    return structures[0] if structures else segmentation.AddEmptySegment("", "Structure 1")
 
 
 def ensureBackground(segmentationNode) -> str:

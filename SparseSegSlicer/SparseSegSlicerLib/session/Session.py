@@ -100,6 +100,11 @@ class Session:
             return False
         return self.preview.revision >= self.run.revision
 
+    @property
+    def eraseMisleads(self) -> bool:
+        """Whether there is a preview, from which erasing takes nothing: it takes strokes. From an applied result it takes what it looks like."""
+        return self.preview.labels is not None and not self.isApplied
+
     # -- words ---------------------------------------------------------------------------------------------------------
 
     @property

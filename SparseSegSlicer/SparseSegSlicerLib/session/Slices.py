@@ -7,8 +7,8 @@ from sparseseg.contract.place import Place
 
 from ..scene import SliceViews
 from ..scene.Grids import volumeGeometry
-from ..scene.Segments import backgroundSegmentID
 from . import Places
+from .Inputs import ensureBackground
 from .Session import Session
 from .States import Message
 
@@ -79,7 +79,7 @@ class Slices:
     def fixPlace(self, place: Place) -> None:
         """Shows it, with the segment that it probably belongs to ready for painting."""
         self.showPlace(place)
-        self._session.selectSegment(place.believed or backgroundSegmentID(self._session.segmentationNode.GetSegmentation()))
+        self._session.selectSegment(place.believed or ensureBackground(self._session.segmentationNode))
 
     def keepPlace(self, place: Place) -> None:
         """It is right as it is, and not shown again."""
