@@ -138,26 +138,38 @@ def test_packages_are_installed_only_after_a_yes_and_then_the_export_goes_on(hos
     assert "highdicom" in " ".join(installed[0])
 
 
-@pytest.mark.slow
-def test_slicers_own_exporter_is_used_where_it_is_installed(host, panel, applied, tmp_path, monkeypatch):
+@pytest.fixture
+def slicers(host, monkeypatch):
+    """Slicer's own exporter, there before the panel is made."""
     import slicer
 
-    seen = []
+    from host.dicom_exporter import Exporter
 
-    class Exporter:
-        def examineForExport(self, item):
-            return [SimpleNamespace(item=item, directory="")]
-
-        def export(self, exportables):
-            seen.extend(exportables)
-            return ""
-
+    Exporter.exported, Exporter.asked = [], []
     monkeypatch.setattr(slicer.modules, "dicomPlugins", {"DICOMSegmentationPlugin": Exporter}, raising=False)
+    return Exporter
+
+
+def test_slicers_own_exporter_is_offered_where_it_is(host, slicers, panel):
+    assert [panel.ui.dicomKindBox.itemText(n) for n in range(3)][2] == "Segmentation (SEG), by Slicer's exporter"
+
+
+def test_ours_alone_is_offered_elsewhere(host, panel):
+    assert panel.ui.dicomKindBox.count == 2
+
+
+@pytest.mark.slow
+def test_slicers_own_exporter_gets_the_structures_and_not_the_background(host, slicers, panel, applied, tmp_path):
+    panel.ui.dicomKindBox.currentIndex = 2
     host.answers["QFileDialog", "getExistingDirectory"] = str(tmp_path)
     host.click(panel.ui.dicomExportButton)
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
-    assert [(e.directory, hierarchy.GetItemDataNode(e.item)) for e in seen] == [(str(tmp_path), panel.controller.segmentationNode)]
-    assert "QuantitativeReporting" in panel.controller.message.text()
+    wait(host, panel, lambda: slicers.exported)
+    folder, segments = slicers.exported[-1]
+    preview = panel.controller.preview
+    assert folder == str(tmp_path) and set(segments) == set(preview.classes.names)
+    for value, name in enumerate(preview.classes.names, start=1):
+        assert ((segments[name][2] > 0) == (preview.labels == value)).all()
+    assert "was exported by Slicer's exporter" in panel.controller.message.text()
 
 
 def _ok():

@@ -8,9 +8,9 @@ import slicer
 from ..scene import DicomFiles
 from ..session.Allowed import Action
 from ..session.DicomExchange import PACKAGES, PACKAGES_SIZE, DicomExchange
-from ..session.States import Message
 
-_KINDS = ("seg", "rtstruct")  # in the order of the box
+_SLICERS = "slicer"
+_KINDS = ("seg", "rtstruct", _SLICERS)  # in the order of the box
 
 
 class DicomPanel:
@@ -18,6 +18,8 @@ class DicomPanel:
         self.ui, self.controller, self.setup = ui, controller, setup
         self.exchange = DicomExchange(controller, setup.call, slicer.app.temporaryPath)
         self.exchange.askToInstall = self._confirmed
+        if DicomFiles.hasSlicersExporter():
+            ui.dicomKindBox.addItem("Segmentation (SEG), by Slicer's exporter")
         ui.dicomExportButton.connect("clicked()", self.onExport)
         ui.dicomLoadButton.connect("clicked()", self.onLoad)
 
@@ -25,20 +27,15 @@ class DicomPanel:
         kind = _KINDS[self.ui.dicomKindBox.currentIndex]
         with self.controller.complaining():
             node = self.exchange.resultNode()
-            if kind == "seg" and DicomFiles.hasSlicersExporter():
-                self._exportWithSlicer(node)
-                return
             DicomFiles.sourceFiles(self.controller.volumeNode)  # what cannot be exported needs no file name
+            if kind == _SLICERS:
+                folder = qt.QFileDialog.getExistingDirectory(self.ui.dicomSection, "Export to DICOM: folder")
+                if folder:
+                    self.exchange.exportWithSlicer(Path(str(folder)))
+                return
             path = qt.QFileDialog.getSaveFileName(self.ui.dicomSection, "Export to DICOM", f"{node.GetName()}.dcm", "DICOM (*.dcm)")
             if path:
                 self.exchange.export(kind, Path(str(path)).with_suffix(".dcm"))
-
-    def _exportWithSlicer(self, node) -> None:
-        folder = qt.QFileDialog.getExistingDirectory(self.ui.dicomSection, "Export to DICOM: folder")
-        if folder:
-            with self.controller.waiting():
-                DicomFiles.exportWithSlicer(node, Path(str(folder)))
-            self.controller.say(Message("info", f"{node.GetName()} was exported by QuantitativeReporting."))
 
     def onLoad(self) -> None:
         path = qt.QFileDialog.getOpenFileName(self.ui.dicomSection, "Load a DICOM segmentation", "", "DICOM (*.dcm);;All files (*)")

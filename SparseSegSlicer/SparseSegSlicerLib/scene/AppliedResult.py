@@ -21,7 +21,7 @@ from . import KeptStrokes
 from .Grids import BINARY_LABELMAP, gridInSegmentation, holdLabelmaps, matrixFromArray, volumeGeometry
 from .SceneExport import takeSnapshot
 from .SceneImport import importLabels, orientedImage
-from .Segments import APPLIED_TAG, backgroundSegmentID
+from .Segments import APPLIED_TAG, backgroundSegmentID, hasTag
 from .Surfaces import CLOSED_SURFACE, showSurfaces
 
 _REMEMBERED = 24  # Applies: more than an editor can undo
@@ -139,7 +139,7 @@ def replaceSegments(segmentationNode, volumeNode, labels: np.ndarray, box, shown
     for sid in filter(None, shown):
         segment = segmentation.GetSegment(sid)
         segment.SetTag(APPLIED_TAG, token)
-        # what the DICOM SEG export of QuantitativeReporting asks for
+        # what Slicer's DICOM SEG export asks for
         segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC")
         segment.SetTag("DICOM.SegmentAlgorithmName", f"SparseSegSlicer {__version__}")
     if surfaces is not None:
@@ -148,6 +148,13 @@ def replaceSegments(segmentationNode, volumeNode, labels: np.ndarray, box, shown
     elif any(surface is not None for surface in before.values()):
         segmentationNode.CreateClosedSurfaceRepresentation()
     return image
+
+
+def withoutResult(segmentation, protected: Collection[str]) -> list[str]:
+    """IDs of segments, but the background and those that the user keeps as they are, that no result was applied to: there is nothing in them, or
+    strokes."""
+    others = {*protected, backgroundSegmentID(segmentation)}
+    return [sid for sid in segmentation.GetSegmentIDs() if sid not in others and not hasTag(segmentation.GetSegment(sid), APPLIED_TAG)]
 
 
 def hideBackground(segmentationNode, hidden: bool) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 
 import slicer
 
 from sparseseg.contract.errors import InputError, OutputError
 
+from .SceneImport import placeInStudy
+
 _INSTANCES = "DICOM.instanceUIDs"  # attribute of a volume that Slicer's DICOM module loaded
-_EXPORTER = "DICOMSegmentationPlugin"  # of the extension QuantitativeReporting
+_EXPORTER = "DICOMSegmentationPlugin"  # of the extension QuantitativeReporting; from 5.12 on, of Slicer
 
 
 def instanceUIDs(volumeNode) -> tuple[str, ...]:
@@ -43,18 +46,34 @@ def hasSlicersExporter() -> bool:
     return _EXPORTER in getattr(slicer.modules, "dicomPlugins", {})
 
 
-def exportWithSlicer(segmentationNode, folder: Path) -> None:
-    """DICOM SEG by QuantitativeReporting, which registers the file too. Raises OutputError with its own words."""
-    exporter = slicer.modules.dicomPlugins[_EXPORTER]()
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(segmentationNode.GetScene())
-    exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(segmentationNode))
-    if not exportables:
-        raise OutputError("Slicer's exporter does not take this segmentation.", "See Slicer's log, or uninstall QuantitativeReporting to use ours.")
-    for exportable in exportables:
-        exportable.directory = str(folder)
-    error = exporter.export(exportables)
+def exportWithSlicer(segmentationNode, volumeNode, segmentIDs: Collection[str], folder: Path) -> None:
+    """DICOM SEG of some segments, all of which have voxels, by Slicer's exporter, which registers the file too and takes the main thread. It exports
+    whatever a segmentation holds, shown or hidden, so it gets one with these alone. Raises OutputError with its own words."""
+    scene, exporter = segmentationNode.GetScene(), slicer.modules.dicomPlugins[_EXPORTER]()
+    node = _copyOf(segmentationNode, volumeNode, segmentIDs)
+    try:
+        hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+        exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(node))
+        if not exportables:
+            raise OutputError("Slicer's exporter does not take this segmentation.", "See Slicer's log, or export without it.")
+        for exportable in exportables:
+            exportable.directory = str(folder)
+        error = exporter.export(exportables)
+    finally:
+        scene.RemoveNode(node)
     if error:
-        raise OutputError(f"Slicer's exporter failed: {error}", "Choose a terminology for each segment, and try again.")
+        raise OutputError(f"Slicer's exporter failed: {error}", "Choose a terminology for each segment, or export without it.")
+
+
+def _copyOf(segmentationNode, volumeNode, segmentIDs: Collection[str]):
+    """A segmentation that nobody sees, with the same name, in the volume's study."""
+    node = segmentationNode.GetScene().AddNewNodeByClass("vtkMRMLSegmentationNode", segmentationNode.GetName())
+    node.SetReferenceImageGeometryParameterFromVolumeNode(volumeNode)
+    node.SetAndObserveTransformNodeID(segmentationNode.GetTransformNodeID())
+    for sid in segmentIDs:
+        node.GetSegmentation().CopySegmentFromSegmentation(segmentationNode.GetSegmentation(), sid, False)
+    placeInStudy(node, volumeNode)
+    return node
 
 
 def _database():

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import slicer
 
-from sparseseg.contract.classes import BACKGROUND_TAG
-
 from .Grids import matrixFromArray
 from .SceneImport import boundingBox, importLabels, orientedImage
+from .Segments import markBackground
 
 NAME = "SparseSegPhantom"
 _SHAPE_KJI = (40, 96, 96)
@@ -88,6 +87,6 @@ def addPhantom(_source=None):
     for name, color in (_BACKGROUND, *_SEGMENTS):
         ids.append(segmentation.AddEmptySegment(name, name))
         segmentation.GetSegment(name).SetColor(*color)
-    segmentation.GetSegment(_BACKGROUND[0]).SetTag(BACKGROUND_TAG, "1")
+    markBackground(segmentation.GetSegment(_BACKGROUND[0]))
     importLabels(strokes, orientedImage(annotation, boundingBox(annotation), ijkToRAS, ids), ids)
     return [volume, strokes]

@@ -6,6 +6,10 @@ import vtk
 
 from sparseseg.contract.classes import BACKGROUND_TAG, Segment
 
+_TISSUE = "~SCT^85756007^Tissue~SCT^85756007^Tissue~"  # in the terminology of a segment for which nobody has chosen one
+_NO_TISSUE = (  # DICOM's code for what is none of the segments; whoever exports the background all the same, says so
+    "Segmentation category and type - DICOM master list~DCM^125040^Background~DCM^125040^Background~^^~Anatomic codes - DICOM master list~^^~^^"
+)
 APPLIED_TAG = "SparseSegSlicer.Applied"  # marks a segment that holds our dense result, not strokes; undo takes it away with the result
 
 
@@ -23,6 +27,15 @@ def tagValue(segment, name: str) -> str:
     value = vtk.mutable("")
     segment.GetTag(name, value)
     return str(value)
+
+
+def markBackground(segment) -> None:
+    """Makes a segment the background; a terminology that the user has chosen stays."""
+    segment.SetTag(BACKGROUND_TAG, "1")
+    terminology = segment.GetTerminologyEntryTagName()
+    chosen = tagValue(segment, terminology)
+    if not chosen or _TISSUE in chosen:
+        segment.SetTag(terminology, _NO_TISSUE)
 
 
 def backgroundSegmentID(segmentation) -> str:

@@ -163,6 +163,12 @@ def readResult(snapshot: Snapshot) -> tuple[np.ndarray, ClassTable]:
     return np.maximum(annotation, 1) - np.uint8(1), ClassTable(segments)
 
 
+def filledSegments(snapshot: Snapshot) -> list[str]:
+    """IDs of the segments that have voxels, but the background's."""
+    painted = {place for layer in snapshot.layers for value in np.unique(layer.values).tolist() if (place := layer.places.get(value)) is not None}
+    return [snapshot.segments[place].id for place in sorted(painted - {snapshot.background})]
+
+
 # -- the changed box -----------------------------------------------------------------------------------------------------
 
 

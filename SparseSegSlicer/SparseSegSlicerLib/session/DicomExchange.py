@@ -16,10 +16,11 @@ from sparseseg.contract.errors import OutputError, SparseSegError
 from sparseseg.io import SparseLabels, read_annotation, write_segmentation
 
 from ..scene import DicomFiles, SceneImport
+from ..scene.AppliedResult import withoutResult
 from ..scene.Grids import volumeGeometry
 from ..scene.KeptStrokes import tokenOf
 from ..scene.SceneExport import takeSnapshot
-from ..scene.StrokeReader import readResult
+from ..scene.StrokeReader import filledSegments, readResult
 from .Background import Background
 from .Controller import Controller
 from .States import Message
@@ -59,7 +60,8 @@ class DicomExchange:
     def export(self, kind: str, path: Path) -> None:
         """The applied result as DICOM, "seg" or "rtstruct", into a file and Slicer's database."""
         volume, node = self._controller.volumeNode, self.resultNode()
-        sources, snapshot = DicomFiles.sourceFiles(volume), takeSnapshot(node, volume, results=True)
+        sources = DicomFiles.sourceFiles(volume)
+        snapshot, leftOut = self._takeResult(node)
 
         def work() -> list[str]:
             labels, classes = readResult(snapshot)
@@ -70,10 +72,35 @@ class DicomExchange:
 
         def done(remarks: list[str]) -> None:
             registered = " It is in Slicer's DICOM database too." if DicomFiles.register(path) else ""
-            level = "warning" if remarks else "info"
-            self._controller.say(Message(level, f"{node.GetName()} was exported as {path.name}.{registered}", " ".join(remarks)))
+            self._say(f"{node.GetName()} was exported as {path.name}.{registered}", [*leftOut, *remarks])
 
         self._begin("exporting", work, done, lambda: self.export(kind, path))
+
+    def exportWithSlicer(self, folder: Path) -> None:
+        """The applied result as DICOM SEG by Slicer's own exporter, which names the file, and during which Slicer does nothing else."""
+        volume, node = self._controller.volumeNode, self.resultNode()
+        snapshot, leftOut = self._takeResult(node)
+
+        def done(segmentIDs: list[str]) -> None:
+            with self._controller.complaining():
+                if not segmentIDs or None in (volume.GetScene(), node.GetScene()):
+                    raise OutputError(f"{node.GetName()} holds no voxels, or was deleted.", "Choose an applied result.")
+                with self._controller.waiting():
+                    DicomFiles.exportWithSlicer(node, volume, segmentIDs, folder)
+                self._say(f"{node.GetName()} was exported by Slicer's exporter.", leftOut)
+
+        self._begin("exporting", lambda: filledSegments(snapshot), done, lambda: None)
+
+    def _takeResult(self, node) -> tuple[Any, list[str]]:
+        """A snapshot of what was applied, or is kept as it is, and a remark on segments that hold neither."""
+        segmentation, parameters = node.GetSegmentation(), self._controller.parameters
+        missing = withoutResult(segmentation, [*parameters.get("locked"), *parameters.get("unused")])
+        names = ", ".join(segmentation.GetSegment(sid).GetName() for sid in missing)
+        remarks = [f"Left out, because no result was applied to it: {names}."] if missing else []
+        return takeSnapshot(node, self._controller.volumeNode, missing, results=True), remarks
+
+    def _say(self, sentence: str, remarks: list[str]) -> None:
+        self._controller.say(Message("warning" if remarks else "info", sentence, " ".join(remarks)))
 
     def load(self, path: Path) -> None:
         """A DICOM SEG becomes a segmentation on the volume's grid, and the input."""
@@ -92,9 +119,8 @@ class DicomExchange:
             if volume.GetScene() is None or self._controller.volumeNode is not volume:
                 return
             node = SceneImport.makeLoaded(volume, path.stem, loaded.annotation, box, loaded.classes)
-            self._controller.prepareSegmentation(node)
             self._controller.setSegmentation(node)
-            self._controller.say(Message("warning" if remarks else "info", f"{path.name} was loaded as {node.GetName()}.", " ".join(remarks)))
+            self._say(f"{path.name} was loaded as {node.GetName()}.", remarks)
 
         self._begin("loading", work, done, lambda: self.load(path))
 

@@ -7,12 +7,10 @@ from collections.abc import Callable
 import slicer
 import vtk
 
-from sparseseg.contract.classes import BACKGROUND_TAG
-
 from ..scene import SceneImport
 from ..scene.Grids import BINARY_LABELMAP
 from ..scene.KeptStrokes import TARGET_ROLE
-from ..scene.Segments import backgroundSegmentID
+from ..scene.Segments import backgroundSegmentID, markBackground
 from ..scene.Surfaces import CLOSED_SURFACE
 from .Observers import Observers
 
@@ -128,7 +126,7 @@ def ensureBackground(segmentationNode) -> str:
     if not segmentID:
         segmentID = segmentation.AddEmptySegment("", "Background")
         segmentation.GetSegment(segmentID).SetColor(*_BACKGROUND_COLOR)
-    segmentation.GetSegment(segmentID).SetTag(BACKGROUND_TAG, "1")
+    markBackground(segmentation.GetSegment(segmentID))
     return segmentID
 
 

@@ -68,7 +68,7 @@ def read_dense(place: Path, geometry: Geometry, series: Series | None = None, ot
     strokes = files.read_annotation(place, geometry, series=series, other_patient=other_patient)
     if strokes.overlaps:
         (a, b), voxels = next(iter(strokes.overlaps.items()))
-        advice = "Erase one of the two there, or export with Slicer's QuantitativeReporting, which keeps overlaps."
+        advice = "Erase one of the two there, or export with Slicer's own exporter, which keeps overlaps."
         raise InputError(f"{voxels} voxels of {place.name} are in both {a} and {b}.", advice)
     return Dense(np.maximum(strokes.annotation, 1) - np.uint8(1), strokes.classes, remarks=strokes.remarks)
 
