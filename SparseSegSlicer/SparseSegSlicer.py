@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from pathlib import Path
 
 import slicer
 from slicer.i18n import tr as _
@@ -46,12 +47,10 @@ def registerSampleData():
     """A volume with strokes for the tutorial, made on the spot: nothing is downloaded."""
     import SampleData
 
-    from SparseSegSlicerLib.scene.SamplePhantom import NAME, addPhantom
+    from SparseSegSlicerLib.scene.SampleSource import registerPhantom
 
-    thumbnail = slicer.util.modulePath("SparseSegSlicer").replace("SparseSegSlicer.py", f"Resources/Icons/{NAME}.png")
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="Sparse Segmentation", sampleName=NAME, thumbnailFileName=thumbnail, customDownloader=addPhantom, uris=[], fileNames=[], nodeNames=[]
-    )
+    icons = Path(slicer.util.modulePath("SparseSegSlicer")).parent / "Resources" / "Icons"
+    registerPhantom(SampleData, str(icons / "SparseSegPhantom.png"))
 
 
 class SparseSegSlicerWidget(ScriptedLoadableModuleWidget):

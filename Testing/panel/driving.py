@@ -19,6 +19,15 @@ def voxels(panel, node=None):
     return readStrokes(takeSnapshot(node or panel.controller.segmentationNode, panel.controller.volumeNode)).annotation
 
 
+def voxelsOf(volume, segmentation):
+    """An image, and what is painted on it, by segment IDs in order; on its own grid."""
+    from SparseSegSlicerLib.scene.Grids import volumeArray
+    from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
+    from SparseSegSlicerLib.scene.StrokeReader import readStrokes
+
+    return volumeArray(volume), readStrokes(takeSnapshot(segmentation, volume)).annotation
+
+
 def train(host, panel):
     from SparseSegSlicerLib.session.Controller import State
 

@@ -430,21 +430,42 @@ def test_the_panel_needs_nothing_that_slicer_5_10_lacks():
     assert done.returncode == 0, done.stdout[-3000:]
 
 
-def test_the_sample_is_registered_when_slicer_has_started(host, monkeypatch):
+@pytest.fixture
+def sample_data(host, monkeypatch):
+    """Slicer's module, and our source in it; nothing is written before it is wanted."""
     import sys
-    import types
 
     import slicer
 
-    registered = []
-    fake = types.ModuleType("SampleData")
-    fake.SampleDataLogic = types.SimpleNamespace(registerCustomSampleDataSource=lambda **source: registered.append(source))
-    monkeypatch.setitem(sys.modules, "SampleData", fake)
+    from host import sample_data
+
+    monkeypatch.setitem(sys.modules, "SampleData", sample_data)
     host.load_module(MODULE)
-    assert registered == []
-    slicer.app.startupCompleted()
-    source = registered[-1]  # earlier tests loaded the module too, and each waits for the signal
-    assert Path(source["thumbnailFileName"]).is_file()
-    volume, strokes = source["customDownloader"](None)
-    assert volume.GetName() == source["sampleName"] == "SparseSegPhantom"
+    slicer.app.startupCompleted()  # also that of modules that earlier tests loaded
+    yield sample_data.SampleDataLogic()
+    del slicer.modules.sampleDataSources
+
+
+def test_the_sample_is_registered_once_and_its_button_shows_it(host, sample_data):
+    import slicer
+
+    (source,) = sample_data.sampleDataSourcesByCategory("Sparse Segmentation")
+    assert Path(source.thumbnailFileName).is_file()
+    assert not list(Path(slicer.app.temporaryPath).glob("*.nrrd"))
+    volume, strokes = sample_data.press(source)
+    assert volume.GetName() == source.sampleName == "SparseSegPhantom"
     assert list(strokes.GetSegmentation().GetSegmentIDs()) == ["Background", "Liver", "Kidney", "Vessel"]
+    composites = [slicer.mrmlScene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode") for n in range(3)]
+    assert {node.GetBackgroundVolumeID() for node in composites} == {volume.GetID()}
+
+
+def test_a_script_gets_the_sample_that_the_button_makes(host, sample_data):
+    from driving import voxelsOf
+
+    (source,) = sample_data.sampleDataSourcesByCategory("Sparse Segmentation")
+    downloaded, made = sample_data.downloadSamples("SparseSegPhantom"), sample_data.press(source)
+    assert sample_data.downloadSample("SparseSegPhantom").IsA("vtkMRMLScalarVolumeNode")
+    assert [node.GetName() for node in downloaded] == ["SparseSegPhantom", "SparseSegPhantom segmentation"]
+    (image, strokes), (otherImage, otherStrokes) = voxelsOf(*made), voxelsOf(*downloaded)
+    assert (image == otherImage).all() and (strokes == otherStrokes).all()
+    assert list(downloaded[1].GetSegmentation().GetSegmentIDs()) == ["Background", "Liver", "Kidney", "Vessel"]

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import slicer
+
+from sparseseg import __version__
+from sparseseg.contract.classes import ClassTable, Segment
+from sparseseg.contract.geometry import Geometry
+from sparseseg.io import write_annotation, write_volume
 
 from .Grids import matrixFromArray
 from .SceneImport import boundingBox, importLabels, orientedImage
 from .Segments import markBackground
 
 NAME = "SparseSegPhantom"
+FILES = (f"{NAME}-{__version__}.nrrd", f"{NAME}-{__version__}.seg.nrrd")
 _SHAPE_KJI = (40, 96, 96)
 _SPACING_KJI_MM = (3.0, 1.2, 1.2)
 _SEGMENTS = (("Liver", (0.87, 0.56, 0.35)), ("Kidney", (0.72, 0.29, 0.21)), ("Vessel", (0.85, 0.15, 0.15)))
@@ -69,13 +77,10 @@ def _eroded(mask: np.ndarray, times: int) -> np.ndarray:
     return mask
 
 
-def addPhantom(_source=None):
-    """Adds volume and strokes to the scene, and chooses them as the module's inputs. Returns the nodes, as Sample Data expects."""
+def addPhantom():
+    """Adds volume and strokes to the scene; returns the two nodes."""
     image, _, annotation = makePhantom()
-    scene = slicer.mrmlScene
-    k, j, i = _SPACING_KJI_MM
-    ijkToRAS = np.diag([-i, -j, k, 1.0])
-    ijkToRAS[:3, 3] = [i * _SHAPE_KJI[2] / 2, j * _SHAPE_KJI[1] / 2, -k * _SHAPE_KJI[0] / 2]
+    scene, ijkToRAS = slicer.mrmlScene, _ijkToRAS()
     volume = slicer.util.addVolumeFromArray(image, ijkToRAS=matrixFromArray(ijkToRAS), name=scene.GenerateUniqueName(NAME))
     volume.CreateDefaultDisplayNodes()
     volume.GetDisplayNode().AutoWindowLevelOff()
@@ -90,3 +95,23 @@ def addPhantom(_source=None):
     markBackground(segmentation.GetSegment(_BACKGROUND[0]))
     importLabels(strokes, orientedImage(annotation, boundingBox(annotation), ijkToRAS, ids), ids)
     return [volume, strokes]
+
+
+def writePhantom(folder: Path) -> list[Path]:
+    """The same as two files, an image and a segmentation; files of this version that are there already are left alone."""
+    paths = [folder / name for name in FILES]
+    if not all(path.exists() for path in paths):
+        image, _, annotation = makePhantom()
+        geometry = Geometry.from_ijk_to_ras(_SHAPE_KJI, _ijkToRAS())
+        background, *segments = (Segment(name, name, color) for name, color in (_BACKGROUND, *_SEGMENTS))
+        write_volume(paths[0], image, geometry)
+        write_annotation(paths[1], annotation, geometry, ClassTable(tuple(segments), background))
+    return paths
+
+
+def _ijkToRAS() -> np.ndarray:
+    """4 x 4, with the middle at the origin."""
+    k, j, i = _SPACING_KJI_MM
+    matrix = np.diag([-i, -j, k, 1.0])
+    matrix[:3, 3] = [i * _SHAPE_KJI[2] / 2, j * _SHAPE_KJI[1] / 2, -k * _SHAPE_KJI[0] / 2]
+    return matrix
