@@ -62,12 +62,16 @@ class SparseSegSlicerWidget(ScriptedLoadableModuleWidget):
 
         self.panel = Widget(self.resourcePath("UI/SparseSegSlicer.ui"))
         self.layout.addWidget(self.panel.uiWidget)
+        if self.parent.isEntered:  # after Slicer's Reload, which enters the new panel no more
+            self.enter()
 
     def enter(self):
-        self.panel.enter()
+        if self.panel is not None:  # setup may have failed
+            self.panel.enter()
 
     def exit(self):
-        self.panel.exit()
+        if self.panel is not None:
+            self.panel.exit()
 
     def cleanup(self):
         if self.panel is not None:

@@ -57,6 +57,10 @@ class ScriptedLoadableModuleWidget(_Named):
     def cleanup(self):
         """Called before the panel goes."""
 
+    def onReload(self):
+        """The developer's button Reload."""
+        slicer.util.reloadScriptedModule(self.moduleName)
+
     def enter(self):
         """Called when the user comes to the module."""
 

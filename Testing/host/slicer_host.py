@@ -184,12 +184,17 @@ class Host:
         top.module, top.scene = module, self.scene
         top.values["moduleName"] = name
         QtWidgets.QVBoxLayout(top)
-        widget = top.python_widget = getattr(code, name + "Widget")(wrap(top))
-        setattr(self.module_namespace, name + "Widget", widget)
+        top.remake = lambda: self._set_up(top, name)
         self._loaded.append(module)
+        self._set_up(top, name)
+        return code, top.python_widget, wrap(top)
+
+    def _set_up(self, top, name):
+        top.ready = False
+        widget = top.python_widget = getattr(sys.modules[name], name + "Widget")(wrap(top))
+        setattr(self.module_namespace, name + "Widget", widget)
         widget.setup()
         top.ready = True
-        return code, widget, wrap(top)
 
     def _module(self, name):
         return self._loaded[-1] if name is None else self.modules[name.lower()]

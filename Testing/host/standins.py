@@ -32,12 +32,17 @@ class qSlicerAbstractModuleWidget(qMRMLWidget):
 
     module = python_widget = None
     ready = False  # setup has run to its end
+    remake = None
 
     def do_module(self):
         return self.module
 
     def do_self(self):
         return self.python_widget
+
+    def do_reload(self):
+        """Makes the Python widget anew and sets it up; what is entered stays so, without a word to the new one."""
+        self.remake()
 
     def do_enter(self):
         self.values["isEntered"] = True  # before the Python function, as qSlicerScriptedLoadableModuleWidget::enter

@@ -87,6 +87,8 @@ class Widget:
     # -- life ------------------------------------------------------------------------------------------------------------
 
     def enter(self) -> None:
+        if self._entered or self.controller is None:
+            return
         self._entered = True
         self._takeUpShown()
         self.ui.editor.updateEffectList()  # effects may have been registered since
@@ -101,6 +103,8 @@ class Widget:
         self.update()
 
     def exit(self) -> None:
+        if not self._entered:
+            return
         self._entered = False
         self.ui.editor.setActiveEffect(None)
         self.ui.editor.uninstallKeyboardShortcuts()
@@ -117,12 +121,14 @@ class Widget:
         slicer.app.disconnect("aboutToQuit()", self.close)
         self._observers.clear()
         self.exit()
+        self._updating = True  # what the selectors signal from now on, losing their scene, is not the user's choice
         self.pump.stop()
         self.install.setup.close()
         self.dicom.exchange.close()
         threads, self.controller = self.controller.close(), None
         for thread in threads:
             thread.join(5.0)  # the application is about to go; otherwise folders would stay
+        self.uiWidget.deleteLater()  # Slicer's Reload would only hide it, with all that observes the scene
 
     def onSceneClosing(self) -> None:
         self.ui.editor.setActiveEffect(None)
