@@ -58,10 +58,7 @@ class Host:
         pass
 
     def setSegmentation(self, node):
-        from SparseSegSlicerLib.session.Inputs import ensureBackground
-
         self.segmentationNode = node
-        ensureBackground(node)
 
     def finish(self):
         end = time.monotonic() + 20
@@ -87,7 +84,6 @@ def applied(scene_host, tmp_path, monkeypatch):
     import slicer
 
     session = Session(scene_host)
-    markBackground(session.node.GetSegmentation().GetSegment("background"))
     image = tmp_path / "image.dcm"
     image.write_bytes(b"DICM")
     session.volume.SetAttribute("DICOM.instanceUIDs", "1.2.3")
@@ -195,7 +191,7 @@ def test_a_terminology_that_was_chosen_for_the_background_stays(scene_host):
 
 
 @pytest.mark.parametrize("named", [True, False])
-def test_a_loaded_seg_has_its_own_segments_and_a_background(scene_host, tmp_path, monkeypatch, named):
+def test_a_loaded_seg_has_its_own_segments_and_no_other(scene_host, tmp_path, monkeypatch, named):
     import slicer
 
     image = tmp_path / "image.dcm"
@@ -212,6 +208,6 @@ def test_a_loaded_seg_has_its_own_segments_and_a_background(scene_host, tmp_path
     host.exchange.load(tmp_path / "seg.dcm")
     assert host.finish().level == "info"
     segmentation = host.segmentationNode.GetSegmentation()
-    assert sorted(segmentation.GetSegment(sid).GetName() for sid in segmentation.GetSegmentIDs()) == ["Background", "Liver"]
-    assert backgroundSegmentID(segmentation)
+    assert sorted(segmentation.GetSegment(sid).GetName() for sid in segmentation.GetSegmentIDs()) == (["Background"] if named else []) + ["Liver"]
+    assert bool(backgroundSegmentID(segmentation)) == named
     host.exchange.close()

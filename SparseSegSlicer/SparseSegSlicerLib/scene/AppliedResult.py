@@ -21,7 +21,7 @@ from . import KeptStrokes
 from .Grids import BINARY_LABELMAP, gridInSegmentation, holdLabelmaps, matrixFromArray, volumeGeometry
 from .SceneExport import takeSnapshot
 from .SceneImport import importLabels, orientedImage
-from .Segments import APPLIED_TAG, backgroundSegmentID, hasTag
+from .Segments import APPLIED_TAG, backgroundSegmentID, hasTag, markBackground
 from .Surfaces import CLOSED_SURFACE, showSurfaces
 
 _REMEMBERED = 24  # Applies: more than an editor can undo
@@ -107,6 +107,9 @@ class AppliedResult:
         strokes, token = KeptStrokes.gathered(segmentationNode, snapshot, grid, replaced), uuid.uuid4().hex
         saveStateForUndo(segmentationNode)
         image = replaceSegments(segmentationNode, volumeNode, labels, box, shown, token, surfaces)
+        background = segmentation.GetSegment(backgroundSegmentID(segmentation))
+        if background is not None:
+            markBackground(background)
         voxels = np.bincount(labels[box].reshape(-1), minlength=256)
         for value, sid in enumerate(replaced, start=1):
             KeptStrokes.addResult(strokes, sid, token, image if voxels[ids.index(sid) + 1] else None, value)
