@@ -33,6 +33,7 @@ class Preview:
         self._layer = LabelLayer()
         self._forget()
         self._lost: tuple | None = None  # labels, box, classes of a node that was deleted
+        self._withheld = False
 
     @property
     def node(self):
@@ -46,6 +47,7 @@ class Preview:
         if self.node is None:
             opacity = float(self._parameters.get("opacity"))
             self._parameters.setNode("preview", SceneImport.makePreview(segmentationNode, volumeNode, classes.segments, opacity))
+            self.node.SetDisplayVisibility(not self._withheld)
         self._addMissing(segmentationNode, classes)
         self.node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
         grid = volumeGeometry(volumeNode).ijk_to_ras()
@@ -150,7 +152,13 @@ class Preview:
 
     def setVisible(self, visible: bool) -> None:
         if self.node is not None:
-            self.node.SetDisplayVisibility(visible)
+            self.node.SetDisplayVisibility(visible and not self._withheld)
+
+    def withhold(self, withheld: bool) -> None:
+        """Hides it whatever comes, or shows it again where there is something to preview."""
+        if withheld != self._withheld:
+            self._withheld = withheld
+            self.setVisible(self.node is not None and not self.node.GetAttribute(_APPLIED_AS))
 
     # -- applied or not ------------------------------------------------------------------------------------------------
 

@@ -25,12 +25,13 @@ def allowed(controller) -> frozenset[Action]:
     """From the Controller's state, and what the scene holds."""
     state, preview = controller.state, controller.preview
     hasInputs, running, hasRun = state is not State.EMPTY, state in RUNNING, controller.hasRun
+    here = not controller.frames.isLeft
     rules = {
-        Action.SEGMENT: state in (State.IDLE, State.RESULT),
+        Action.SEGMENT: here and state in (State.IDLE, State.RESULT),
         Action.STOP: running,
-        Action.APPLY: state is State.RESULT and preview.labels is not None and not preview.isAppliedAs(controller.holding.token),
+        Action.APPLY: here and state is State.RESULT and preview.labels is not None and not preview.isAppliedAs(controller.holding.token),
         Action.DISCARD: running or preview.labels is not None,
-        Action.UPDATE: hasRun and state in (State.TRAINING, State.RESULT) and controller.strokesAreNew,
+        Action.UPDATE: here and hasRun and state in (State.TRAINING, State.RESULT) and controller.strokesAreNew,
         Action.CHOOSE_SLICES: hasInputs,
         Action.SHOW_WEIGHTS: controller.strokes is not None or controller.weightMap.isShown,
         Action.NEXT_SLICE: hasInputs and bool(controller.report.nextSlices),

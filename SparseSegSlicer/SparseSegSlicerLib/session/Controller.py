@@ -111,6 +111,7 @@ class Controller(Session):
         if self.preview.node is not None:
             with self.complaining():
                 self.previews.restore(self._onRestored)
+        self.frames.follow()
         self.feed.refresh()
 
     def _beginWith(self, volume) -> None:
@@ -120,6 +121,7 @@ class Controller(Session):
                 self.parameters.set(name, [])
             self.saved.drop()
             self.preview.remove()
+            self.frames.forget()
         if self.isUntouched:
             prepareSegmentation(self.segmentationNode, volume)
         self.parameters.setNode("slicesOf", volume)
@@ -247,6 +249,7 @@ class Controller(Session):
         """Ends the session: no preview, no overlay, no model, no engine; the strokes stay."""
         self._leave("")
         self.saved.drop()
+        self.frames.forget()
         if self.state is not State.EMPTY:
             self.become(State.IDLE, None)
         if self.segmentationNode is not None:
@@ -314,7 +317,10 @@ class Controller(Session):
 
     def _onImageChanged(self) -> None:
         """Another image, or other voxels in it: then what was made of the old ones is not of this volume."""
+        self.frames.follow()
         run = self.run
+        if self.frames.isLeft:
+            return
         if run is None:
             self.refresh()
             return
@@ -331,6 +337,7 @@ class Controller(Session):
     def _imageIsAnother(self, reason: str = "the volume's voxels have changed") -> None:
         self._leave(reason)
         self.saved.drop()
+        self.frames.forget()
         self.say(Message("warning", f"What was made before is gone, because {reason}.", "Press Segment for a new result."))
         self.refresh()
 

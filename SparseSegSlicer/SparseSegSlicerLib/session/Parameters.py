@@ -28,6 +28,8 @@ _OF_SEGMENTATION: dict[str, Any] = {
     "kept": [],  # places where the strokes are right, whatever a check says: [axis, index, painted ID, believed ID, box]
     "locked": [],  # segment IDs: keep as is
     "unused": [],  # segment IDs that take no part
+    "frame": -1,  # of a sequence, on which the result was made; -1: of none
+    "frameIsLeft": False,  # whether the volume shows another one
     "found": {},  # what the last result said: estimate by segment ID, next slices
 }
 _DEFAULTS = _SHARED | _OF_SEGMENTATION

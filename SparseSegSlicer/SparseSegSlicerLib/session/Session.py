@@ -12,6 +12,7 @@ from ..scene.AppliedResult import AppliedResult, Holding
 from ..scene.Preview import Preview
 from .Diary import Diary
 from .EngineRun import EngineRun
+from .Frames import Frames
 from .Parameters import Parameters
 from .PreviewFeed import PreviewFeed
 from .SavedSession import SavedSession
@@ -37,6 +38,7 @@ class Session:
         self.feed = StrokeFeed(self.parameters, self.applied, onRead, onReadFailed)
         self.previews = PreviewFeed(self.preview, self.parameters, lambda run: run is self.run, self.complain)
         self.weightMap = WeightMap(self.parameters, self.feed.background, self.complain)
+        self.frames = Frames(self)
         self.saved = SavedSession(scene, self.parameters, self.feed.background)
 
     # -- inputs --------------------------------------------------------------------------------------------------------

@@ -117,6 +117,7 @@ class Training:
         parameters.set("settings", parameters.get("settings"))  # these belong to the segmentation now
         session.run, session.feed.table = run, tuple(run.classes.ids)
         session.report = Report()
+        session.frames.begin()
         session.feed.take()
 
     def _update(self) -> None:
