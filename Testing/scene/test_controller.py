@@ -402,20 +402,26 @@ def test_a_complete_slice_makes_its_rest_background(session):
     assert [(s.axis, s.index, s.complete) for s in controller.strokes.slices] == [(0, 12, False), (0, 20, True), (0, 28, False)]
 
 
-def test_an_oblique_volume_in_straight_views_is_told_and_the_views_are_aligned(make_controller, slicer):
+def test_the_views_are_turned_to_a_new_oblique_volume_and_a_later_turn_is_told(make_controller, slicer):
     import vtk
+
+    from SparseSegSlicerLib.scene.SliceViews import areAligned, sliceNodes
 
     turned = vtk.vtkTransform()
     turned.RotateX(25)
     matrix = np.array([[turned.GetMatrix().GetElement(r, c) for c in range(4)] for r in range(4)])
     controller = make_controller()
-    controller.setVolume(slicer.util.addVolumeFromArray(np.zeros((9, 9, 9), np.int16), ijkToRAS=matrix, name="oblique"))
+    volume = slicer.util.addVolumeFromArray(np.zeros((9, 9, 9), np.int16), ijkToRAS=matrix, name="oblique")
+    controller.setVolume(volume)
     controller.makeSegmentation()
-    assert controller.message.level == "warning"
-    assert "turned against" in controller.message.sentence
-    controller.alignViews()
-    controller.makeSegmentation()
-    assert controller.message.level == "info"
+    assert controller.message.level == "info" and areAligned(volume)
+    for node in sliceNodes(controller.scene):
+        node.SetOrientation(node.GetDefaultOrientation())
+    again = make_controller()  # as when the module is reloaded
+    assert again.message.level == "warning"
+    assert "turned against" in again.message.sentence
+    again.alignViews()
+    assert areAligned(volume)
 
 
 def test_the_shown_slice_is_marked_and_a_rotated_view_refused(session):
