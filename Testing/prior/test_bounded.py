@@ -30,10 +30,22 @@ def test_one_slice_grows_as_far_as_the_box_and_no_farther():
     image, labels, labelled = bar()
     free = Grown.start(image, labels, labelled, SPACING)
     bound = grown(BOUNDS, image, labels, labelled)
-    assert not (free.label[:6] == 1).any()
+    assert (free.label[:, 14:18, 14:18] == 1).all()
     assert bound.plan.grid.region == BOUNDS
     assert (bound.label[3:27, 14:18, 14:18] == 1).all()
     assert not bound.label[:2].any()
+
+
+def test_what_was_grown_from_one_slice_does_not_vanish_as_more_is_painted():
+    """A second slice and a new segment: the region of a new start would be smaller."""
+    image, labels, labelled = bar()
+    voice = Grown.start(image, labels, labelled, SPACING)
+    for k, label in ((10, 1), (12, 2)):
+        labels[k, 12:20, 12:20], labelled[k] = label, True
+        voice.update((slice(k, k + 1), slice(0, 32), slice(0, 34)), labels, labelled)
+    assert voice.renewals == 1, "a new segment"
+    assert voice.plan.grid.region[0] == slice(0, 30)
+    assert Grown.start(image, labels, labelled, SPACING).plan.grid.region[0] == slice(2, 24)
 
 
 def test_labels_outside_of_the_box_are_grown_too():

@@ -76,10 +76,16 @@ def test_cells_and_voxels_of_each_other() -> None:
 
 def test_the_region_is_what_is_painted_and_half_more() -> None:
     labels, labelled = np.zeros((40, 60, 100), np.uint8), np.zeros((40, 60, 100), bool)
-    labels[20, 20:40, 50], labelled[20, 20:45, 50] = 1, True
-    assert region(labels, labelled) == (slice(12, 29), slice(10, 50), slice(42, 59))
-    labelled[20, 40:45, 50] = False
+    labels[18:22, 20:40, 50:54], labelled[18:22, 20:45, 50:54] = 1, True
+    assert region(labels, labelled) == (slice(10, 30), slice(10, 50), slice(42, 62))
+    labelled[:, 40:45] = False
     assert region(labels, labelled) == whole(labels.shape)
+
+
+def test_along_an_axis_with_one_slice_nothing_is_known_of_how_far_segments_go() -> None:
+    labels, labelled = np.zeros((40, 60, 100), np.uint8), np.zeros((40, 60, 100), bool)
+    labels[20, 20:40, 50:60], labelled[20] = 1, True
+    assert region(labels, labelled) == (slice(0, 40), slice(10, 50), slice(42, 68))
 
 
 def striped(noise_of: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

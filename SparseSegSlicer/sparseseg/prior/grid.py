@@ -19,6 +19,7 @@ Triple = tuple[int, int, int]
 
 MARGIN = 0.5  # how far beyond the painted segments they may reach, in parts of their extent on each side
 _LEAST_MARGIN = 8  # voxels
+_THIN = 3  # voxels: painted on no more slices than this, segments may reach along the whole axis
 
 
 def coarsening(shape_kji: Sequence[int], spacing_kji_mm: Sequence[float], most: int) -> Triple:
@@ -31,8 +32,9 @@ def coarsening(shape_kji: Sequence[int], spacing_kji_mm: Sequence[float], most: 
 
 
 def region(labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None, bounds: Box | None = None) -> Box:
-    """The painted segments' box and MARGIN of its size more on each side: beyond is background. Without background in it, the whole volume. bounds:
-    where segments are known to lie: that box instead, or the least that holds both where a segment is labelled outside of it."""
+    """The painted segments' box and MARGIN of its size more on each side: beyond is background. One slice says nothing of how far they go: then all
+    of that axis. Without background in it, the whole volume. bounds: where segments are known to lie: that box instead, or the least that holds
+    both where a segment is labelled outside of it."""
     painted = _extent(labels, labelled, tick)
     if bounds is None:
         return _around(painted, labels, labelled)
@@ -47,7 +49,8 @@ def _around(painted: Box | None, labels: np.ndarray, labelled: np.ndarray) -> Bo
         return everything
     box = []
     for s, size in zip(painted, labels.shape, strict=True):
-        more = max(_LEAST_MARGIN, int(MARGIN * (s.stop - s.start)))
+        extent = s.stop - s.start
+        more = size if extent <= _THIN else max(_LEAST_MARGIN, int(MARGIN * extent))
         box.append(slice(max(0, s.start - more), min(size, s.stop + more)))
     near = (box[0], box[1], box[2])
     planes = range(near[0].start, near[0].stop)

@@ -58,6 +58,7 @@ class Grown:
         self._image, self._origin, self._bounds = image, origin, bounds
         self._spacing = tuple(float(s) for s in spacing_kji_mm)
         self._field: Field | None = None
+        self._region: Box | None = None  # of the plan before: what was grown once does not vanish as more is painted
 
     @classmethod
     def start(
@@ -93,7 +94,7 @@ class Grown:
         self._field = None
         classes = _classes(labels, labelled)
         if not classes:
-            self.label[:], self.confidence[:] = 0, 0
+            self.label[:], self.confidence[:], self._region = 0, 0, None
             return whole(self.label.shape)
         grid = plan.grid if plan else self._choose_grid(labels, labelled, tick)
         if early is not None and np.prod(grid.shape) > 2 * scales.QUICK_CELLS:
@@ -106,7 +107,7 @@ class Grown:
         self._decide(field, labels, labelled, tick)
         if early is not None:
             early(self.label.copy())
-        self._field = field
+        self._field, self._region = field, grid.region
         return whole(self.label.shape)
 
     def update(self, box: Box, labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> Box | None:
@@ -136,7 +137,8 @@ class Grown:
         return None if changed is None else moved(changed, [s.start for s in touched])
 
     def _choose_grid(self, labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Grid:
-        where = region(labels, labelled, tick, self._bounds)
+        where = union(region(labels, labelled, tick, self._bounds), self._region)
+        assert where is not None
         return Grid.of(where, choose_factors(self._image, labels, labelled, where, self._spacing, tick), self._spacing)
 
     def _field_on(self, grid: Grid, labels: np.ndarray, labelled: np.ndarray, classes: frozenset[int], tick: Tick, plan: Plan | None = None) -> Field:
