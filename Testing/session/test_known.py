@@ -220,6 +220,21 @@ def test_what_is_brought_back_is_what_a_person_painted(opened, monkeypatch):
     assert session.judge.estimate == dict.fromkeys(("Segment_1", "Segment_2"), round(expected(1.0, 1.0, 1.0, has_slices=False), 4))
 
 
+def test_the_refiner_is_asked_once_a_segment_is_painted_on_two_slices(opened):
+    phantom = two_organs()
+    annotation = np.zeros_like(phantom.annotation)
+    painted = np.flatnonzero((phantom.annotation > 1).any(axis=(1, 2)))
+    annotation[painted[1]] = phantom.annotation[painted[1]]
+    session = opened(phantom, None, annotation)
+    session._grow()
+    session._refine_all()
+    assert not session.prior.refines(1)
+    second = (slice(painted[2], painted[2] + 1), slice(0, annotation.shape[1]), slice(0, annotation.shape[2]))
+    send(session, second, phantom.annotation[second], 2)
+    assert session.prior.refines(1)
+    assert session.prior._refined.views[1].added is not None
+
+
 def test_the_refiner_is_asked_only_for_segments_that_are_painted_on_slices(opened):
     phantom = two_organs()
     bright_alone = np.where(phantom.annotation == 3, 0, phantom.annotation).astype(np.uint8)
@@ -229,13 +244,13 @@ def test_the_refiner_is_asked_only_for_segments_that_are_painted_on_slices(opene
     assert [session.prior.refines(value) for value in (1, 2)] == [True, False]
 
 
-def test_growing_with_hints_looks_at_the_regions(opened, host):
+def test_growing_from_one_slice_reaches_all_of_a_segment_with_and_without_hints(opened, host):
     phantom = two_organs()
     one_slice = np.zeros_like(phantom.annotation)
     one_slice[12] = phantom.annotation[12]
-    for hints, whole_depth in ((None, False), (of_both(phantom), True)):
+    for hints in (None, of_both(phantom)):
         session = opened(phantom, hints, one_slice)
         session._grow()
         region = session.prior.grown.plan.grid.region
         first, last = np.flatnonzero(phantom.truth.any(axis=(1, 2)))[[0, -1]]
-        assert (region[0].start <= first and region[0].stop > last) == whole_depth
+        assert region[0].start <= first and region[0].stop > last

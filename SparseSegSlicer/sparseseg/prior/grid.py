@@ -37,20 +37,20 @@ def region(labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None, 
     both where a segment is labelled outside of it."""
     painted = _extent(labels, labelled, tick)
     if bounds is None:
-        return _around(painted, labels, labelled)
+        return _around(painted, labels, labelled, _THIN)
     if painted is None or intersection(painted, bounds) == painted:
         return bounds
     return union(bounds, _around(painted, labels, labelled)) or bounds
 
 
-def _around(painted: Box | None, labels: np.ndarray, labelled: np.ndarray) -> Box:
+def _around(painted: Box | None, labels: np.ndarray, labelled: np.ndarray, thin: int = 0) -> Box:
     everything = whole(labels.shape)
     if painted is None:
         return everything
     box = []
     for s, size in zip(painted, labels.shape, strict=True):
         extent = s.stop - s.start
-        more = size if extent <= _THIN else max(_LEAST_MARGIN, int(MARGIN * extent))
+        more = size if extent <= thin else max(_LEAST_MARGIN, int(MARGIN * extent))
         box.append(slice(max(0, s.start - more), min(size, s.stop + more)))
     near = (box[0], box[1], box[2])
     planes = range(near[0].start, near[0].stop)

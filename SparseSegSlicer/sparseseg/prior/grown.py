@@ -52,13 +52,20 @@ class Grown:
     If tick raises in the midst of update or renew, both are unfinished until the next of these, which then begins anew by itself.
     """
 
-    def __init__(self, image: np.ndarray, spacing_kji_mm: Sequence[float], origin: np.ndarray | None = None, bounds: Box | None = None) -> None:
+    def __init__(
+        self,
+        image: np.ndarray,
+        spacing_kji_mm: Sequence[float],
+        origin: np.ndarray | None = None,
+        bounds: Box | None = None,
+        reached: Box | None = None,
+    ) -> None:
         self.label, self.confidence = np.zeros(image.shape, np.uint8), np.zeros(image.shape, np.uint8)
         self.renewals = -1
         self._image, self._origin, self._bounds = image, origin, bounds
         self._spacing = tuple(float(s) for s in spacing_kji_mm)
         self._field: Field | None = None
-        self._region: Box | None = None  # of the plan before: what was grown once does not vanish as more is painted
+        self._reached = reached
 
     @classmethod
     def start(
@@ -72,14 +79,16 @@ class Grown:
         plan: Plan | None = None,
         origin: np.ndarray | None = None,
         bounds: Box | None = None,
+        reached: Box | None = None,
     ) -> Grown:
         """image: (K, J, I), any real type, may be a memory map and is kept; labels: (K, J, I) uint8, 0 background, c segment c, used where
         labelled, (K, J, I) bool. Slices that are labelled throughout are interpolated between. tick is called several times a second; what it
         raises ends the work. early is given labels, (K, J, I) uint8, once, as soon as a first answer is there. plan: of another Grown, to be kept.
         origin: (K, J, I) uint8, where labels came from, as in annotation.labels, kept and looked at again at each update; None: all strokes.
-        bounds: where segments lie, whatever was painted: a point, or one slice, says little about how far they go.
+        bounds: where segments lie, whatever was painted: a point says little about how far they go. reached: where segments were grown before;
+        it goes on to reach as far as ever, so that nothing vanishes as more is painted.
         """
-        grown = cls(image, spacing_kji_mm, origin, bounds)
+        grown = cls(image, spacing_kji_mm, origin, bounds, reached)
         grown.renew(labels, labelled, tick, early, plan)
         return grown
 
@@ -94,7 +103,7 @@ class Grown:
         self._field = None
         classes = _classes(labels, labelled)
         if not classes:
-            self.label[:], self.confidence[:], self._region = 0, 0, None
+            self.label[:], self.confidence[:], self._reached = 0, 0, None
             return whole(self.label.shape)
         grid = plan.grid if plan else self._choose_grid(labels, labelled, tick)
         if early is not None and np.prod(grid.shape) > 2 * scales.QUICK_CELLS:
@@ -107,7 +116,7 @@ class Grown:
         self._decide(field, labels, labelled, tick)
         if early is not None:
             early(self.label.copy())
-        self._field, self._region = field, grid.region
+        self._field, self._reached = field, grid.region
         return whole(self.label.shape)
 
     def update(self, box: Box, labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> Box | None:
@@ -137,7 +146,7 @@ class Grown:
         return None if changed is None else moved(changed, [s.start for s in touched])
 
     def _choose_grid(self, labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Grid:
-        where = union(region(labels, labelled, tick, self._bounds), self._region)
+        where = union(region(labels, labelled, tick, self._bounds), self._reached)
         assert where is not None
         return Grid.of(where, choose_factors(self._image, labels, labelled, where, self._spacing, tick), self._spacing)
 

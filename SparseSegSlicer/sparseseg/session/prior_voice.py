@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from ..prior.refiner import Refined
 
 _WARM_UP_S = 2.0  # for compiled kernels, before growing begins without them
-_LEAST_SLICES = 2  # of a segment in a volume with hints, for the refiner to be asked: from points and single slices it never learned
+_LEAST_SLICES = 2  # of a segment, for the refiner to be asked: from points and single slices it never learned
 _RENEW_AFTER = 10  # corrections, until levels and region follow the annotation again
 Tick = Callable[[], None]
 
@@ -60,7 +60,7 @@ class PriorVoice:
         self._open: _Open | None = None
         self._corrections = 0  # since levels and region were chosen
         self.use: list[bool] | None = None  # which segments the refiner corrects
-        self._shown: list[bool] | None = None  # which are painted well enough for it; None: all, as hints have no part in them
+        self._shown: list[bool] | None = None  # which are painted well enough for it; None: not looked at yet
         self._used: list[bool] | None = None  # which it did in what stands; None: all
         self._stands: Belief | None = None
 
@@ -188,7 +188,16 @@ class PriorVoice:
 
     def _look_at(self, annotation: Annotation) -> None:
         """See which segments are painted well enough to be refined."""
-        self._shown = None if annotation.hints is None else [bool(n >= _LEAST_SLICES) for n in annotation.painted_slices()[1:]]
+        self._shown = [bool(n >= _LEAST_SLICES) for n in annotation.painted_slices()[1:]]
+
+    def _follow_slices(self, annotation: Annotation) -> Box | None:
+        """Ask the refiner of the segments that have their second slice now, no more of those that have lost it; the box that this changes."""
+        self._look_at(annotation)
+        wanted = self._all_uses(annotation)
+        if self._refined is None or wanted is None or wanted == self._used:
+            return None
+        self._used = wanted
+        return self._refined.set_use(wanted, self._tick)
 
     def _all_uses(self, annotation: Annotation) -> list[bool] | None:
         if self.use is None and self._shown is None:
@@ -196,12 +205,17 @@ class PriorVoice:
         return [self.refines(value) for value in range(1, annotation.table.shape[1])]
 
     def _grown_of(
-        self, annotation: Annotation, labelled: np.ndarray, early: Callable[[np.ndarray], None] | None = None, plan: Plan | None = None
+        self,
+        annotation: Annotation,
+        labelled: np.ndarray,
+        early: Callable[[np.ndarray], None] | None = None,
+        plan: Plan | None = None,
+        reached: Box | None = None,
     ) -> Grown:
         """Growing from those labels of an annotation that are true in a mask; where hints say how far segments go, no farther."""
         painted = annotation.counts.voxels - annotation.counts.hints
         bounds = None if annotation.hints is None else annotation.hints.extent(painted[1:].tolist())
-        return Grown.start(self._image, annotation.labels, labelled, self._spacing, self._tick, early, plan, annotation.origin, bounds)
+        return Grown.start(self._image, annotation.labels, labelled, self._spacing, self._tick, early, plan, annotation.origin, bounds, reached)
 
     def _refined_of(self, grown: Grown, labels: np.ndarray, labelled: np.ndarray, use: list[bool] | None) -> Refined:
         compute = self._devices.compute(self._tick)
@@ -251,7 +265,7 @@ class PriorVoice:
             pending.box = whole(annotation.labels.shape)
         box: Box | None = pending.box
         if self._refines:
-            box = union(box, self._ask_refiner(pending.box, annotation))
+            box = union(box, self._ask_refiner(pending.box, annotation), self._follow_slices(annotation))
         assert box is not None
         merged = self._merged(self._believed(box, annotation), box, annotation)
         self._stands.label[box], self._stands.confidence[box] = merged.label, merged.confidence
@@ -263,7 +277,8 @@ class PriorVoice:
         from strokes it is what the user saw; the next correction is answered from here."""
         if self._corrections < _RENEW_AFTER or self.grown is None or self._open is not None:
             return
-        grown = self._grown_of(annotation, annotation.labelled)
+        reached = None if self.grown.plan is None else self.grown.plan.grid.region
+        grown = self._grown_of(annotation, annotation.labelled, reached=reached)
         self._look_at(annotation)
         refined = self._refined_of(grown, annotation.labels, annotation.labelled, self._all_uses(annotation)) if self._refines else None
         self.grown, self._refined, self._corrections = grown, refined, 0  # only once both are there: a new correction ends this at any time
