@@ -9,14 +9,17 @@ import slicer
 from ..session.EngineSetup import SIZE, EngineSetup, EngineState, freeGigabytes
 
 _PYTHON_KEY = "SparseSegSlicer/Python"  # belongs to the machine, so in the application's settings and not in the scene
-_CHECKED_KEY = "SparseSegSlicer/EngineReady"
+
+
+def makeSetup() -> EngineSetup:
+    """With the Python that was chosen on this machine."""
+    python = str(slicer.app.userSettings().value(_PYTHON_KEY) or "")
+    return EngineSetup(python, slicer.util.startupEnvironment, slicer.app.temporaryPath)
 
 
 class Install:
-    def __init__(self, ui) -> None:
-        self.ui = ui
-        settings = slicer.app.userSettings()
-        self.setup = EngineSetup(str(settings.value(_PYTHON_KEY) or ""), slicer.util.startupEnvironment, slicer.app.temporaryPath)
+    def __init__(self, ui, setup: EngineSetup) -> None:
+        self.ui, self.setup = ui, setup
         self.setup.changed = self.update
         ui.pythonPath.currentPath = self.setup.python
         ui.pythonPath.connect("currentPathChanged(QString)", self.onPythonChosen)
@@ -25,10 +28,8 @@ class Install:
         ui.checkButton.connect("clicked()", self.setup.check)
         self.update()
 
-    def checkOnce(self) -> None:
-        """At the first visit; afterwards only when asked, since it loads torch for seconds (in a child process)."""
-        if self.setup.state is EngineState.UNKNOWN:
-            self.setup.check()
+    def close(self) -> None:
+        self.setup.changed = lambda: None
 
     def onPythonChosen(self, path: str) -> None:
         path = str(path or "").strip()

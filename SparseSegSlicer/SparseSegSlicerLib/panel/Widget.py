@@ -9,14 +9,12 @@ import slicer
 from sparseseg.contract.errors import InputError
 
 from ..session.Allowed import Action
-from ..session.Checklist import checklist
-from ..session.Controller import Controller
 from ..session.Observers import Observers
-from ..session.States import State
 from .Chart import Chart
 from .DicomPanel import DicomPanel
-from .EventPump import EventPump
 from .Install import Install
+from .SharedSession import SharedSession, waitCursor
+from .Status import Status
 from .Tables import PlaceTable, SegmentTable, SliceTable
 
 PAINTING = ("Paint", "Draw", "Level tracing")
@@ -38,20 +36,13 @@ _SPINS = {
     "seed": ("seed", int),
 }
 _CHECKS = {"mirror": "mirror", "estimateQuality": "estimate", "fullResolution": "full_resolution", "smoothContours": "smooth_contours"}
-_ALLOWED = {  # what a button does, for which it is enabled
-    "segmentButton": (Action.SEGMENT, Action.STOP),
-    "applyButton": (Action.APPLY,),
-    "discardButton": (Action.DISCARD,),
-    "updateButton": (Action.UPDATE,),
-    "nextSliceButton": (Action.NEXT_SLICE,),
-    "paintStructureButton": (Action.CHOOSE_SLICES,),
-    "paintBackgroundButton": (Action.CHOOSE_SLICES,),
-    "markSliceButton": (Action.CHOOSE_SLICES,),
-    "alignButton": (Action.CHOOSE_SLICES,),
-    "weightsButton": (Action.SHOW_WEIGHTS,),
-    "saveModelButton": (Action.SAVE_MODEL,),
+_ALLOWED = {  # what a button does, for which it is enabled; more of them: Status
+    "updateButton": Action.UPDATE,
+    "paintStructureButton": Action.CHOOSE_SLICES,
+    "alignButton": Action.CHOOSE_SLICES,
+    "weightsButton": Action.SHOW_WEIGHTS,
+    "saveModelButton": Action.SAVE_MODEL,
 }
-_LEVEL_STYLE = {"info": "", "warning": "color: #b9770e", "error": "color: #c0392b; font-weight: bold"}
 
 
 class Widget:
@@ -61,10 +52,10 @@ class Widget:
         self.uiWidget = slicer.util.loadUI(uiPath)
         self.ui = slicer.util.childWidgetVariables(self.uiWidget)
         self.uiWidget.setMRMLScene(slicer.mrmlScene)
-        self.install = Install(self.ui)
-        self.controller = Controller(slicer.mrmlScene, self.install.setup.launch, self.scheduleUpdate)
-        self.controller.waiting = _waitCursor
-        self.controller.selectSegment = self.onSelectSegment
+        self.session = SharedSession.current()
+        self.controller = self.session.controller
+        self.install = Install(self.ui, self.session.setup)
+        self.status = Status(self.ui, self.controller)
         self.dicom = DicomPanel(self.ui, self.controller, self.install.setup)
         self.slices, self.segments = SliceTable(self.ui.sliceTable, self.controller), SegmentTable(self.ui.segmentTable, self.controller)
         self.places = PlaceTable(self.ui.placeTable, self.ui.placesSection, self.controller)
@@ -74,14 +65,12 @@ class Widget:
         self._logLength, self._shownEffect = -1, ""
         self._setUpEditor()
         self._connect()
-        self.pump = EventPump(self.onTimer, self.uiWidget)
-        self.pump.start()
-        slicer.app.connect("aboutToQuit()", self.close)
         self._observers = Observers()  # after the Controller's, which are called first
         self._observers.add(slicer.mrmlScene, slicer.vtkMRMLScene.StartCloseEvent, lambda *_: self.onSceneClosing())
         self._observers.add(
             slicer.mrmlScene, (slicer.vtkMRMLScene.EndCloseEvent, slicer.vtkMRMLScene.EndImportEvent), lambda *_: self.onSceneReplaced()
         )
+        self.session.join(self)
         self.update()
 
     # -- life ------------------------------------------------------------------------------------------------------------
@@ -90,6 +79,7 @@ class Widget:
         if self._entered or self.controller is None:
             return
         self._entered = True
+        self.controller.selectSegment = self.onSelectSegment
         self._takeUpShown()
         self.ui.editor.updateEffectList()  # effects may have been registered since
         self.ui.editor.setupViewObservations()
@@ -99,7 +89,7 @@ class Widget:
             shortcut.setKey(qt.QKeySequence(keys))
             shortcut.connect("activated()", getattr(self.ui, button).click)
             self._shortcuts.append(shortcut)
-        self.install.checkOnce()
+        self.install.setup.checkOnce()
         self.update()
 
     def exit(self) -> None:
@@ -118,16 +108,13 @@ class Widget:
         """Module reloaded or application quitting: nothing stays behind. May be called again."""
         if self.controller is None:
             return
-        slicer.app.disconnect("aboutToQuit()", self.close)
         self._observers.clear()
         self.exit()
         self._updating = True  # what the selectors signal from now on, losing their scene, is not the user's choice
-        self.pump.stop()
-        self.install.setup.close()
         self.dicom.exchange.close()
-        threads, self.controller = self.controller.close(), None
-        for thread in threads:
-            thread.join(5.0)  # the application is about to go; otherwise folders would stay
+        self.install.close()
+        self.controller = None
+        self.session.leave(self)
         self.uiWidget.deleteLater()  # Slicer's Reload would only hide it, with all that observes the scene
 
     def onSceneClosing(self) -> None:
@@ -178,14 +165,10 @@ class Widget:
         ui.allEffects.connect("toggled(bool)", lambda on: setattr(ui.editor, "unorderedEffectsVisible", on))
         clicks = {
             "paintStructureButton": lambda: controller.paintStructure(str(ui.editor.currentSegmentID())),
-            "paintBackgroundButton": controller.paintBackground,
-            "markSliceButton": controller.markShownSlice,
             "alignButton": controller.alignViews,
-            "segmentButton": self.onSegment,
+            "segmentButton": self.status.segment,
             "updateButton": controller.update,
-            "nextSliceButton": controller.jumpToNextSlice,
             "applyButton": self.onApply,
-            "discardButton": controller.discard,
             "saveModelButton": self.onSaveModel,
             "copyLogButton": self.onCopyLog,
         }
@@ -227,18 +210,12 @@ class Widget:
         if self._effect() not in PAINTING:
             self.ui.editor.setActiveEffectByName("Paint")
 
-    def onSegment(self) -> None:
-        if self.controller.running:
-            self.controller.stop()
-        else:
-            self.controller.train()
-
     def onApply(self) -> None:
         self.ui.editor.setActiveEffect(None)
         self.controller.apply(self._saveStateForUndo)
 
     def onShow3D(self, on) -> None:
-        with _waitCursor():
+        with waitCursor():
             self.controller.preview.setSurface(bool(on), self.controller.volumeNode, self.controller.parameters.get("locked"))
 
     def onSaveModel(self) -> None:
@@ -269,9 +246,7 @@ class Widget:
     # -- showing -------------------------------------------------------------------------------------------------------------
 
     def onTimer(self) -> None:
-        self.install.setup.poll()
         self.dicom.exchange.poll()
-        self.controller.poll()
         if self._entered and self.controller.volumeNode is None:
             self._takeUpShown()
         if self._updateDue or self._effect() != self._shownEffect:
@@ -293,7 +268,7 @@ class Widget:
             self._showInputs()
             self._showSettings()
             self._showButtons()
-            self._showProgress()
+            self.status.update()
             self._showWords()
             self.slices.update()
             self.places.update()
@@ -327,35 +302,18 @@ class Widget:
 
     def _showButtons(self) -> None:
         ui, controller, may = self.ui, self.controller, self.controller.allowed()
-        ui.segmentButton.text = "Stop" if controller.running else "Segment"
-        for name, actions in _ALLOWED.items():
-            getattr(ui, name).enabled = any(action in may for action in actions)
+        for name, action in _ALLOWED.items():
+            getattr(ui, name).enabled = action in may
         ui.eraseLabel.visible = self._effect() == "Erase" and controller.eraseMisleads
         ui.updateButton.visible = not controller.parameters.get("autoUpdate")
         ui.weightsButton.checked = ui.weightsButton.checked and Action.CHOOSE_SLICES in may
 
-    def _showProgress(self) -> None:
-        bar, progress = self.ui.progressBar, self.controller.report.progress
-        if not self.controller.running:
-            bar.value = 100 if self.controller.state is State.RESULT else 0
-            bar.setFormat("")
-        elif progress is None:
-            bar.value = 0
-            bar.setFormat("starting")
-        else:
-            bar.value = round(100 * progress.fraction)
-            left = "" if progress.eta_seconds is None else f", about {progress.eta_seconds:.0f} s left"
-            bar.setFormat(f"{progress.stage}, step {progress.step}{left}")
-
     def _showWords(self) -> None:
         ui, controller = self.ui, self.controller
-        ui.messageLabel.text = controller.message.text()
-        ui.messageLabel.styleSheet = _LEVEL_STYLE[controller.message.level]
         report = controller.report
         slow = " Without a graphics card, training takes several times longer." if report.onCpu else ""
         ui.deviceLabel.text = f"{report.why}.{slow}" if report.why else ""
         ui.deviceLabel.styleSheet = "color: #c0392b" if report.onCpu else ""
-        ui.checklistLabel.text = checklist(controller.strokes)
         ui.summaryLabel.text = self._summary()
         if len(controller.log) != self._logLength:
             self._logLength = len(controller.log)
@@ -381,12 +339,3 @@ def _segmentEditorNode(scene):
         node.SetSingletonTag(tag)
         node = scene.AddNode(node)
     return node
-
-
-@contextlib.contextmanager
-def _waitCursor():
-    qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
-    try:
-        yield
-    finally:
-        qt.QApplication.restoreOverrideCursor()

@@ -46,19 +46,40 @@ class Controller(Session):
     # -- inputs --------------------------------------------------------------------------------------------------------
 
     def setVolume(self, node) -> None:
-        if node is not self.volumeNode:
-            self._leave("another volume was chosen")
-            self.parameters.setNode("volume", node)
-            self._adoptInputs()
+        self.setInputs(node, self.segmentationNode)
 
     def setSegmentation(self, node) -> None:
-        why = None if node is None else whyNoInput(node)
+        self.setInputs(self.volumeNode, node)
+
+    def setInputs(self, volume, segmentation) -> None:
+        """Both at once: what a segmentation remembers is dropped where the volume is another than its own."""
+        why = None if segmentation is None else whyNoInput(segmentation)
         if why is not None:
             self.say(Message("warning", *why))
-        elif node is not self.segmentationNode:
-            self._leave("another segmentation was chosen")
-            self.parameters.setNode("segmentation", node)
+        elif not self._isOn(volume, segmentation):
+            self._leave(f"another {'volume' if segmentation is self.segmentationNode else 'segmentation'} was chosen")
+            self.parameters.setNode("volume", volume)
+            self.parameters.setNode("segmentation", segmentation)
             self._adoptInputs()
+
+    def offerInputs(self, volume, segmentation) -> None:
+        """What another editor shows: taken, unless that would end a session that has something to lose."""
+        if Action.DISCARD not in self.allowed():
+            self.setInputs(volume, segmentation)
+
+    def whyElsewhere(self, volume, segmentation) -> Message | None:
+        """Why this session is not on these inputs; None where it is."""
+        if self._isOn(volume, segmentation):
+            return None
+        if why := whyNoInput(segmentation):
+            return Message("warning", *why)
+        others = " with ".join([node.GetName() for node in (self.segmentationNode, self.volumeNode) if node is not None])
+        if not others:
+            return Message("info", "No session is under way.", "Press Segment to begin one here.")
+        return Message("warning", f"The session is on {others}.", "Press Segment to end it and to begin one here; strokes stay.")
+
+    def _isOn(self, volume, segmentation) -> bool:
+        return volume is self.volumeNode and segmentation is self.segmentationNode
 
     def makeSegmentation(self):
         """A segmentation for the volume, with a first structure, chosen as input."""

@@ -61,6 +61,11 @@ class EngineSetup:
     def where(self) -> str:
         return self.python or "Slicer's own Python"
 
+    def checkOnce(self) -> None:
+        """At the first visit; afterwards only when asked, since it loads torch for seconds (in a child process)."""
+        if self.state is EngineState.UNKNOWN:
+            self.check()
+
     def check(self) -> None:
         """Runs `sparseseg doctor` in a child process: it loads torch and runs a real convolution on each device."""
         self._begin(EngineState.CHECKING, lambda: self.call("-m", "sparseseg", "doctor", "--json", timeout=_CHECK_TIMEOUT_S), self._onChecked)

@@ -1,0 +1,96 @@
+"""The session that all faces share: the Controller, what starts its engine, and the timer that polls both.
+
+It belongs to no face, but to the segmentation: it goes on when the panel is left, or when the Segment Editor's user takes another tool. It begins
+with the first face, and ends with the last one, at a reload, or with the application.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import ClassVar, Protocol
+
+import qt
+import slicer
+
+from ..session.Controller import Controller
+from .EventPump import EventPump
+from .Install import makeSetup
+
+_PATIENCE_S = 5.0
+
+
+class Face(Protocol):
+    def scheduleUpdate(self) -> None:
+        """What is shown may have changed."""
+
+    def onTimer(self) -> None:
+        """Many times a second, after the Controller was polled."""
+
+    def close(self) -> None:
+        """The session ends: the face leaves it."""
+
+
+class SharedSession:
+    _current: ClassVar[SharedSession | None] = None
+
+    @classmethod
+    def current(cls) -> SharedSession:
+        if cls._current is None:
+            cls._current = cls()
+        return cls._current
+
+    @classmethod
+    def closeCurrent(cls) -> None:
+        if cls._current is not None:
+            cls._current.close()
+
+    def __init__(self) -> None:
+        self._faces: list[Face] = []
+        self.setup = makeSetup()
+        self.controller = Controller(slicer.mrmlScene, self.setup.launch, self._onChanged)
+        self.controller.waiting = waitCursor
+        self._pump = EventPump(self._poll, None)
+        self._pump.start()
+        slicer.app.connect("aboutToQuit()", self.close)
+
+    def join(self, face: Face) -> None:
+        self._faces.append(face)
+
+    def leave(self, face: Face) -> None:
+        self._faces.remove(face)
+        if not self._faces:
+            self._end()
+
+    def close(self) -> None:
+        for face in tuple(self._faces):
+            face.close()
+        self._end()
+
+    def _end(self) -> None:
+        if SharedSession._current is not self:
+            return
+        SharedSession._current = None
+        slicer.app.disconnect("aboutToQuit()", self.close)
+        self._pump.stop()
+        self.setup.close()
+        for thread in self.controller.close():
+            thread.join(_PATIENCE_S)  # the application is about to go; otherwise folders would stay
+
+    def _onChanged(self) -> None:
+        for face in self._faces:
+            face.scheduleUpdate()
+
+    def _poll(self) -> None:
+        self.setup.poll()
+        self.controller.poll()
+        for face in tuple(self._faces):
+            face.onTimer()
+
+
+@contextlib.contextmanager
+def waitCursor():
+    qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
+    try:
+        yield
+    finally:
+        qt.QApplication.restoreOverrideCursor()
