@@ -24,6 +24,7 @@ of them in <i>Background</i>. A slice that you segmented whole: press <i>Mark th
 <li><b>Apply</b>, as often as you want. The result becomes ordinary segments with your names and colours. Ctrl+Z brings back what was there;
 the strokes are kept, and painting goes on.</li>
 </ol>
+<p>The same session is an effect of the <i>Segment Editor</i>.</p>
 <p>Keys: Ctrl+Shift+T segment or stop, Ctrl+Shift+M mark the slice complete, Ctrl+Shift+N next slice, Ctrl+Shift+U update now.
 To try it: module <i>Sample Data</i>, <i>SparseSegPhantom</i>.</p>
 """
@@ -41,6 +42,7 @@ class SparseSegSlicer(ScriptedLoadableModule):
             "Method: Cicek et al., 3D U-Net: learning dense volumetric segmentation from sparse annotation, MICCAI 2016."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
+        slicer.app.connect("startupCompleted()", registerEffect)
 
 
 def registerSampleData():
@@ -51,6 +53,16 @@ def registerSampleData():
 
     icons = Path(slicer.util.modulePath("SparseSegSlicer")).parent / "Resources" / "Icons"
     registerPhantom(SampleData, str(icons / "SparseSegPhantom.png"))
+
+
+def registerEffect():
+    """The second face: in every Segment Editor."""
+    import qSlicerSegmentationsEditorEffectsPythonQt as effects
+
+    effect = effects.qSlicerSegmentEditorScriptedEffect(None)
+    folder = Path(slicer.util.modulePath("SparseSegSlicer")).parent
+    effect.setPythonSource((folder / "SparseSegSlicerEffect" / "SegmentEditorEffect.py").as_posix())
+    effect.self().register()
 
 
 class SparseSegSlicerWidget(ScriptedLoadableModuleWidget):
@@ -81,7 +93,10 @@ class SparseSegSlicerWidget(ScriptedLoadableModuleWidget):
     def onReload(self):
         """Developer mode's Reload: the packages beside this file are loaded anew as well."""
         self.cleanup()
-        for name in [n for n in sys.modules if n.split(".")[0] in ("SparseSegSlicerLib", "sparseseg")]:
+        shared = sys.modules.get("SparseSegSlicerLib.panel.SharedSession")
+        if shared is not None:
+            shared.SharedSession.closeCurrent()  # for the effect too, which begins anew when it is shown again
+        for name in [n for n in sys.modules if n.split(".")[0] in ("SparseSegSlicerLib", "SparseSegSlicerEffect", "sparseseg")]:
             del sys.modules[name]
         importlib.invalidate_caches()
         ScriptedLoadableModuleWidget.onReload(self)

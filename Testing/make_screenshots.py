@@ -29,14 +29,14 @@ def main() -> None:
     scene = SceneHost()
     host = Host(scene)
     host.activate()
-    _, widget, top = host.load_module(ROOT / "SparseSegSlicer" / "SparseSegSlicer.py")
+    code, widget, top = host.load_module(ROOT / "SparseSegSlicer" / "SparseSegSlicer.py")
     host.enter()
-    tutorial(host, widget.panel, top)
+    tutorial(host, code, widget.panel, top)
     host.close()
     scene.close()
 
 
-def tutorial(host, panel, top) -> None:
+def tutorial(host, code, panel, top) -> None:
     from SparseSegSlicerLib.scene.SamplePhantom import addPhantom
     from SparseSegSlicerLib.session.Controller import State
     from SparseSegSlicerLib.session.EngineSetup import EngineState
@@ -56,6 +56,24 @@ def tutorial(host, panel, top) -> None:
     save(host, panel, top, "tutorial-3-preview", ("trainSection", "resultSection"))
     host.click(ui.applyButton)
     save(host, panel, top, "tutorial-4-apply", ("inputsSection", "resultSection"))
+    save_effect(host, code, volume, strokes)
+
+
+def save_effect(host, code, volume, strokes) -> None:
+    """The session as an effect of Slicer's own Segment Editor."""
+    import slicer
+
+    code.registerEffect()
+    editor = slicer.qMRMLSegmentEditorWidget()
+    editor.setMRMLSegmentEditorNode(host.scene.AddNewNodeByClass("vtkMRMLSegmentEditorNode"))
+    editor.setMRMLScene(host.scene)
+    editor.setSegmentationNode(strokes)
+    editor.setSourceVolumeNode(volume)
+    editor.setEffectNameOrder(["Paint", "Draw", "Erase", "Sparse Segmentation"])
+    editor.unorderedEffectsVisible = False
+    editor.setActiveEffectByName("Sparse Segmentation")
+    host.spin(0.3)
+    host.screenshot(editor, TARGET / "segment-editor-effect.png", width=480)
 
 
 def save(host, panel, top, name: str, sections: tuple[str, ...]) -> None:

@@ -5,36 +5,14 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
-from host import editor_picture
-from host.standin import StandIn, behaviour, standin
+from host import editor_picture, effects
+from host.standin import behaviour, standin
 from host.standins import qMRMLWidget
 
 EFFECTS = (
     "Threshold", "Paint", "Draw", "Erase", "Level tracing", "Grow from seeds", "Fill between slices",
     "Margin", "Hollow", "Smoothing", "Scissors", "Islands", "Logical operators", "Mask volume",
 )  # fmt: skip
-
-
-@behaviour
-class qSlicerSegmentEditorAbstractEffect(StandIn):
-    """An effect without function, but with its parameters in the segment editor node."""
-
-    editor = None
-
-    def _node(self):
-        return self.editor.editor_node
-
-    def do_parameterSetNode(self):
-        return self._node()
-
-    def do_setParameter(self, name, value):
-        self._node().SetAttribute(f"{self.values['name']}.{name}", str(value))
-
-    def do_parameter(self, name):
-        return self._node().GetAttribute(f"{self.values['name']}.{name}") or ""
-
-    def do_setCommonParameter(self, name, value):
-        self._node().SetAttribute(name, str(value))
 
 
 @behaviour
@@ -53,6 +31,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         for name in ("segmentationNodeSelectorVisible", "sourceVolumeNodeSelectorVisible", "maskingSectionVisible", "addRemoveSegmentButtonsVisible"):
             self.values[name] = True
         self.destroyed.connect(lambda *_: self._release())  # a bound method would be disconnected before
+        self.do_updateEffectList()
 
     def _observe(self, what, observed, events):
         """Follow another object in place of the one before; None for none."""
@@ -63,6 +42,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def _release(self):
         for what in self.observed:
             self._observe(what, None, ())
+        for effect in self._scripted():
+            effect.do_cleanup()
 
     # -- nodes
 
@@ -89,6 +70,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._need(self.editor_node, "a segment editor node before setSegmentationNode")
         if node is not None and not node.IsA("vtkMRMLSegmentationNode"):
             raise TypeError(f"{node.GetClassName()} is no segmentation node")
+        if node is not self.do_segmentationNode():
+            self._activate(None)
         self.editor_node.SetAndObserveSegmentationNode(node)
         reference = node.GetNodeReference(node.GetReferenceImageGeometryReferenceRole()) if node is not None else None
         if reference is not None:  # Slicer selects the volume which the segmentation was made for
@@ -181,6 +164,10 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         for key, signature in signals.items():
             if now[key] != before[key]:
                 self.emit_(signature, now[key])
+        if now["volume"] is not before["volume"]:
+            for effect in self._scripted():
+                effect.in_python("sourceVolumeNodeChanged")
+                effect.in_python("masterVolumeNodeChanged")
 
     def do_updateWidgetFromMRML(self):
         self._sync()
@@ -202,8 +189,19 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     # -- effects and views
 
+    def do_updateEffectList(self):
+        """Effects that were registered since are cloned, and their options placed below."""
+        for effect in effects.registered:
+            if effect.values["name"] not in self.effects:
+                cloned = self.effects[effect.values["name"]] = effect.clone(self)
+                cloned.frame.setParent(self)
+        self.update()
+
+    def _scripted(self):
+        return [effect for effect in self.effects.values() if hasattr(effect, "in_python")]
+
     def do_availableEffectNames(self):
-        return EFFECTS
+        return (*EFFECTS, *(effect.values["name"] for effect in self._scripted()))
 
     def do_setEffectNameOrder(self, names):
         self.order = names
@@ -213,7 +211,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         return self.order
 
     def do_effectByName(self, name):
-        if name not in EFFECTS:
+        if name not in self.do_availableEffectNames():
             return None
         if name not in self.effects:
             self.effects[name] = standin("qSlicerSegmentEditorAbstractEffect")()
@@ -221,8 +219,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         return self.effects[name]
 
     def do_setActiveEffectByName(self, name):
-        if name and name not in EFFECTS:
-            raise ValueError(f"no segment editor effect '{name}', there are {EFFECTS}")
+        if name and name not in self.do_availableEffectNames():
+            raise ValueError(f"no segment editor effect '{name}', there are {self.do_availableEffectNames()}")
         self._activate(self.do_effectByName(name))
 
     def do_setActiveEffect(self, effect):
@@ -231,10 +229,16 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def _activate(self, effect):
         if effect is not None:
             self._need(self.editor_node, "a segment editor node before an effect")
-        self.effect = effect
+        if effect is self.effect:
+            return
+        before, self.effect = self.effect, effect
         if self.editor_node is not None:
             self.editor_node.SetActiveEffectName(effect.values["name"] if effect else "")
-        self.update()
+        if before in self._scripted():
+            before.do_deactivate()
+        if effect in self._scripted():
+            effect.do_activate()
+        self._place_options()
 
     def do_activeEffect(self):
         return self.effect
@@ -270,16 +274,38 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
 
     # -- picture
 
+    def _options(self):
+        """The active effect's, where it has some."""
+        return self.effect.frame if self.effect in self._scripted() else None
+
+    def _place_options(self):
+        frame = self._options()
+        if frame is not None:
+            height = self._options_height()
+            frame.setGeometry(0, self.height() - height, self.width(), height)
+        self.updateGeometry()
+        self.update()
+
+    def _options_height(self):
+        frame = self._options()
+        return 0 if frame is None else max(frame.layout().heightForWidth(self.width()), frame.sizeHint().height())
+
+    def resizeEvent(self, event):
+        self._place_options()
+
     def sizeHint(self):
-        return editor_picture.size(len(self._segment_ids()))
+        size = editor_picture.size(len(self._segment_ids()))
+        size.setHeight(size.height() + self._options_height())
+        return size
 
     minimumSizeHint = sizeHint
 
     def paintEvent(self, event):
         node, current = self.do_segmentationNode(), self.do_currentSegmentID()
         segments = [(node.GetSegmentation().GetSegment(i), i == current) for i in self._segment_ids()]
-        names = [*self.order, *([n for n in EFFECTS if n not in self.order] if self.values["unorderedEffectsVisible"] else [])]
-        editor_picture.draw(self, segments, names, self.effect.values["name"] if self.effect else "")
+        others = [n for n in self.do_availableEffectNames() if n not in self.order]
+        names = [*self.order, *(others if self.values["unorderedEffectsVisible"] else [])]
+        editor_picture.draw(self, segments, names, self.effect.values["name"] if self.effect else "", self._options_height())
 
 
 def _id(node):

@@ -10,8 +10,8 @@ def size(segment_count):
     return QtCore.QSize(300, ROW * (max(3, segment_count) + 2) + 16)
 
 
-def draw(widget, segments, effect_names, active_effect):
-    """`segments`: (vtkSegment, selected) from top to bottom."""
+def draw(widget, segments, effect_names, active_effect, below):
+    """`segments`: (vtkSegment, selected) from top to bottom. `below`: height that is left free for the active effect's options."""
     painter = QtGui.QPainter(widget)
     painter.fillRect(widget.rect(), QtGui.QColor("#e6e6e6"))
     painter.setPen(QtGui.QColor("#8a8a8a"))
@@ -21,7 +21,7 @@ def draw(widget, segments, effect_names, active_effect):
         _draw_segment(painter, QtCore.QRect(4, 6 + row * ROW, widget.width() - 8, ROW), segment, selected)
     left = 8
     for name in effect_names:
-        box = QtCore.QRect(left, widget.height() - ROW - 4, painter.fontMetrics().horizontalAdvance(name) + 14, ROW - 2)
+        box = QtCore.QRect(left, widget.height() - below - ROW - 4, painter.fontMetrics().horizontalAdvance(name) + 14, ROW - 2)
         painter.fillRect(box, QtGui.QColor("#9cc3f5" if name == active_effect else "#f8f8f8"))
         painter.drawText(box, QtCore.Qt.AlignCenter, name)
         left = box.right() + 5

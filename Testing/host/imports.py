@@ -5,7 +5,7 @@ import types
 
 import slicer
 
-from host import scripted
+from host import effects, scripted
 from host.pythonqt import proxy_class
 
 REPLACED = ("app", "modules", "__getattr__", "i18n", "packaging", "ScriptedLoadableModule")  # attributes of the package `slicer`
@@ -39,6 +39,7 @@ class Imports:
             "ctk": namespace("ctk", ("ctk",)),
             "slicer.modules": modules,
             **scripted.modules(pip_calls),
+            **effects.modules(namespace),
         }
         self._before = {
             "modules": {name: sys.modules.get(name) for name in fakes},

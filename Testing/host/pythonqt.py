@@ -99,7 +99,8 @@ class ProxyType(type):
         if name in known.enums:
             return EnumInt(known.enums[name])
         if name in known.static:
-            return lambda *a: DEFAULTS.get(known.static[name][0]["returns"])
+            action = getattr(pyside, f"static_{name}", None)
+            return (lambda *a: wrap(action(*a))) if action else lambda *a: DEFAULTS.get(known.static[name][0]["returns"])
         if name in dialogs.STATIC.get(pyside.__name__, ()):
             return lambda *a: dialogs.ask(pyside.__name__, name, *a)
         if name in ("connect", "disconnect"):

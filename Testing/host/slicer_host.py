@@ -20,12 +20,12 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-from host import application, dialogs, editor, errors, nodecombobox, standin, standins, uiloader
+from host import application, dialogs, editor, effects, errors, nodecombobox, standin, standins, uiloader
 from host.imports import Imports
 from host.wrapping import proxies, wrap
 
 LOADABLE = ("Volumes", "Terminologies", "SubjectHierarchy", "Segmentations", "Transforms")
-BEHAVIOURS = (editor, nodecombobox, standins, uiloader)  # imported for what they register
+BEHAVIOURS = (editor, effects, nodecombobox, standins, uiloader)  # imported for what they register
 
 
 def _keep_none_alive():
@@ -102,6 +102,7 @@ class Host:
             except Exception:
                 errors.record()
         self._sweep()
+        effects.registered.clear()
         self.clear_scene()
         self.app.settings().clear()
         self.app.temporaryPath = self.temporary_path
@@ -170,8 +171,8 @@ class Host:
 
     # -- modules
 
-    def load_module(self, path):
-        """(Python module, its widget, top level QWidget as proxy) of a scripted module's file; runs setup, not enter."""
+    def introduce(self, path):
+        """Slicer knows a scripted module's file, as after its start; returns the Python module. The panel is made at the first visit."""
         path = Path(path)
         name = path.stem
         sys.path.insert(0, str(path.parent))
@@ -180,12 +181,20 @@ class Host:
         spec.loader.exec_module(code)
         module, proxy = self._add_module(name, path=str(path))
         setattr(self.module_namespace, name + "Instance", getattr(code, name)(proxy))
+        self._loaded.append(module)
+        return code
+
+    def load_module(self, path):
+        """(Python module, its widget, top level QWidget as proxy) of a scripted module's file; runs setup, not enter."""
+        name = Path(path).stem
+        known = self.modules.get(name.lower()) in self._loaded
+        code = sys.modules[name] if known else self.introduce(path)
+        module = self.modules[name.lower()]
         top = module.panel = standin.standin("qSlicerScriptedLoadableModuleWidget")()
         top.module, top.scene = module, self.scene
         top.values["moduleName"] = name
         QtWidgets.QVBoxLayout(top)
         top.remake = lambda: self._set_up(top, name)
-        self._loaded.append(module)
         self._set_up(top, name)
         return code, top.python_widget, wrap(top)
 
@@ -215,12 +224,13 @@ class Host:
         self._loaded.remove(module)
         panel, name = module.panel, module.objectName()
         try:
-            if panel.values.get("isEntered"):
+            if panel is not None and panel.values.get("isEntered"):
                 panel.do_exit()
-            if panel.ready:
+            if panel is not None and panel.ready:
                 panel.python_widget.cleanup()
         finally:
-            shiboken6.delete(panel)
+            if panel is not None:
+                shiboken6.delete(panel)
             module.panel = None
             self.modules.pop(name.lower())
             for attribute in (name.lower(), name + "Instance", name + "Widget"):

@@ -202,5 +202,5 @@ def test_the_modules_entry_loads_lib_and_engine_only_when_used():
     names = {alias.name for node in at_load if isinstance(node, ast.Import) for alias in node.names} | {
         node.module for node in at_load if isinstance(node, ast.ImportFrom)
     }
-    assert names <= {"importlib", "sys", "slicer", "slicer.i18n", "slicer.ScriptedLoadableModule"}
+    assert names <= {"importlib", "pathlib", "sys", "slicer", "slicer.i18n", "slicer.ScriptedLoadableModule"}
     assert len(entry.read_text(encoding="utf-8").splitlines()) < 150

@@ -37,7 +37,8 @@ CATEGORIES = {"Segmentation", "Active Learning"}  # those of the index's fixed l
 LICENCES = ["LICENSE", "LICENCE", "License.txt", "license.txt", "LICENSE.txt", "COPYING", "COPYING.txt"]
 LARGEST_FILE = 5 * 2**20
 # a review of the index allows these at file scope; what else is needed is imported where it is used
-AT_FILE_SCOPE = {*sys.stdlib_module_names, "slicer", "vtk", "numpy", "SimpleITK", "scipy", "qt", "ctk", f"{NAME}Lib", "sparseseg"}
+SLICERS = {"slicer", "vtk", "numpy", "SimpleITK", "scipy", "qt", "ctk", "SegmentEditorEffects"}
+AT_FILE_SCOPE = {*sys.stdlib_module_names, *SLICERS, f"{NAME}Lib", "sparseseg"}
 ONLY_IN_THE_ENGINES_PROCESS = {"torch", "torchvision"}
 # stands in for Slicer's macros, in `cmake -P`, where project() and add_subdirectory() do not exist: neither a compiler nor Slicer is needed
 STUBS = """
@@ -105,7 +106,8 @@ def clean(paths):
 
 
 def scripts_in_tree():
-    return clean([MODULE / f"{NAME}.py", *(MODULE / f"{NAME}Lib").rglob("*.py"), *(MODULE / "sparseseg").rglob("*.py")])
+    folders = [MODULE / folder for folder in (f"{NAME}Effect", f"{NAME}Lib", "sparseseg")]
+    return clean([MODULE / f"{NAME}.py", *(path for folder in folders for path in folder.rglob("*.py"))])
 
 
 def resources_in_tree():

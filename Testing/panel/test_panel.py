@@ -419,13 +419,14 @@ def test_the_whole_way_on_a_real_ct(host, panel, picture):
 
 @pytest.mark.slow
 def test_the_panel_needs_nothing_that_slicer_5_10_lacks():
-    """The quick tests of this file again, with the members that Slicer 5.10.0 has; a process has one catalogue."""
+    """The quick tests of both faces again, with the members that Slicer 5.10.0 has; a process has one catalogue."""
     import subprocess
     import sys
 
     if os.environ.get("SLICER_QT_API"):
         pytest.skip("this is that run, or one with a catalogue of its own")
-    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", __file__]
+    files = [__file__, str(Path(__file__).with_name("test_effect.py"))]
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "not slow", "-p", "no:cacheprovider", *files]
     done = subprocess.run(command, env={**os.environ, "SLICER_QT_API": "5.10.0"}, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout[-3000:]
 
