@@ -55,6 +55,7 @@ def tutorial(host, code, panel, top) -> None:
     host.spin(until=lambda: controller.state is State.RESULT, timeout_s=120)
     save(host, panel, top, "tutorial-3-preview", ("trainSection", "resultSection"))
     host.click(ui.applyButton)
+    host.spin(until=lambda: not controller.isApplying, timeout_s=60)
     save(host, panel, top, "tutorial-4-apply", ("inputsSection", "resultSection"))
     save_effect(host, code, volume, strokes)
 

@@ -85,7 +85,6 @@ class StandInRun:
 def measure() -> None:
     host = SceneHost()
     from SparseSegSlicerLib.scene import SceneImport
-    from SparseSegSlicerLib.scene.AppliedResult import AppliedResult
     from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
     from SparseSegSlicerLib.scene.StrokeReader import readStrokes
 
@@ -99,11 +98,29 @@ def measure() -> None:
     measure_boxes(host, node, volume, dense, strokes)
     box, names = SceneImport.boundingBox(dense), strokes.classes.ids
     editor = host.make_editor(node, volume)
-    line("Apply: saving the state for undo", timed(editor.SaveStateForUndo, 1))
-    line("Apply: replacing the segments", timed(lambda: AppliedResult().apply(node, volume, dense, box, names), 1))
-    editor.Undo()
+    measure_apply(node, volume, dense, box, names, editor)
     measure_polls(host, volume, node, dense)
     host.close()
+
+
+def measure_apply(node, volume, dense, box, names, editor) -> None:
+    """The first one, and one on a result; the strokes were copied when they were read."""
+    from SparseSegSlicerLib.scene.AppliedResult import AppliedResult
+    from SparseSegSlicerLib.scene.Layers import LayerCopies
+    from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
+
+    applied = AppliedResult()
+    for which in ("first Apply", "second Apply"):
+        copies, made = LayerCopies(), []
+        takeSnapshot(node, volume, copies=copies)
+        line(
+            f"{which}, beginning: main thread", timed(lambda c=copies, m=made: m.append(applied.begin(node, volume, dense, box, names, copies=c)), 1)
+        )
+        line(f"{which}, making what is put in: in a thread", timed(lambda m=made: m[0].make(), 1))
+        line(f"{which}, saving the state for undo: main thread", timed(editor.SaveStateForUndo, 1))
+        line(f"{which}, swapping: main thread", timed(lambda m=made: applied.finish(node, volume, m[0]), 1))
+    editor.Undo()
+    editor.Undo()
 
 
 def measure_strokes(node, volume, ids) -> None:

@@ -81,7 +81,6 @@ class SceneHost:
         """Before the interpreter ends, in this order, or VTK complains or crashes."""
         for tag in self._tags:
             self.scene.RemoveObserver(tag)
-        self._hierarchy = None
         self.scene.Clear(True)
         self.logics.clear()
         vars(self.slicer.modules).clear()
@@ -139,17 +138,33 @@ class SceneHost:
     def _keepHierarchy(self, vtk) -> None:
         """Items for data nodes, which in the application a Qt class makes."""
         scene = self.scene
-        self._hierarchy = self.slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
 
-        @vtk.calldata_type(vtk.VTK_OBJECT)
-        def added(_caller, _event, node):
+        def closed(*_):  # the scene's own has gone with all other nodes; asking for it makes a new one
+            self.slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+
+        closed()
+
+        def giveItem(node):
             hierarchy = self.slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-            if (node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTransformNode")) and not node.GetHideFromEditors():
+            shown = node.IsA("vtkMRMLDisplayableNode") or node.IsA("vtkMRMLTransformNode")
+            if shown and not node.GetHideFromEditors() and not hierarchy.GetItemByDataNode(node):
                 hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
         @vtk.calldata_type(vtk.VTK_OBJECT)
+        def added(_caller, _event, node):
+            if not scene.IsImporting():  # the scene may bring its own items along
+                giveItem(node)
+
+        def imported(*_):
+            if scene.IsBatchProcessing():
+                return
+            self.slicer.vtkMRMLSubjectHierarchyNode.ResolveSubjectHierarchy(scene)  # the items that came with it
+            for n in range(scene.GetNumberOfNodes()):
+                giveItem(scene.GetNthNode(n))
+
+        @vtk.calldata_type(vtk.VTK_OBJECT)
         def removed(_caller, _event, node):
-            if scene.IsClosing() or not node.IsA("vtkMRMLDisplayableNode"):
+            if scene.IsClosing() or node.IsA("vtkMRMLSubjectHierarchyNode"):
                 return
             hierarchy = self.slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
             item = hierarchy.GetItemByDataNode(node) if hierarchy else 0
@@ -157,7 +172,13 @@ class SceneHost:
                 hierarchy.RemoveItem(item, False, False)
 
         mrml = self.slicer.vtkMRMLScene
-        self._tags = [scene.AddObserver(mrml.NodeAddedEvent, added), scene.AddObserver(mrml.NodeAboutToBeRemovedEvent, removed)]
+        self._tags = [
+            scene.AddObserver(mrml.NodeAddedEvent, added),
+            scene.AddObserver(mrml.NodeAboutToBeRemovedEvent, removed),
+            scene.AddObserver(mrml.EndImportEvent, imported),
+            scene.AddObserver(mrml.EndBatchProcessEvent, imported),
+            scene.AddObserver(mrml.EndCloseEvent, closed),
+        ]
 
 
 def _terminologyFolder() -> str:

@@ -34,3 +34,9 @@ def train(host, panel):
     host.click(panel.ui.segmentButton)
     wait(host, panel, lambda: panel.controller.running)
     wait(host, panel, lambda: panel.controller.state is State.RESULT)
+
+
+def apply(host, panel):
+    host.click(panel.ui.applyButton)
+    assert panel.controller.isApplying
+    wait(host, panel, lambda: not panel.controller.isApplying)

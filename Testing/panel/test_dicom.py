@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from driving import train, wait
+from driving import apply, train, wait
 
 import dicoms
 from sparseseg.io import dicomseg, files
@@ -52,7 +52,7 @@ def exported(host, panel, path):
 @pytest.fixture
 def applied(host, panel, series):
     train(host, panel)
-    host.click(panel.ui.applyButton)
+    apply(host, panel)
     panel.ui.dicomSection.collapsed = False
     host.spin(0.25)
     return series

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from driving import apply
 
 MODULE = Path(__file__).resolve().parents[2] / "SparseSegSlicer" / "SparseSegSlicer.py"
 NAME = "Sparse Segmentation"
@@ -174,7 +175,7 @@ def test_apply_is_one_undo_step_of_the_editor(host, editor):
     segmented(host, panel)
     before = voxels(panel.controller)
     finish(host, panel.controller)
-    host.click(panel.ui.applyButton)
+    apply(host, panel)
     assert panel.controller.isApplied
     host.spin(0.1)
     assert not panel.ui.applyButton.enabled
@@ -232,7 +233,7 @@ def test_the_panel_shows_the_same_session(host, editor):
     assert panel.ui.segmentButton.text == "Stop"
     assert panel.ui.segmentationSelector.currentNode() is editor.segmentationNode()
     finish(host, panel.controller)
-    host.click(panel.ui.applyButton)
+    apply(host, panel)
     host.exit()
     activate(host, editor)
     assert not effect.ui.applyButton.enabled, "it is applied"

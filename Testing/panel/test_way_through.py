@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from driving import wait
+from driving import apply, wait
 
 MODULE_CLICKS = 1  # opening the module
 
@@ -177,6 +177,6 @@ def test_five_clicks_from_a_loaded_volume_to_the_first_preview(host, left):
     editor.setActiveEffectByName("Erase")
     host.spin(until=lambda: left.ui.eraseLabel.isVisibleTo(left.uiWidget), timeout_s=10)
     wait(host, left, lambda: left.controller.hasResult)
-    host.click(left.ui.applyButton)
+    apply(host, left)
     editor.setActiveEffectByName("Erase")
     host.spin(until=lambda: not left.ui.eraseLabel.isVisibleTo(left.uiWidget), timeout_s=10)

@@ -7,7 +7,6 @@ import vtk
 from scenes import (
     GRIDS,
     LABELMAP,
-    LEFT_HANDED,
     MOVED,
     NOWHERE,
     OBLIQUE,
@@ -28,8 +27,6 @@ from scenes import (
     samePoints,
     sameVoxels,
     segmentArray,
-    toArray,
-    toMatrix,
     voxels,
 )
 from vtk.util import numpy_support
@@ -46,7 +43,6 @@ from SparseSegSlicerLib.scene.SceneImport import (
     placeInStudy,
     setPreviewOpacity,
     showLabels,
-    showVolume,
 )
 from SparseSegSlicerLib.scene.Segments import APPLIED_TAG, tagValue
 from SparseSegSlicerLib.scene.Surfaces import removeSurfaces
@@ -208,7 +204,17 @@ def test_opacity(scene):
     display = preview.GetDisplayNode()
     for opacity in (0.0, 0.5, 1.0):
         setPreviewOpacity(preview, opacity)
-        assert (display.GetOpacity2DFill(), display.GetOpacity2DOutline(), display.GetOpacity3D()) == pytest.approx((0.6 * opacity, opacity, opacity))
+        wanted = (0.3 * opacity, min(1, 2 * opacity), opacity)
+        assert (display.GetOpacity2DFill(), display.GetOpacity2DOutline(), display.GetOpacity3D()) == pytest.approx(wanted)
+
+
+def test_a_preview_looks_other_than_strokes_of_the_same_colours(scene):
+    """A faint fill and a thick outline, at the opacity that is set at first; strokes have Slicer's: a strong fill, a thin outline."""
+    _, preview = preparePreview(scene)
+    strokes = makeSegmentation(scene, "a").GetDisplayNode()
+    display = preview.GetDisplayNode()
+    assert display.GetOpacity2DFill() < 0.4 * strokes.GetOpacity2DFill() and display.GetOpacity2DOutline() == 1
+    assert display.GetSliceIntersectionThickness() > strokes.GetSliceIntersectionThickness()
 
 
 # -- surfaces ----------------------------------------------------------------------------------------------------------
@@ -441,44 +447,3 @@ def test_new_nodes_go_to_the_volumes_study(scene):
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) != study
     placeInStudy(node, volume)
     assert hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) == study
-
-
-# -- overlays ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.uint8])
-@pytest.mark.parametrize("grid", [PLAIN, LEFT_HANDED])
-def test_overlay_lies_on_the_volume(scene, grid, dtype):
-    volume = makeVolume(scene, grid)
-    putUnder(volume, MOVED)
-    values = np.arange(np.prod(SHAPE)).reshape(SHAPE) % 200
-    color = scene.AddNewNodeByClass("vtkMRMLColorTableNode", "my colours")
-    node = showVolume(volume, None, "weights", values.astype(dtype), "my colours")
-    assert np.array_equal(slicer.util.arrayFromVolume(node), values) and slicer.util.arrayFromVolume(node).dtype == dtype
-    matrix = vtk.vtkMatrix4x4()
-    node.GetIJKToRASMatrix(matrix)
-    assert np.allclose(toArray(matrix), grid, atol=1e-9) and node.GetParentTransformNode() is volume.GetParentTransformNode()
-    display = node.GetDisplayNode()
-    assert display.GetColorNode() is color and not node.GetSaveWithScene()
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
-    assert not hierarchy.GetItemByDataNode(node), "it would be saved as an item of nothing"
-    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == pytest.approx((0, 199))
-    assert display.GetApplyThreshold() and 0 < display.GetLowerThreshold() < 1
-
-
-def test_overlay_is_used_again(scene):
-    volume = makeVolume(scene, OBLIQUE)
-    first = showVolume(volume, None, "weights", np.ones(SHAPE, np.float32), "Rainbow")
-    volume.SetIJKToRASMatrix(toMatrix(LEFT_HANDED))
-    again = showVolume(volume, first, "weights", np.full(SHAPE, 4, np.float32), "no such colours")
-    assert again is first and slicer.util.arrayFromVolume(again).max() == 4
-    assert again.GetDisplayNode().GetWindowLevelMax() == pytest.approx(4)
-    matrix = vtk.vtkMatrix4x4()
-    again.GetIJKToRASMatrix(matrix)
-    assert np.allclose(toArray(matrix), LEFT_HANDED, atol=1e-9)
-
-
-def test_overlay_of_nothing(scene):
-    volume = makeVolume(scene)
-    node = showVolume(volume, None, "weights", np.zeros(SHAPE, np.float32), "Rainbow")
-    assert node.GetDisplayNode().GetWindowLevelMax() == pytest.approx(1)

@@ -208,3 +208,19 @@ def test_a_reading_that_failed_is_followed_by_a_whole_one(scene, monkeypatch):
             follower.reader.read(snapshot, Choices())
     assert follower.read().changed == whole(SHAPE)
     assert np.array_equal(readStrokes(snapshot).annotation, follower.told)
+
+
+def test_memory_that_was_lent_is_not_written_to(scene):
+    """Apply reads copies at its own pace, while strokes go on being read."""
+    volume, node = makeVolume(scene), makeSegmentation(scene, "a")
+    paint(node, "a", voxels((1, 1, slice(0, 4))))
+    copies = LayerCopies()
+    reader = StrokeReader(copies)
+    reader.read(takeSnapshot(node, volume, copies=copies))
+    lent = takeSnapshot(node, volume, copies=copies.lend())
+    before = lent.layers[0].values.copy()
+    assert lent.layers[0].values is next(iter(copies._layers.values())).values, "nothing was copied"
+    for n in range(4):
+        paint(node, "a", voxels((2, n, slice(0, 4))))
+        reader.read(takeSnapshot(node, volume, copies=copies))
+    assert np.array_equal(lent.layers[0].values, before)

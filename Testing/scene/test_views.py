@@ -25,7 +25,7 @@ from scenes import (
 )
 
 from sparseseg.contract.errors import InputError
-from SparseSegSlicerLib.scene.SliceViews import ViewTracker, alignViews, areAligned, jumpTo, showOverlay, sliceNodes, sliceShown
+from SparseSegSlicerLib.scene.SliceViews import ViewTracker, alignViews, areAligned, jumpTo, sliceNodes, sliceShown
 
 AXES = {"Red": 0, "Green": 1, "Yellow": 2}  # of the grids here: axial slices are stacked along k, coronal along j, sagittal along i
 EVERY_SLICE = [(axis, index) for axis in range(3) for index in range(SHAPE[axis])]
@@ -226,19 +226,6 @@ def test_views_beside_the_volume_count_as_aligned(scene):
     volume = makeVolume(scene)
     sliceNode(scene, "Red").SetSliceOffset(500)
     assert areAligned(volume)
-
-
-# -- overlay -----------------------------------------------------------------------------------------------------------
-
-
-def test_overlay_in_every_view(scene):
-    volume, overlay = makeVolume(scene), makeVolume(scene, name="weights")
-    composites = [scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode") for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode"))]
-    assert len(composites) == 3
-    showOverlay(volume, overlay, 0.6)
-    assert {(c.GetForegroundVolumeID(), c.GetForegroundOpacity()) for c in composites} == {(overlay.GetID(), 0.6)}
-    showOverlay(volume, None, 0.6)
-    assert {(c.GetForegroundVolumeID(), c.GetForegroundOpacity()) for c in composites} == {(None, 0.0)}
 
 
 # -- the view of the mouse -----------------------------------------------------------------------------------------------

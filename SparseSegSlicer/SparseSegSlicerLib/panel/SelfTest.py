@@ -32,6 +32,7 @@ def runTutorial(panel, budgetS: float = 10.0) -> None:
     check(np.array_equal(_voxels(strokes, volume), before), "training changed the strokes")
     panel.update()
     ui.applyButton.click()
+    waitFor(lambda: not controller.isApplying, "the applied result")
     check(controller.isApplied, controller.message.text())
     check(phantomOverlap(controller.preview.labels, controller.preview.classes.names) > 0.7, "the result does not resemble the phantom")
     ui.editor.undo()

@@ -18,7 +18,7 @@ from .Status import Status
 from .Tables import PlaceTable, SegmentTable, SliceTable
 
 PAINTING = ("Paint", "Draw", "Level tracing")
-STROKE_EFFECTS = ("Paint", "Draw", "Erase", "Level tracing", "Scissors")
+STROKE_EFFECTS = ("Paint", "Draw", "Erase", "Level tracing")  # Scissors fill or cut thousands of voxels: no strokes
 _SHORTCUTS = (
     ("Ctrl+Shift+T", "segmentButton"),
     ("Ctrl+Shift+M", "markSliceButton"),

@@ -7,22 +7,19 @@ afterwards is read as corrections. The strokes of earlier Applies stay in memory
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 
 import numpy as np
-import slicer
-import vtk
-
-from sparseseg import __version__
 
 from . import KeptStrokes
-from .Grids import BINARY_LABELMAP, gridInSegmentation, holdLabelmaps, matrixFromArray, volumeGeometry
+from .Grids import gridInSegmentation
+from .Layers import LayerCopies
+from .Replacement import Replacement
 from .SceneExport import takeSnapshot
-from .SceneImport import importLabels, orientedImage
 from .Segments import APPLIED_TAG, backgroundSegmentID, hasTag, markBackground
-from .Surfaces import CLOSED_SURFACE, showSurfaces
+from .Surfaces import CLOSED_SURFACE
 
 _REMEMBERED = 24  # Applies: more than an editor can undo
 
@@ -77,7 +74,7 @@ class AppliedResult:
             if segment is not None:
                 segment.RemoveTag(APPLIED_TAG)
 
-    def apply(
+    def begin(
         self,
         segmentationNode,
         volumeNode,
@@ -85,72 +82,49 @@ class AppliedResult:
         box,
         ids: Sequence[str],
         protected: Collection[str] = (),
-        saveStateForUndo: Callable[[object], None] = lambda node: None,
-        surfaces: Mapping[str, object] | None = None,
-    ) -> list[str]:
-        """Replaces segments by the result, one undo step: uint8 (K, J, I), value c is ids[c - 1]. Returns the IDs that were replaced.
+        surfaces: bool = False,
+        copies: LayerCopies | None = None,
+    ) -> Replacement:
+        """What `finish` takes, once its `make` was called, in any thread: uint8 (K, J, I), value c is ids[c - 1].
 
-        protected: IDs that stay as they are; IDs that the segmentation has no longer are not made again. surfaces: by ID, in the volume's frame;
-        they are shown in 3-D. Raises InputError, and nothing is changed.
+        protected: IDs that stay as they are; IDs that the segmentation has no longer are not made again. surfaces: they are shown in 3-D, also where
+        none were. copies: what was copied of the layers already. Raises InputError.
         """
         segmentation = segmentationNode.GetSegmentation()
         self.follow(segmentationNode, volumeNode)
-        before = KeptStrokes.tokenOf(segmentation)
-        snapshot = takeSnapshot(segmentationNode, volumeNode)
+        snapshot = takeSnapshot(segmentationNode, volumeNode, copies=copies)
         grid = gridInSegmentation(volumeNode, segmentationNode, snapshot.geometry)
-        present = set(segmentation.GetSegmentIDs())
+        present = segmentation.GetSegmentIDs()
         shown = [sid if sid in present and sid not in protected else "" for sid in ids]
-        replaced = [sid for sid in shown if sid]
-        held = [] if snapshot.kept is None else [snapshot.segments[place].id for place in snapshot.kept.places]
-        if not replaced:
-            return []
-        strokes, token = KeptStrokes.gathered(segmentationNode, snapshot, grid, replaced), uuid.uuid4().hex
-        saveStateForUndo(segmentationNode)
-        image = replaceSegments(segmentationNode, volumeNode, labels, box, shown, token, surfaces)
-        background = segmentation.GetSegment(backgroundSegmentID(segmentation))
-        if background is not None:
-            markBackground(background)
-        voxels = np.bincount(labels[box].reshape(-1), minlength=256)
-        for value, sid in enumerate(replaced, start=1):
-            KeptStrokes.addResult(strokes, sid, token, image if voxels[ids.index(sid) + 1] else None, value)
-        for sid in set(held) - set(replaced):  # of an earlier Apply, and kept as it is: its corrections are among the strokes now
-            segment = segmentation.GetSegment(sid)
-            segment.SetTag(APPLIED_TAG, token)
-            now = slicer.vtkSegment()
-            now.DeepCopy(segment)
-            KeptStrokes.addResult(strokes, sid, token, now.GetRepresentation(BINARY_LABELMAP), now.GetLabelValue())
-        KeptStrokes.put(segmentationNode, volumeNode, strokes)
-        self._remember(token, before, strokes)
-        return replaced
+        surfaces = surfaces or any(segmentation.GetSegment(sid).GetRepresentation(CLOSED_SURFACE) is not None for sid in present)
+        return Replacement(labels, box, shown, grid, uuid.uuid4().hex, surfaces, snapshot)
+
+    def finish(
+        self, segmentationNode, volumeNode, replacement: Replacement, saveStateForUndo: Callable[[object], None] = lambda node: None
+    ) -> list[str]:
+        """Replaces segments by the result, one undo step. Returns the IDs that were replaced. No step scales with the volume but what Slicer copies
+        for undo."""
+        if replacement.replaced:
+            before = KeptStrokes.tokenOf(segmentationNode.GetSegmentation())
+            saveStateForUndo(segmentationNode)
+            replacement.put(segmentationNode)
+            segmentation = segmentationNode.GetSegmentation()
+            background = segmentation.GetSegment(backgroundSegmentID(segmentation))
+            if background is not None:
+                markBackground(background)
+            KeptStrokes.put(segmentationNode, volumeNode, replacement.strokes)
+            self._remember(KeptStrokes.tokenOf(replacement.strokes), before, replacement.strokes)
+        return replacement.replaced
+
+    def apply(self, segmentationNode, volumeNode, labels: np.ndarray, box, ids, protected=(), saveStateForUndo=lambda node: None) -> list[str]:
+        """All of it at once. Raises InputError, and nothing is changed."""
+        replacement = self.begin(segmentationNode, volumeNode, labels, box, ids, protected).make()
+        return self.finish(segmentationNode, volumeNode, replacement, saveStateForUndo)
 
     def _remember(self, token: str, before: str, strokes) -> None:
         self._strokes[token], self._before[token] = strokes, before
         for old in list(self._strokes)[:-_REMEMBERED]:
             del self._strokes[old], self._before[old]
-
-
-def replaceSegments(segmentationNode, volumeNode, labels: np.ndarray, box, shown: Sequence[str], token: str, surfaces=None):
-    """Puts a label map into segments: value c becomes shown[c - 1], where that is not empty. Returns the image that was put there, of which
-    value n is the n-th that is not empty. Surfaces are made again where they were shown."""
-    segmentation = segmentationNode.GetSegmentation()
-    before = {sid: segmentation.GetSegment(sid).GetRepresentation(CLOSED_SURFACE) for sid in segmentation.GetSegmentIDs()}
-    geometry = volumeGeometry(volumeNode)
-    grid = gridInSegmentation(volumeNode, segmentationNode, geometry)
-    holdLabelmaps(segmentation, grid, geometry.shape_kji)
-    image = orientedImage(labels, box, grid, shown)
-    importLabels(segmentationNode, image, shown)
-    for sid in filter(None, shown):
-        segment = segmentation.GetSegment(sid)
-        segment.SetTag(APPLIED_TAG, token)
-        # what Slicer's DICOM SEG export asks for
-        segment.SetTag("DICOM.SegmentAlgorithmType", "SEMIAUTOMATIC")
-        segment.SetTag("DICOM.SegmentAlgorithmName", f"SparseSegSlicer {__version__}")
-    if surfaces is not None:
-        others = {sid: surface for sid, surface in before.items() if surface is not None and sid not in shown}
-        _setSurfaces(segmentationNode, surfaces, grid @ np.linalg.inv(geometry.ijk_to_ras()), others)
-    elif any(surface is not None for surface in before.values()):
-        segmentationNode.CreateClosedSurfaceRepresentation()
-    return image
 
 
 def withoutResult(segmentation, protected: Collection[str]) -> list[str]:
@@ -165,20 +139,3 @@ def hideBackground(segmentationNode, hidden: bool) -> None:
     sid = backgroundSegmentID(segmentationNode.GetSegmentation())
     if sid and segmentationNode.GetDisplayNode() is not None:
         segmentationNode.GetDisplayNode().SetSegmentVisibility(sid, not hidden)
-
-
-def _setSurfaces(segmentationNode, surfaces: Mapping[str, object], toFrame: np.ndarray, others: Mapping[str, object]) -> None:
-    """Those that are there already; Slicer would make its own slowly. others: of segments that were not replaced, in the segmentation's frame."""
-    segmentation = segmentationNode.GetSegmentation()
-    move = vtk.vtkTransform()
-    move.SetMatrix(matrixFromArray(toFrame))
-    for sid in segmentation.GetSegmentIDs():
-        surface = others.get(sid) or vtk.vtkPolyData()
-        if sid in surfaces and sid not in others:
-            place = vtk.vtkTransformPolyDataFilter()
-            place.SetInputData(surfaces[sid])
-            place.SetTransform(move)
-            place.Update()
-            surface.ShallowCopy(place.GetOutput())
-        segmentation.GetSegment(sid).AddRepresentation(CLOSED_SURFACE, surface)
-    showSurfaces(segmentationNode)

@@ -59,7 +59,7 @@ def corrected(snapshot: Snapshot) -> Box | None:
     found = None
     for _, piece in Merging.pieces(box) if box is not None else ():
         now, then = (Merging.filled(layers, codes, piece) for layers in (snapshot.layers, kept.result))
-        here = box_of(_any([*_without(now, then), *_without(then, now)], shape_of(piece)))
+        here = box_of(_any([*Merging.without(now, then), *Merging.without(then, now)], shape_of(piece)))
         if here is not None:
             found = union(found, Merging.moved(here, piece))
     return found
@@ -94,23 +94,12 @@ def _claims(snapshot: Snapshot, codes: np.ndarray, piece: Box) -> tuple[list[np.
     kept, shape = snapshot.kept, shape_of(piece)
     held = kept.only(codes)
     now, then = (Merging.filled(layers, held, piece) for layers in (snapshot.layers, kept.result))
-    gone = _without(then, now)
-    claims = _without(Merging.filled(kept.strokes, held, piece), gone)
-    claims += _without(now, then)
+    gone = Merging.without(then, now)
+    claims = Merging.without(Merging.filled(kept.strokes, held, piece), gone)
+    claims += Merging.without(now, then)
     claims += Merging.filled(snapshot.layers, codes - held, piece)
     erased = _any([*gone, *Merging.filled(kept.erased, _BACKGROUND, piece)], shape)
     return claims, erased & ~_any(claims, shape)
-
-
-def _without(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Codes, 0 where one of the others has the same."""
-    left = []
-    for values in some:
-        values = values.copy()
-        for other in others:
-            values[values == other] = 0
-        left.append(values)
-    return left
 
 
 def _any(some: Sequence[np.ndarray], shape: Sequence[int]) -> np.ndarray:

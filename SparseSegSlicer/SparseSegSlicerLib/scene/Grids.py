@@ -88,6 +88,16 @@ def emptyImage(grid: np.ndarray, shape_kji, box=None):
     return image
 
 
+def filledImage(array: np.ndarray, grid: np.ndarray, box):
+    """An image of these voxels, copied; box: where they lie. May run in a thread."""
+    image = emptyImage(grid, (), box)
+    scalars = vtk.vtkDataArray.CreateDataArray(numpy_support.get_vtk_array_type(array.dtype))
+    scalars.SetNumberOfValues(array.size)
+    np.copyto(numpy_support.vtk_to_numpy(scalars).reshape(array.shape), array)
+    image.GetPointData().SetScalars(scalars)
+    return image
+
+
 def sliceCentre(geometry: Geometry, axis: int, index: int) -> np.ndarray:
     """RAS millimetres of a slice's middle, without parent transforms."""
     kji = [(n - 1) / 2 for n in geometry.shape_kji]

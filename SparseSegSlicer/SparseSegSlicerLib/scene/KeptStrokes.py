@@ -6,23 +6,25 @@ strokes to a result that was not made from them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import slicer
-from vtk.util import numpy_support
 
 from sparseseg.contract.box import Box, box_of
+from sparseseg.contract.classes import Segment
 
 from . import Claims
-from .Grids import BINARY_LABELMAP, emptyImage, holdLabelmaps
+from .Grids import BINARY_LABELMAP, filledImage
+from .Layers import Layer
 from .Segments import APPLIED_TAG, tagValue
 from .Snapshot import Snapshot
 
 STROKES_ROLE = "SparseSegSlicer.Strokes"  # node reference: applied segmentation -> the strokes that it was made from
 TARGET_ROLE = "SparseSegSlicer.Target"  # node reference: strokes -> the segmentation that results are applied to
 ERASED = "SparseSegSlicer.Erased"  # ID of what was erased from results: background
+_ERASED_SEGMENT = Segment(ERASED, "Erased from results", (0.5, 0.5, 0.5), {})
 _RESULT = "SparseSegSlicer.Result."  # and a segment's ID: the result as it was applied
 
 
@@ -57,29 +59,36 @@ def namesIn(segmentationNode, ids: Sequence[str]) -> Names | None:
     return Names(held, [_RESULT + sid if sid else "" for sid in held], [ERASED] if ERASED in there else [])
 
 
-def gathered(segmentationNode, snapshot: Snapshot, grid: np.ndarray, replaced: Collection[str]):
-    """A new segmentation with the strokes of all segments that hold a result, or will: what the user drew, corrections of results included."""
-    strokes, segmentation = slicer.vtkSegmentation(), segmentationNode.GetSegmentation()
-    if snapshot.kept is None:
-        strokes.DeepCopy(segmentation)
-        holdLabelmaps(strokes, grid, snapshot.geometry.shape_kji)
-        for sid in strokes.GetSegmentIDs():
-            strokes.GetSegment(sid).RemoveTag(APPLIED_TAG)
+def gathered(snapshot: Snapshot, grid: np.ndarray, replaced: Collection[str]):
+    """A new segmentation with the strokes of all segments that hold a result, or will: what the user drew, corrections of results included. May run
+    in a thread."""
+    strokes, kept, images = slicer.vtkSegmentation(), snapshot.kept, {}
+    held = () if kept is None else kept.places
+    for place, segment in enumerate(snapshot.segments):
+        if place in held or segment.id in replaced:
+            _add(strokes, segment, *layerImage(kept.strokes if place in held else snapshot.layers, place, grid, images))
+    if kept is None:
         return strokes
-    strokes.DeepCopy(keptNode(segmentationNode).GetSegmentation())
-    for sid in [sid for sid in strokes.GetSegmentIDs() if sid.startswith(_RESULT)]:
-        strokes.RemoveSegment(sid)
-    held = {snapshot.segments[place].id: place for place in snapshot.kept.places}
-    for sid in replaced:
-        if sid not in held:
-            strokes.RemoveSegment(sid)
-            strokes.CopySegmentFromSegmentation(segmentation, sid, False)
+    for layer in kept.erased:
+        _add(strokes, _ERASED_SEGMENT, *layerImage((layer,), 0, grid, images))
     corrections = Claims.corrected(snapshot)
     if corrections is not None:
-        for sid, place in held.items():
-            _write(strokes, sid, grid, *Claims.strokesOf(snapshot, place, corrections))
-        _write(strokes, ERASED, grid, *Claims.erasedFrom(snapshot, corrections))
+        for place in held:
+            _write(strokes, snapshot.segments[place], grid, *Claims.strokesOf(snapshot, place, corrections))
+        _write(strokes, _ERASED_SEGMENT, grid, *Claims.erasedFrom(snapshot, corrections))
     return strokes
+
+
+def layerImage(layers: Iterable[Layer], place: int, grid: np.ndarray, images: dict[str, object]) -> tuple[object, int]:
+    """A copy of the layer that holds a segment, exact also where it lies off the grid, and the segment's value in it; None where it has no voxels.
+    images: copies that were made already, by key."""
+    for layer in layers:
+        for value, other in layer.places.items():
+            if other == place:
+                if layer.key not in images:
+                    images[layer.key] = layer.original or filledImage(layer.values, grid, layer.box)
+                return images[layer.key], value
+    return None, 1
 
 
 def addResult(strokes, segmentID: str, token: str, image=None, value: int = 1) -> None:
@@ -110,16 +119,23 @@ def put(segmentationNode, volumeNode, strokes):
     return kept
 
 
-def _write(segmentation, segmentID: str, grid: np.ndarray, box: Box, mask: np.ndarray) -> None:
+def _add(segmentation, segment: Segment, image, value: int) -> None:
+    segmentation.AddEmptySegment(segment.id, segment.name)
+    added = segmentation.GetSegment(segment.id)
+    added.SetColor(*segment.color)
+    if image is not None:
+        added.SetLabelValue(value)
+        added.AddRepresentation(BINARY_LABELMAP, image)
+
+
+def _write(segmentation, segment: Segment, grid: np.ndarray, box: Box, mask: np.ndarray) -> None:
     """A segment's voxels: a mask in a box of the volume's grid."""
-    if segmentation.GetSegment(segmentID) is None:
-        segmentation.AddEmptySegment(segmentID, "Erased from results")
-    segment, part = segmentation.GetSegment(segmentID), box_of(mask)
+    if segmentation.GetSegment(segment.id) is None:
+        _add(segmentation, segment, None, 1)
+    written, part = segmentation.GetSegment(segment.id), box_of(mask)
+    written.SetLabelValue(1)
     if part is None:
-        segment.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())
+        written.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())
         return
     place = tuple(slice(b.start + p.start, b.start + p.stop) for b, p in zip(box, part, strict=True))
-    image = emptyImage(grid, (), place)
-    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(mask[part].astype(np.uint8).reshape(-1), deep=True))
-    segment.SetLabelValue(1)
-    segment.AddRepresentation(BINARY_LABELMAP, image)
+    written.AddRepresentation(BINARY_LABELMAP, filledImage(mask[part].view(np.uint8), grid, place))

@@ -38,6 +38,11 @@ class Layer:
     outside: int | None = None
     toGrid: bytes = field(default=b"", repr=False)
     memory: np.ndarray | None = field(default=None, repr=False)
+    original: object = field(default=None, repr=False)  # a copy of a layer that does not lie on the grid
+
+    @property
+    def isOnGrid(self) -> bool:
+        return self.original is None
 
 
 class LayerCopies:
@@ -46,14 +51,23 @@ class LayerCopies:
     def __init__(self) -> None:
         self._layers: dict[str, Layer] = {}
         self._spare: list[np.ndarray] = []
+        self._lent: set[int] = set()  # memory that a reader of its own pace has
         self._lock = threading.Lock()
+
+    def lend(self) -> LayerCopies:
+        """The copies as they are, for a reader that is done before the next one asks; their memory is not used again meanwhile."""
+        reader = LayerCopies()
+        with self._lock:
+            reader._layers = dict(self._layers)
+            self._lent = {id(layer.memory) for layer in self._layers.values()}
+        return reader
 
     def missing(self, images: Iterable) -> list[int]:
         """How many bytes of fresh memory copying these layers would take now: one number for each piece."""
         spare = sorted(len(memory) for memory in self._spare)
         wanted = []
         for image in images:
-            old, size = self._layers.get(_keyOf(image)), _sizeOf(image)
+            old, size = self._layers.get(keyOf(image)), _sizeOf(image)
             if old is not None and old.time == image.GetMTime():
                 continue
             fitting = next((n for n in spare if n >= size), None)
@@ -73,8 +87,8 @@ class LayerCopies:
 
     def release(self, layers: Iterable[Layer], kept: Iterable[Layer]) -> None:
         """May run in a thread. The memory of layers that nobody reads any more is used again, but what is `kept` is not."""
-        held = {id(layer.memory) for layer in kept}
         with self._lock:
+            held = {id(layer.memory) for layer in kept} | self._lent
             largest = max((len(layer.memory) for layer in kept if layer.memory is not None), default=0)
             self._spare += [layer.memory for layer in layers if layer.memory is not None and id(layer.memory) not in held]
             self._spare = sorted((m for m in self._spare if len(m) <= 2 * _SPARE * largest), key=len)[-4:]
@@ -84,7 +98,7 @@ class LayerCopies:
         world = vtk.vtkMatrix4x4()
         image.GetImageToWorldMatrix(world)
         toGrid = np.linalg.inv(grid) @ arrayFromMatrix(world)  # the layer's IJK -> the volume's IJK
-        key, where = _keyOf(image), toGrid.tobytes() + bytes(str(shape_kji), "ascii")
+        key, where = keyOf(image), toGrid.tobytes() + bytes(str(shape_kji), "ascii")
         old = self._layers.get(key)
         if old is not None and (old.time, old.toGrid) == (image.GetMTime(), where) and (old.outside is None or old.places == places):
             return replace(old, places=places)
@@ -115,7 +129,8 @@ def imageArray(image) -> np.ndarray:
     return numpy_support.vtk_to_numpy(image.GetPointData().GetScalars()).reshape(tuple(reversed(image.GetDimensions())))
 
 
-def _keyOf(image) -> str:
+def keyOf(image) -> str:
+    """Names a layer in the scene, as long as it is there."""
     return image.GetAddressAsString("vtkDataObject")
 
 
@@ -141,6 +156,8 @@ def _wholeOffset(image, toGrid: np.ndarray) -> np.ndarray | None:
 
 def _resampled(image, toGrid: np.ndarray, grid: np.ndarray, places: dict[int, int], shape_kji, key: str, where: bytes) -> Layer:
     """By nearest neighbour, only within the volume."""
+    original = slicer.vtkOrientedImageData()
+    original.DeepCopy(image)
     extent = np.array(image.GetExtent()).reshape(3, 2)  # i, j, k
     lost = _countOutside(image, extent, toGrid, places, shape_kji)
     corners = np.array([(i, j, k, 1) for i in extent[0] + (-0.5, 0.5) for j in extent[1] + (-0.5, 0.5) for k in extent[2] + (-0.5, 0.5)])
@@ -149,12 +166,12 @@ def _resampled(image, toGrid: np.ndarray, grid: np.ndarray, places: dict[int, in
     stop = np.clip(np.ceil(around.max(0)).astype(int) + 1, start, shape_kji)
     box = tuple(slice(int(a), int(b)) for a, b in zip(start, stop, strict=True))
     if (stop == start).any():
-        return Layer(key, image.GetMTime(), box, np.zeros(stop - start, np.uint8), places, lost, where)
+        return Layer(key, image.GetMTime(), box, np.zeros(stop - start, np.uint8), places, lost, where, original=original)
     output = slicer.vtkOrientedImageData()
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     if not resample(image, emptyImage(grid, shape_kji, box), output, False):
         raise InputError("The segmentation could not be brought to the volume's grid.", "Set its geometry to the volume in the Segment Editor.")
-    return Layer(key, image.GetMTime(), box, imageArray(output).copy(), places, lost, where)
+    return Layer(key, image.GetMTime(), box, imageArray(output).copy(), places, lost, where, original=original)
 
 
 def _countOutside(image, extent: np.ndarray, toGrid: np.ndarray, places: dict[int, int], shape_kji) -> int:

@@ -49,6 +49,17 @@ def filled(layers: Iterable[Layer], codes: np.ndarray, box: Box) -> list[np.ndar
     return arrays
 
 
+def without(some: Sequence[np.ndarray], others: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Codes, 0 where one of the others has the same."""
+    left = []
+    for values in some:
+        values = values.copy()
+        for other in others:
+            values[values == other] = 0
+        left.append(values)
+    return left
+
+
 def translate(annotation: np.ndarray, table: np.ndarray) -> None:
     """Each value becomes table[value], in place."""
     for planes in _chunks(annotation.shape):

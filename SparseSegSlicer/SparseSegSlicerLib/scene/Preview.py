@@ -21,6 +21,7 @@ from .Segments import describeSegment
 from .Surfaces import CLOSED_SURFACE, CoarseLabels, removeSurfaces, setSurface, showSurfaces
 
 SURFACES_AFTER_S = 1.0  # without a new box
+_RESTS = "SparseSegSlicer.Rests"  # node attribute: hidden by us, and shown again with the next labels
 _APPLIED_AS = "SparseSegSlicer.AppliedAs"  # node attribute: which Apply has put these labels into the segmentation
 
 
@@ -47,7 +48,8 @@ class Preview:
         if self.node is None:
             opacity = float(self._parameters.get("opacity"))
             self._parameters.setNode("preview", SceneImport.makePreview(segmentationNode, volumeNode, classes.segments, opacity))
-            self.node.SetDisplayVisibility(not self._withheld)
+            if self._withheld:
+                self._rest()
         self._addMissing(segmentationNode, classes)
         self.node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
         grid = volumeGeometry(volumeNode).ijk_to_ras()
@@ -126,7 +128,7 @@ class Preview:
             return
         ids = self.classes.ids
         visible = segmentID in ids and segmentID not in locked
-        surface = self._coarse.surface(ids.index(segmentID) + 1, volumeGeometry(volumeNode)) if visible else vtk.vtkPolyData()
+        surface = self._coarse.surface(ids.index(segmentID) + 1, volumeGeometry(volumeNode).ijk_to_ras()) if visible else vtk.vtkPolyData()
         setSurface(self.node, segmentID, surface)
 
     # -- segments and node ---------------------------------------------------------------------------------------------
@@ -152,20 +154,30 @@ class Preview:
 
     def setVisible(self, visible: bool) -> None:
         if self.node is not None:
-            self.node.SetDisplayVisibility(visible and not self._withheld)
+            self.node.SetDisplayVisibility(visible)
 
     def withhold(self, withheld: bool) -> None:
         """Hides it whatever comes, or shows it again where there is something to preview."""
         if withheld != self._withheld:
             self._withheld = withheld
-            self.setVisible(self.node is not None and not self.node.GetAttribute(_APPLIED_AS))
+            if withheld:
+                self._rest()
+            elif self.node is not None and not self.node.GetAttribute(_APPLIED_AS):
+                self._wake()
 
     # -- applied or not ------------------------------------------------------------------------------------------------
 
     def setApplied(self, token: str) -> None:
         """These labels are those of a result now: nothing is left to preview, as long as the segmentation holds it."""
         self.node.SetAttribute(_APPLIED_AS, f"as {token}")
-        self.setVisible(False)
+        self._rest()
+
+    def followResult(self, token: str) -> None:
+        """The segmentation holds the result of another Apply now, or none: after undo and redo."""
+        if self.isAppliedAs(token):
+            self._rest()
+        else:
+            self._wake()
 
     def isAppliedAs(self, token: str) -> bool:
         return self.node is not None and self.node.GetAttribute(_APPLIED_AS) == f"as {token}"
@@ -174,18 +186,19 @@ class Preview:
         """Other labels came: shown, unless the user has hidden them."""
         if self.node is not None and self.node.GetAttribute(_APPLIED_AS):
             self.node.RemoveAttribute(_APPLIED_AS)
-            self.setVisible(True)
+            self._wake()
 
-    def surfaces(self, volumeNode, locked: Collection[str]) -> dict[str, object] | None:
-        """By segment ID, made where they are old; None where none are shown."""
-        if self.node is None or not self._parameters.get("show3D") or self.labels is None:
-            return None
-        self._surfacesAt = 0.0
-        while self._old:
-            self.tick(volumeNode, locked)
-        contents = self.node.GetSegmentation()
-        made = {sid: contents.GetSegment(sid).GetRepresentation(CLOSED_SURFACE) for sid in contents.GetSegmentIDs()}
-        return {sid: surface for sid, surface in made.items() if surface is not None}
+    def _rest(self) -> None:
+        """Not shown while there is nothing to preview."""
+        if self.node is not None and self.node.GetDisplayVisibility():
+            self.node.SetAttribute(_RESTS, "1")
+            self.setVisible(False)
+
+    def _wake(self) -> None:
+        """Shown again; one that the user has hidden stays hidden."""
+        if self.node is not None and self.node.GetAttribute(_RESTS) and not self._withheld:
+            self.node.RemoveAttribute(_RESTS)
+            self.setVisible(True)
 
     def nodeIsGone(self) -> None:
         """The user deleted the node: nothing is shown, but the next box has something to lie on."""

@@ -1,4 +1,4 @@
-"""Dense label map -> preview, new segmentations and overlay volumes. No qt.
+"""Dense label map -> preview and new segmentations. No qt.
 
 The preview is a segmentation of its own, under the volume's parent transform, so that a label map lies on the volume's voxels whatever the
 user's segmentation is under. The user's segmentation is changed by `AppliedResult` alone.
@@ -21,6 +21,8 @@ from .Merging import boxWhere
 from .Surfaces import makeSurfaces, removeSurfaces
 
 PREVIEW_ATTRIBUTE = "SparseSegSlicer.IsPreview"  # node attribute: made anew all the time, so nobody should paint in it
+
+_FAINT, _THICK = 0.3, 2  # of the preview in slice views: its fill for the opacity that is chosen, its outline in pixels
 
 
 def boundingBox(labels: np.ndarray) -> tuple[slice, slice, slice]:
@@ -68,10 +70,12 @@ def showLabels(previewNode, volumeNode, labels: np.ndarray, box, ids: Sequence[s
 
 
 def setPreviewOpacity(previewNode, opacity: float) -> None:
-    """Opacity 0..1 of fill and outline in the slice views and of the surface; the strokes on top stay as they are."""
+    """Opacity 0..1 of the surface. In the slice views a thick outline and a faint fill, under which strokes of the same colour are seen; the strokes'
+    own display, a strong fill and a thin outline, is the user's."""
     display = previewNode.GetDisplayNode()
-    display.SetOpacity2DFill(0.6 * opacity)
-    display.SetOpacity2DOutline(opacity)
+    display.SetOpacity2DFill(_FAINT * opacity)
+    display.SetOpacity2DOutline(min(1.0, 2 * opacity))
+    display.SetSliceIntersectionThickness(_THICK)
     display.SetOpacity3D(opacity)
 
 
@@ -121,14 +125,6 @@ def placeInStudy(node, volumeNode) -> None:
         hierarchy.SetItemParent(item, hierarchy.GetItemParent(volumeItem))
 
 
-def _takeOutOfHierarchy(node) -> None:
-    """Where it would be saved as an item of a node that is not."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(node.GetScene())
-    item = hierarchy.GetItemByDataNode(node) if hierarchy is not None else 0
-    if item:
-        hierarchy.RemoveItem(item, False, False)
-
-
 def importLabels(segmentationNode, image, ids: Sequence[str]) -> None:
     """Value n of the image becomes the n-th non-empty ID; existing names, colours and tags stay."""
     named = vtk.vtkStringArray()
@@ -152,34 +148,3 @@ def orientedImage(labels: np.ndarray, box, ijkToFrame: np.ndarray, ids: Sequence
     image.SetImageToWorldMatrix(matrixFromArray(ijkToFrame))
     image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(np.ascontiguousarray(part).reshape(-1), deep=True))
     return image
-
-
-# -- overlays ------------------------------------------------------------------------------------------------------------
-
-
-def showVolume(volumeNode, existing, name: str, array: np.ndarray, colorName: str):
-    """A scalar volume over the image (the weight map): float32 or uint8 (K, J, I); zero is transparent. Not saved with the scene."""
-    scene = volumeNode.GetScene()
-    node = existing
-    if node is None:
-        node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        node.SetSaveWithScene(False)
-        node.CreateDefaultDisplayNodes()
-        node.GetDisplayNode().SetSaveWithScene(False)
-        _takeOutOfHierarchy(node)
-    geometry = volumeGeometry(volumeNode)
-    image = vtk.vtkImageData()
-    image.SetDimensions(*reversed(array.shape))
-    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(np.ascontiguousarray(array).reshape(-1), deep=True))
-    node.SetIJKToRASMatrix(matrixFromArray(geometry.ijk_to_ras()))
-    node.SetAndObserveImageData(image)
-    node.SetAndObserveTransformNodeID(volumeNode.GetTransformNodeID())
-    display, highest = node.GetDisplayNode(), float(array.max(initial=0)) or 1.0
-    color = scene.GetFirstNodeByName(colorName)
-    if color is not None:
-        display.SetAndObserveColorNodeID(color.GetID())
-    display.AutoWindowLevelOff()
-    display.SetWindowLevelMinMax(0, highest)
-    display.ApplyThresholdOn()
-    display.SetThreshold(highest * 1e-6, highest)
-    return node

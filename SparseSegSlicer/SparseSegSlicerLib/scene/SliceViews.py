@@ -95,15 +95,6 @@ def shownVolume(scene):
     return None
 
 
-def showOverlay(volumeNode, overlayNode, opacity: float) -> None:
-    """Shows a volume in the foreground of every slice view, or takes the foreground away where it is None."""
-    scene = volumeNode.GetScene()
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
-        composite = scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode")
-        composite.SetForegroundVolumeID(overlayNode.GetID() if overlayNode else None)
-        composite.SetForegroundOpacity(opacity if overlayNode else 0.0)
-
-
 def _ijkToWorld(volumeNode, geometry) -> np.ndarray:
     toWorld = matrixBetween(volumeNode.GetParentTransformNode(), None)
     if toWorld is None:

@@ -57,6 +57,17 @@ class Snapshot:
         kept = self.kept
         return self.layers if kept is None else (*self.layers, *kept.strokes, *kept.result, *kept.erased)
 
+    def continues(self, other: Snapshot) -> bool:
+        """Whether nothing but what is painted may differ."""
+        ids = [[segment.id for segment in snapshot.segments] for snapshot in (self, other)]
+        sameKept = other.kept is None if self.kept is None else self.kept.isSame(other.kept)
+        return ids[0] == ids[1] and self.background == other.background and sameKept and not self.geometry.difference_from(other.geometry)
+
+    def isSame(self, other: Snapshot) -> bool:
+        """Of two where one continues the other: whether nothing was painted in between."""
+        layers = [{layer.key: (id(layer.values), layer.places) for layer in snapshot.layers} for snapshot in (self, other)]
+        return layers[0] == layers[1]
+
     @property
     def strokeLayers(self) -> tuple[Layer, ...]:
         return self.layers if self.kept is None else (*self.layers, *self.kept.strokes)

@@ -122,7 +122,7 @@ class StrokeReader:
     def read(self, snapshot: Snapshot, choices: Choices = Choices(), settings: Settings | None = None, quick: bool = False) -> Reading:
         """quick: leave slices and summary for later where they are not needed to know whether the strokes can be trained on."""
         before, self._state = self._state, None  # so that a read that fails is followed by a whole one
-        follows = before is not None and _sameFrame(before.snapshot, snapshot) and not (choices.ignored or before.choices.ignored)
+        follows = before is not None and snapshot.continues(before.snapshot) and not (choices.ignored or before.choices.ignored)
         follows = follows and _kept(snapshot, choices) == _kept(before.snapshot, before.choices)
         state, box = _followed(before, snapshot, choices) if follows else (None, None)
         anew = state is None
@@ -170,12 +170,6 @@ def filledSegments(snapshot: Snapshot) -> list[str]:
 
 
 # -- the changed box -----------------------------------------------------------------------------------------------------
-
-
-def _sameFrame(one: Snapshot, other: Snapshot) -> bool:
-    ids = [[segment.id for segment in snapshot.segments] for snapshot in (one, other)]
-    sameKept = other.kept is None if one.kept is None else one.kept.isSame(other.kept)
-    return ids[0] == ids[1] and one.background == other.background and sameKept and not one.geometry.difference_from(other.geometry)
 
 
 def _kept(snapshot: Snapshot, choices: Choices) -> list[bool]:

@@ -31,27 +31,27 @@ class CoarseLabels:
         self.start = [part.start for part in box]
         self.array = cropped[:: self.step, :: self.step, :: self.step].copy()
 
-    def surface(self, value: int, geometry: Geometry):
-        """In RAS; empty where no voxel has the value."""
+    def surface(self, value: int, ijkToFrame: np.ndarray):
+        """In the frame that the matrix leads to; empty where no voxel has the value. May run in a thread."""
         mask = self.array == value
         box = box_of(mask)
         if box is None:
             return vtk.vtkPolyData()
         mask = np.pad(mask[box], 1).view(np.uint8)  # a border of zeros closes the surface
         first = [start + self.step * (part.start - 1) for start, part in zip(self.start, box, strict=True)]
-        toRAS = vtk.vtkTransform()
-        toRAS.SetMatrix(matrixFromArray(geometry.ijk_to_ras() @ _scaling(self.step, first)))
+        toFrame = vtk.vtkTransform()
+        toFrame.SetMatrix(matrixFromArray(ijkToFrame @ _scaling(self.step, first)))
         image = vtk.vtkImageData()
         image.SetDimensions(*reversed(mask.shape))
         image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(mask.reshape(-1), deep=True))
-        return _surface(image, toRAS)
+        return _surface(image, toFrame)
 
 
 def makeSurfaces(previewNode, labels: np.ndarray, box: Box, geometry: Geometry, ids: Sequence[str]) -> None:
     """Of all segments, now: ids[c - 1] is value c; the others' are empty."""
     coarse = CoarseLabels(labels, box)
     for sid in previewNode.GetSegmentation().GetSegmentIDs():
-        setSurface(previewNode, sid, coarse.surface(ids.index(sid) + 1, geometry) if sid in ids else vtk.vtkPolyData())
+        setSurface(previewNode, sid, coarse.surface(ids.index(sid) + 1, geometry.ijk_to_ras()) if sid in ids else vtk.vtkPolyData())
     showSurfaces(previewNode)
 
 
@@ -77,7 +77,7 @@ def _scaling(step: int, start_kji: Sequence[int]) -> np.ndarray:
     return matrix
 
 
-def _surface(image, toRAS):
+def _surface(image, toFrame):
     contour = vtk.vtkDiscreteFlyingEdges3D()
     contour.SetInputData(image)
     contour.ComputeNormalsOff()
@@ -92,11 +92,11 @@ def _surface(image, toRAS):
     smooth.NormalizeCoordinatesOn()
     place = vtk.vtkTransformPolyDataFilter()
     place.SetInputConnection(smooth.GetOutputPort())
-    place.SetTransform(toRAS)
+    place.SetTransform(toFrame)
     normals = vtk.vtkPolyDataNormals()
     normals.SetInputConnection(place.GetOutputPort())
     normals.SplittingOff()
-    normals.SetFlipNormals(toRAS.GetMatrix().Determinant() < 0)  # left-handed axes turn the surface inside out
+    normals.SetFlipNormals(toFrame.GetMatrix().Determinant() < 0)  # left-handed axes turn the surface inside out
     normals.Update()
     surface = vtk.vtkPolyData()
     surface.ShallowCopy(normals.GetOutput())

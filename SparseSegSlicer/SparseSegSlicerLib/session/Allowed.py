@@ -29,7 +29,7 @@ def allowed(controller) -> frozenset[Action]:
     rules = {
         Action.SEGMENT: here and state in (State.IDLE, State.RESULT),
         Action.STOP: running,
-        Action.APPLY: here and state is State.RESULT and preview.labels is not None and not preview.isAppliedAs(controller.holding.token),
+        Action.APPLY: here and controller.hasResult and not controller.isApplying and not preview.isAppliedAs(controller.holding.token),
         Action.DISCARD: running or preview.labels is not None,
         Action.UPDATE: here and hasRun and state in (State.TRAINING, State.RESULT) and controller.strokesAreNew,
         Action.CHOOSE_SLICES: hasInputs,

@@ -254,15 +254,17 @@ class Controller(Session):
         """Called by the host's timer, twenty times a second or so: a stroke passes through several polls."""
         self.feed.hurried = not self._training.isUrgent
         self.feed.poll(self.waiting, self.state is not State.EMPTY)
-        self.previews.poll()
+        if not self.isApplying:  # labels that are applied stay as they are meanwhile
+            self.previews.poll()
+        self._applying.poll()
         self._training.poll()
         self.preview.tick(self.volumeNode, self.parameters.get("locked"))
 
     # -- apply and discard -----------------------------------------------------------------------------------------------
 
     def apply(self, saveStateForUndo: Callable[[object], None] = lambda node: None) -> None:
-        """The result replaces the segments that took part, as often as wanted; strokes are kept, and painting goes on. saveStateForUndo(node) is
-        called once, before the segmentation is changed."""
+        """The result replaces the segments that took part, as often as wanted, a moment later; strokes are kept, and painting goes on.
+        saveStateForUndo(node) is called once, before the segmentation is changed."""
         if Action.APPLY in self.allowed():
             self._applying.apply(saveStateForUndo)
 
@@ -295,6 +297,7 @@ class Controller(Session):
         self.weightMap.hide()
         self.preview.remove()
         self._inputs.close()
+        self._applying.close()
         self._slices.close()
         self.feed.close()
         self.previews.close()
@@ -302,6 +305,8 @@ class Controller(Session):
 
     def _onSceneClose(self) -> None:
         self._training.end("the scene was closed")
+        self._applying.forget()
+        self.weightMap.hide()
         self._inputs.forget()
         self.feed.clear()
         self.preview.release()
@@ -309,6 +314,7 @@ class Controller(Session):
 
     def _onSceneReplaced(self) -> None:
         self.parameters.recall()
+        self.weightMap.hide()  # also what a scene that was saved with it has kept of it
         self._slices.close()
         self._slices.watchViews()
         if (self.volumeNode, self.segmentationNode) != self._adopted:
@@ -364,6 +370,7 @@ class Controller(Session):
 
     def _leave(self, reason: str) -> None:
         """The inputs are others now: what was made of the old ones goes."""
+        self._applying.forget()
         self.preview.remove()  # first: a run that ends without a preview leaves no result
         self._training.end(reason)
         self.weightMap.hide()

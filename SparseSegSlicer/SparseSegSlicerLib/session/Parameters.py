@@ -33,7 +33,7 @@ _OF_SEGMENTATION: dict[str, Any] = {
     "found": {},  # what the last result said: estimate by segment ID, next slices
 }
 _DEFAULTS = _SHARED | _OF_SEGMENTATION
-_ROLES = {"volume": "InputVolume", "segmentation": "InputSegmentation", "weights": "WeightMap", "applied": "AppliedResult"}
+_ROLES = {"volume": "InputVolume", "segmentation": "InputSegmentation", "applied": "AppliedResult"}
 _ROLES_OF_SEGMENTATION = {
     "preview": "SparseSegSlicer.Preview",
     "model": "SparseSegSlicer.Model",

@@ -31,13 +31,14 @@ class Session:
         self.selectSegment: Callable[[str], None] = lambda segmentID: None
         self.state, self.report = State.EMPTY, Report()
         self.run: EngineRun | None = None
+        self.isApplying = False  # a result is on its way into the segmentation
         self.diary = Diary(lambda: self.changed(), self._names)
         self.say, self.complain, self.complaining = self.diary.say, self.diary.complain, self.diary.complaining
         self.parameters, self.applied = Parameters(scene), AppliedResult()
         self.preview = Preview(self.parameters)
         self.feed = StrokeFeed(self.parameters, self.applied, onRead, onReadFailed)
         self.previews = PreviewFeed(self.preview, self.parameters, lambda run: run is self.run, self.complain)
-        self.weightMap = WeightMap(self.parameters, self.feed.background, self.complain)
+        self.weightMap = WeightMap(scene, self.parameters, self.feed.background, self.complain)
         self.frames = Frames(self)
         self.saved = SavedSession(scene, self.parameters, self.feed.background)
 

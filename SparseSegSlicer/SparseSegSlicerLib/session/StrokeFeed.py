@@ -102,6 +102,10 @@ class StrokeFeed:
         unsent, self.sent, self._unsent = self._unsent, self.strokes, None
         return self.strokes, unsent
 
+    def lendCopies(self) -> LayerCopies:
+        """What is copied of the layers already."""
+        return self._copies.lend()
+
     # -- reading ---------------------------------------------------------------------------------------------------------
 
     def _read(self, waiting) -> None:

@@ -1,4 +1,4 @@
-"""The voxel weight map as a coloured overlay in the slice views. No qt."""
+"""The voxel weight map as coloured levels in the slice views. No qt."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from sparseseg.annotation.labels import build_annotation
 
-from ..scene import SceneImport, SliceViews
+from ..scene import LevelMap
 from ..scene.Grids import volumeGeometry
 from ..scene.StrokeReader import Strokes
 from .Background import Background
@@ -17,36 +17,31 @@ from .Parameters import Parameters
 
 
 class WeightMap:
-    def __init__(self, parameters: Parameters, background: Background, complain: Callable) -> None:
-        self._parameters, self._background, self._complain = parameters, background, complain
+    def __init__(self, scene, parameters: Parameters, background: Background, complain: Callable) -> None:
+        self._scene, self._parameters, self._background, self._complain = scene, parameters, background, complain
 
     @property
     def isShown(self) -> bool:
-        return self._parameters.getNode("weights") is not None
+        return LevelMap.shown(self._scene) is not None
 
     def hide(self) -> None:
-        node, volume = self._parameters.getNode("weights"), self._parameters.getNode("volume")
-        if node is not None:
-            SliceViews.showOverlay(volume or node, None, 0.0)
-            node.GetScene().RemoveNode(node)
+        LevelMap.hide(self._scene)
 
     def show(self, strokes: Strokes, engines: Path | None, waiting, then: Callable[[], None]) -> None:
         """engines: a file with the engine's own weights of these strokes, in which corrections weigh more, where it has written one."""
         settings = self._parameters.settings()
 
-        def compute() -> np.ndarray:
+        def compute() -> LevelMap.Levels:
             if engines is not None and engines.exists():
-                return np.load(engines)
-            return build_annotation(strokes.annotation, strokes.classes, settings, strokes.complete).weights
+                return LevelMap.Levels.of(np.load(engines, mmap_mode="r"))
+            return LevelMap.Levels.of(build_annotation(strokes.annotation, strokes.classes, settings, strokes.complete).weights)
 
-        def show(weights: np.ndarray) -> None:
+        def show(levels: LevelMap.Levels) -> None:
             volume = self._parameters.getNode("volume")
-            if volume is None or weights.shape != volumeGeometry(volume).shape_kji:
+            if volume is None or levels.memory.array.shape != volumeGeometry(volume).shape_kji:
                 return
             with waiting():
-                node = SceneImport.showVolume(volume, self._parameters.getNode("weights"), "Weight map", weights, "ColdToHotRainbow")
-                self._parameters.setNode("weights", node)
-                SliceViews.showOverlay(volume, node, 0.6)
+                LevelMap.show(volume, levels, [self._parameters.getNode(name) for name in ("segmentation", "preview")])
             then()
 
         self._background.submit(compute, show, self._complain)
