@@ -22,6 +22,7 @@ import numpy as np
 from . import __version__, io
 from .annotation.slices import find_complete_slices
 from .contract import errors
+from .contract.channels import MOST_CHANNELS, stack
 from .contract.classes import ClassTable
 from .contract.client import WorkerClient, worker_environment
 from .contract.errors import DeviceError, InputError, OutputError, SparseSegError, StuckError
@@ -86,6 +87,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="ANNOTATION",
         help=".seg.nrrd, or a label map: 0 unlabelled, 1 background, 1 + c segment c; may be left out where --hints names the segments",
     )
+    _add_channels(segment)
     _add_output(segment)
     segment.add_argument(
         "--complete-slices",
@@ -112,8 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     predict = commands.add_parser("predict", help="segment a volume with a model trained earlier")
     predict.add_argument("model", type=Path, metavar="MODEL")
     predict.add_argument("image", type=Path, metavar="IMAGE")
+    _add_channels(predict)
     _add_output(predict)
-    _add_transform(predict)
+    _add_reading(predict)
     predict.set_defaults(run=_predict)
     out = commands.add_parser("export", help="write a segmentation as DICOM SEG or RTSTRUCT of the series that it belongs to")
     out.add_argument("segmentation", type=Path, metavar="SEGMENTATION", help="a job folder, .seg.nrrd, DICOM SEG, or label map (0 background)")
@@ -145,6 +148,17 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print the protocol's events, one JSON object a line")
 
 
+def _add_channels(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--channel",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="IMAGE",
+        help=f"another volume of the same anatomy, seen together with IMAGE; up to {MOST_CHANNELS - 1} times",
+    )
+
+
 def _add_dicom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
     parser.add_argument("--dicom", choices=io.KINDS, default="seg", help="what a .dcm file becomes (default seg, binary)")
@@ -160,7 +174,7 @@ def _add_transform(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_other_patient(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--other-patient", action="store_true", help="take a DICOM segmentation though its patient or frame of reference differs")
+    parser.add_argument("--other-patient", action="store_true", help="take DICOM though its patient or frame of reference differs")
 
 
 def _worker(_: argparse.Namespace) -> NoReturn:
@@ -185,13 +199,14 @@ def _segment(options: argparse.Namespace) -> int:
     volume = io.read_volume(options.image, options.series, options.nifti_transform)
     _say_remarks(volume.remarks, show)
     _check_dicom(options, volume)
+    image, names = _read_channels(options, volume, show)
     strokes, hints = _read_annotation(options, volume)
     _say_of_annotation(strokes, show)
     complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
     source_uids = volume.series.instance_uids if volume.series else ()
-    record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=source_uids, hints=hints)
+    record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=source_uids, hints=hints, channels=names)
     with _job_folder(options.job) as folder:
-        _write_job(folder, volume.array, strokes.annotation, record)
+        _write_job(folder, image, strokes.annotation, record)
         train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
         result, interrupted = _drive_on(folder, options.device, train, show)
         if result is None:
@@ -200,6 +215,20 @@ def _segment(options: argparse.Namespace) -> int:
         _write_more(options, folder, record, volume)
         show.done(result, strokes.classes, options.output)
     return _INTERRUPTED if interrupted else 0
+
+
+def _read_channels(options: argparse.Namespace, volume: io.Image, show: Screen) -> tuple[np.ndarray, tuple[str, ...]]:
+    """What a job takes as its image, and what its channels are called; no names where there is one."""
+    if len(options.channel) >= MOST_CHANNELS:
+        raise InputError(f"--channel was given {len(options.channel)} times.", f"An image has {MOST_CHANNELS} channels at most, with IMAGE.")
+    arrays = [volume.array]
+    for path in options.channel:
+        show.stage(f"reading {path.name}")
+        channel = io.read_channel(path, volume, options.nifti_transform, options.other_patient)
+        _say_remarks(channel.remarks, show)
+        _refuse_overwriting_inputs(options, _written(options), channel.series)
+        arrays.append(channel.array)
+    return stack(arrays), tuple(path.name for path in (options.image, *options.channel)) if options.channel else ()
 
 
 def _read_annotation(options: argparse.Namespace, volume: io.Image) -> tuple[io.SparseLabels, Hints | None]:
@@ -255,15 +284,19 @@ def _write_job(folder: Path, image: np.ndarray, annotation: np.ndarray, record: 
                 and job.record.classes == record.classes
                 and job.record.complete_slices == record.complete_slices
                 and job.record.hints == record.hints
+                and job.record.channels == record.channels
             )
-            if same and np.array_equal(job.image(), image) and np.array_equal(job.annotation(), annotation):  # type: ignore[arg-type]
+            if same and np.array_equal(job.channels(), image if image.ndim == 4 else image[None]) and np.array_equal(job.annotation(), annotation):  # type: ignore[arg-type]
                 return
     Job.create(folder, image, annotation, record).close()
 
 
+def _written(options: argparse.Namespace) -> list[Path | None]:
+    return [getattr(options, name, None) for name in ("output", "weights", "report", "save_model")]
+
+
 def _check_dicom(options: argparse.Namespace, volume: io.Image) -> None:
-    written = [getattr(options, name, None) for name in ("output", "weights", "report", "save_model")]
-    _refuse_overwriting_inputs(options, written, volume.series)
+    _refuse_overwriting_inputs(options, _written(options), volume.series)
     if io.suffix(options.output) == ".dcm":
         io.check_possible(options.dicom, volume.series, options.image)
 
@@ -374,9 +407,12 @@ def _predict(options: argparse.Namespace) -> int:
     _check_dicom(options, volume)
     from .network import checkpoint
 
-    classes = checkpoint.load(options.model).classes
+    model = checkpoint.load(options.model)
+    classes = model.classes
+    model.check_channels(1 + len(options.channel))
+    image, names = _read_channels(options, volume, show)
     with _job_folder(None) as folder:
-        Job.create(folder, volume.array, None, JobRecord(volume.geometry, classes, Settings())).close()
+        Job.create(folder, image, None, JobRecord(volume.geometry, classes, Settings(), channels=names)).close()
         result, interrupted = _drive(folder, options.device, Predict("predict", str(options.model.resolve())), show)
         if result is None or interrupted:
             return _INTERRUPTED
@@ -565,7 +601,7 @@ def _check_folder(path: Path | None) -> None:
 
 def _refuse_overwriting_inputs(options: argparse.Namespace, outputs: Sequence[Path | None], series: io.Series | None = None) -> None:
     names = ("image", "annotation", "hints", "model", "segmentation", "uncertainty")
-    inputs = {getattr(options, name).resolve() for name in names if getattr(options, name, None)}
+    inputs = {path.resolve() for path in [*(getattr(options, name, None) for name in names), *getattr(options, "channel", [])] if path}
     if series is not None:
         inputs |= {frame.file.resolve() for frame in series.frames}
     for path in outputs:

@@ -80,7 +80,7 @@ def row_of(pair: Pair, way: Way, compute: Compute) -> Row:
     says_something = way.outside or any(segment != SegmentHints() for segment in way.segments)
     hinted = HintLabels(hints, case.geometry) if says_something else None
     annotation = build_annotation(way.strokes, case.classes, hints=hinted)
-    voice = PriorVoice(case.image, case.geometry.spacing_kji_mm, Settings(), DeviceChoice(chosen=compute), lambda: None)
+    voice = PriorVoice(case.image[None], case.geometry.spacing_kji_mm, Settings(), DeviceChoice(chosen=compute), lambda: None)
     grown = voice.grow(annotation).copy()
     voice.refine_all(annotation)
     refined = voice.stands.label

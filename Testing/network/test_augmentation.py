@@ -13,7 +13,7 @@ from sparseseg.network.sampling import WorkingGrid
 from sparseseg.network.unet import CONTEXT, IN_CHANNELS
 
 CPU = torch.device("cpu")
-PLAIN = Draw(0, 0, np.eye(2), np.zeros(2), None, gain=1, offset=0, noise=0, noise_seed=0, with_position=True)
+PLAIN = Draw(0, 0, np.eye(2), np.zeros(2), None, gain=(1,), offset=(0,), noise=(0,), noise_seed=0, with_position=True)
 SHAPE = (7, 10, 12)
 MIDDLE, PLACES, ACROSS = CONTEXT, slice(2 * CONTEXT + 1, 2 * CONTEXT + 4), slice(2 * CONTEXT + 4, 2 * CONTEXT + 7)  # channels
 
@@ -228,7 +228,7 @@ def augmented(seed, axis=0, index=3, strength=2.0, spacing=(2.0, 1.0, 1.0), shap
 
 
 def moved_only(draw):
-    return dataclasses.replace(draw, gain=1, offset=0, noise=0)
+    return dataclasses.replace(draw, gain=(1,), offset=(0,), noise=(0,))
 
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
@@ -355,7 +355,7 @@ def test_the_network_sometimes_gets_no_position():
 
 def test_gain_and_offset_by_hand():
     volume = volume_of()
-    before, after = (take_slab(volume, plain(1, 4, gain=gain, offset=offset), 2) for gain, offset in ((1, 0), (2, -0.5)))
+    before, after = (take_slab(volume, plain(1, 4, gain=(gain,), offset=(offset,)), 2) for gain, offset in ((1, 0), (2, -0.5)))
     seen = slice(0, 2 * CONTEXT + 1)
     torch.testing.assert_close(after[0][seen], 2 * before[0][seen] - 0.5)
     assert torch.equal(after[0][seen.stop :], before[0][seen.stop :])
@@ -364,7 +364,7 @@ def test_gain_and_offset_by_hand():
 
 def test_noise_has_the_drawn_size_spares_all_else_and_is_a_slices_own():
     volume = volume_of((9, 40, 40))
-    before, after = (take_slab(volume, plain(0, 4, noise=noise), 2) for noise in (0, 0.2))
+    before, after = (take_slab(volume, plain(0, 4, noise=(noise,)), 2) for noise in (0, 0.2))
     noise = (after[0] - before[0])[: 2 * CONTEXT + 1]
     assert noise[MIDDLE].std().item() == pytest.approx(0.2, rel=0.05)
     assert torch.equal(noise[MIDDLE, 1], noise[MIDDLE + 1, 0])  # the next slice, seen from both

@@ -23,7 +23,7 @@ TRAINING = {"steps": 7, "rng": {"state": "34028236692093846346337460743176821145
 def made(plan=PLAN, seed=0, training=None):
     torch.manual_seed(seed)
     weights = UNet3d(plan).state_dict()
-    return Checkpoint(plan, weights, Intensity(40, 12.5, False), ClassTable.numbered(2, ["ä", "b"]), (2.5, 0.5, 0.5), (0, 2), 4, training or {})
+    return Checkpoint(plan, weights, (Intensity(40, 12.5, False),), ClassTable.numbered(2, ["ä", "b"]), (2.5, 0.5, 0.5), (0, 2), 4, training or {})
 
 
 def content(plan=PLAN):
@@ -49,7 +49,7 @@ def model(tmp_path):
 def test_a_model_comes_back_as_it_was_saved(model):
     loaded = load(model)
     expected = made()
-    assert (loaded.network, loaded.intensity, loaded.classes) == (expected.network, expected.intensity, expected.classes)
+    assert (loaded.network, loaded.intensities, loaded.classes) == (expected.network, expected.intensities, expected.classes)
     assert (loaded.spacing_kji_mm, loaded.orientations, loaded.slices) == ((2.5, 0.5, 0.5), (0, 2), 4)
     assert loaded.training["steps"] == 7
     assert loaded.training["rng"] == TRAINING["rng"]
@@ -113,7 +113,7 @@ def test_a_model_with_damaged_parts_is_refused(tmp_path, fields):
 
 
 def test_a_model_for_other_channels_is_refused(tmp_path):
-    with pytest.raises(ModelError, match=r"expects 7 image channels, this engine gives 11\. Choose a model that this engine trained"):
+    with pytest.raises(ModelError, match=r"expects 7 input channels, this engine gives 11\. Choose a model that this engine trained"):
         load(saved(tmp_path / "model.pt", content(NetworkPlan(2, 4, (), ((3, 3, 3),), in_channels=7))))
 
 

@@ -20,12 +20,12 @@ ONE = ClassTable.numbered(1, ["liver"])
 
 
 class Told:
-    """A host that remembers the lists, and a job that has nothing but what is looked at."""
+    """A host that remembers the lists, and a job that has nothing but what places are told by."""
 
     def __init__(self):
         self.lists = []
         record = SimpleNamespace(classes=ONE, geometry=Geometry.from_axes(SHAPE, (1.0, 1.0, 1.0), (0, 0, 0)), revision=3)
-        self.checker = Checker(SimpleNamespace(image=lambda: IMAGE, record=record), self)
+        self.checker = Checker(SimpleNamespace(record=record), self)
         self.asked = 0
 
     def check(self, places, revision):
@@ -36,7 +36,7 @@ class Told:
         return Belief(TRUTH, np.full(SHAPE, 230, np.uint8))
 
     def look(self, annotation):
-        self.checker.look(annotation, self.believe)
+        self.checker.look(IMAGE, annotation, self.believe)
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_an_interruption_leaves_the_list_and_the_next_look_is_a_whole_one(told):
         raise Cancelled
 
     with pytest.raises(Cancelled):
-        told.checker.look(annotated(5), interrupted)
+        told.checker.look(IMAGE, annotated(5), interrupted)
     assert [place.index for place in told.checker.places] == [5]
     told.look(annotated())
     assert told.lists == [([5], 3), ([], 3)]

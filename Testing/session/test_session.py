@@ -576,7 +576,7 @@ def test_an_update_that_comes_while_mistakes_are_looked_for_is_answered_first(op
     running, phantom = opened(replace(QUICK, estimate=False)), two_organs()
     looked = []
 
-    def look(annotation, believed_without):
+    def look(gray, annotation, believed_without):
         looked.append(len(host.previews))
         if len(looked) == 1:
             np.save(running.job.path("annotation-0002.npy"), phantom.annotation)

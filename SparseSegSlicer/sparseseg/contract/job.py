@@ -25,6 +25,7 @@ import numpy as np
 
 from .. import __version__
 from .box import Box, box_from_json, box_to_json, shape_of, whole
+from .channels import IMAGE_TYPES, MOST_CHANNELS
 from .classes import ClassTable
 from .errors import InputError, JobError, OutputError
 from .geometry import Geometry
@@ -60,8 +61,8 @@ _OURS = (
 _RECORD_BEGINS = re.compile(r'\{\s*"schema_version":\s*\d+,\s*"engine_version":\s*"')  # of job.json as it is written here, where the rest is damaged
 _UNREADABLE = (OSError, ValueError, EOFError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MemoryError, RecursionError)
 _UNREADABLE_ARRAY = (*_UNREADABLE, SyntaxError, tokenize.TokenError)  # numpy evaluates an array's header as Python text
+_EXPORT_AGAIN = "Export the data again."
 _WHERE_IS_THE_JOB = "Choose the folder of a job, or start a new one."
-_IMAGE_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ class Change:
 class JobRecord:
     """What job.json holds. `complete_slices` are (axis, index) pairs, axis 0 = k, 1 = j, 2 = i; `source_uids` the SOP Instance UIDs of the DICOM
     images that the volume came from, so that a result can refer to them. The annotation is the file `annotation` with all `changes` in turn, so
-    that one renamed job.json is a new revision or none. `hints` are what is known without painting; older engines do not ask for them."""
+    that one renamed job.json is a new revision or none. `hints` are what is known without painting; older engines do not ask for them. `channels`:
+    what the image's channels are called, in their order, where there are several; or none."""
 
     geometry: Geometry
     classes: ClassTable
@@ -88,9 +90,11 @@ class JobRecord:
     annotation: str = ANNOTATION
     changes: tuple[Change, ...] = ()
     hints: Hints | None = None
+    channels: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         hints = {} if self.hints is None else {"hints": self.hints.to_json(self.classes)}
+        channels = {"channels": list(self.channels)} if self.channels else {}
         return {
             "schema_version": SCHEMA_VERSION,
             "engine_version": self.engine_version,
@@ -102,6 +106,7 @@ class JobRecord:
             "changes": [{"file": change.file, "box": box_to_json(change.box)} for change in self.changes],
             "source_uids": list(self.source_uids),
             **hints,
+            **channels,
             "settings": self.settings.to_json(),
         }
 
@@ -125,6 +130,7 @@ class JobRecord:
                 _checked_name(data.get("annotation", ANNOTATION)),
                 tuple(Change(_checked_name(c["file"]), _checked_box(c["box"], geometry.shape_kji)) for c in data.get("changes", [])),
                 Hints.from_json(data["hints"], classes, geometry) if "hints" in data else None,
+                _checked_names(data.get("channels", [])),
             )
         except _UNREADABLE as error:
             raise JobError(f"job.json is damaged ({error}).", "Start a new job.") from error
@@ -149,6 +155,12 @@ def _checked_name(name: Any) -> str:
     if not isinstance(name, str) or (not fnmatch.fnmatchcase(name, ANNOTATION) and not fnmatch.fnmatchcase(name, _REVISIONS)):
         raise InputError(f"{name!r:.80} is no file of an annotation.")
     return name
+
+
+def _checked_names(names: Any) -> tuple[str, ...]:
+    if not isinstance(names, list) or len(names) > MOST_CHANNELS or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{names!r:.80} are no names of channels.")
+    return tuple(names)
 
 
 def _checked_box(data: Any, shape_kji: Sequence[int]) -> Box:
@@ -183,8 +195,9 @@ class Job:
     def create(cls, folder: Path, image: np.ndarray, annotation: np.ndarray | None, record: JobRecord) -> Job:
         """Make a private folder (0700) and write the inputs, arrays in C order. An older job of any schema version is replaced.
 
-        image: (K, J, I), any real type; annotation: (K, J, I) uint8, or None for a job that only predicts. A folder that holds an older job
-        keeps the files that are not ours; one that holds other files and no job is refused untouched. Raises JobError, OutputError.
+        image: (K, J, I), or (C, K, J, I) of 1 to 4 channels, any real type; annotation: (K, J, I) uint8, or None for a job that only predicts. A
+        folder that holds an older job keeps the files that are not ours; one that holds other files and no job is refused untouched. Raises JobError,
+        OutputError.
         """
         with _writing(folder):
             if folder.exists() and not folder.is_dir():
@@ -233,8 +246,20 @@ class Job:
         return self.folder / name
 
     def image(self) -> np.ndarray:
-        """(K, J, I), memory-mapped, the type it was written in."""
-        return self._load(IMAGE, _IMAGE_TYPES)
+        """Its first channel, (K, J, I), memory-mapped, the type it was written in."""
+        return self.channels()[0]
+
+    def channels(self) -> np.ndarray:
+        """The image, (C, K, J, I), memory-mapped. Raises JobError."""
+        shape, names = self.record.geometry.shape_kji, self.record.channels
+        array = self._mapped(IMAGE)
+        if array.ndim == 4 and not 1 <= len(array) <= MOST_CHANNELS:
+            raise JobError(f"The image has {len(array)} channels, not 1 to {MOST_CHANNELS}.", "Choose fewer volumes.")
+        _check(array, IMAGE, IMAGE_TYPES, (len(array), *shape) if array.ndim == 4 else shape)
+        channels = array if array.ndim == 4 else array[None]
+        if names and len(names) != len(channels):
+            raise JobError(f"The image has {len(channels)} channels, the job names {len(names)}.", _EXPORT_AGAIN)
+        return channels
 
     def annotation(self) -> np.ndarray | None:
         """(K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c; memory-mapped where nothing changed it; None for a job without one."""
@@ -325,16 +350,20 @@ class Job:
         return self.path(name)
 
     def _load(self, name: str, types: Sequence[str], shape: Sequence[int] | None = None) -> np.ndarray:
-        shape = self.record.geometry.shape_kji if shape is None else tuple(shape)
-        path = self.path(name)
-        try:
-            array = np.lib.format.open_memmap(path, mode="r")
-        except _UNREADABLE_ARRAY as error:
-            raise JobError(f"{name} in the job folder is missing, truncated or foreign.", "Export the data again.") from error
-        if array.shape != shape or array.dtype.name not in types:
-            expected = f"{shape} {' or '.join(types)}"
-            raise JobError(f"{name} is {array.shape} {array.dtype}, the job expects {expected}.", "Export the data again.")
+        array = self._mapped(name)
+        _check(array, name, types, self.record.geometry.shape_kji if shape is None else tuple(shape))
         return array
+
+    def _mapped(self, name: str) -> np.ndarray:
+        try:
+            return np.lib.format.open_memmap(self.path(name), mode="r")
+        except _UNREADABLE_ARRAY as error:
+            raise JobError(f"{name} in the job folder is missing, truncated or foreign.", _EXPORT_AGAIN) from error
+
+
+def _check(array: np.ndarray, name: str, types: Sequence[str], shape: Sequence[int]) -> None:
+    if array.shape != tuple(shape) or array.dtype.name not in types:
+        raise JobError(f"{name} is {array.shape} {array.dtype}, the job expects {tuple(shape)} {' or '.join(types)}.", _EXPORT_AGAIN)
 
 
 class Lock:

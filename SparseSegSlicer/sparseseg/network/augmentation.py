@@ -1,7 +1,8 @@
 """Augmentation on the device: one class draws the numbers, one function applies them, in a single resampling pass.
 
 A slab is turned, scaled, bent and mirrored (only if asked: it swaps left and right organs) within its planes, all of its slices alike, so that
-labels stay on the slice that they were painted on. Gray values follow, then noise.
+labels stay on the slice that they were painted on. Gray values follow, then noise, in each channel by itself. An image is (K, J, I), or (C, K, J, I)
+of several channels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from .sampling import WorkingGrid
 from .targets import Targets
-from .unet import CONTEXT, Triple
+from .unet import CONTEXT, SEEN, Triple, triple
 
 _ELASTIC_GRID = 6  # control points along each side
 _POSITION_DROPOUT = 0.3  # share of slabs without position, so that the network also works on another volume, where it has none
@@ -25,7 +26,7 @@ _POSITION_DROPOUT = 0.3  # share of slabs without position, so that the network 
 
 @dataclass
 class TrainingVolume:
-    """What training reads, on the device: image float16 on the working grid, targets on the volume's own."""
+    """What training reads, on the device: image float16 on the working grid, (K, J, I) or (C, K, J, I); targets on the volume's own."""
 
     grid: WorkingGrid
     image: Tensor
@@ -35,16 +36,16 @@ class TrainingVolume:
 @dataclass(frozen=True)
 class Draw:
     """The random numbers of one slab, whose planes are seen whole. axis, index: the own slice in its middle. matrix: 2 x 2, offset from the
-    plane's centre -> offset in the volume, in working voxels (rows, columns); shift: (2,), of the centre."""
+    plane's centre -> offset in the volume, in working voxels (rows, columns); shift: (2,), of the centre; gain, offset, noise: of each channel."""
 
     axis: int
     index: int
     matrix: np.ndarray
     shift: np.ndarray
     elastic: np.ndarray | None  # (2, g, g): displacement in working voxels
-    gain: float
-    offset: float
-    noise: float
+    gain: tuple[float, ...]
+    offset: tuple[float, ...]
+    noise: tuple[float, ...]
     noise_seed: int
     with_position: bool  # whether the network is told where the slab lies
 
@@ -52,9 +53,9 @@ class Draw:
 class Augmenter:
     """Draws; the spacing decides how far a rotation may turn thick slices."""
 
-    def __init__(self, grid: WorkingGrid, spacing_kji_mm: Sequence[float], strength: float = 1.0, mirror: bool = False) -> None:
-        """spacing_kji_mm: of the volume's own voxels."""
-        self.grid, self.spacing_kji_mm = grid, spacing_kji_mm
+    def __init__(self, grid: WorkingGrid, spacing_kji_mm: Sequence[float], strength: float = 1.0, mirror: bool = False, channels: int = 1) -> None:
+        """spacing_kji_mm: of the volume's own voxels; channels: of the image."""
+        self.grid, self.spacing_kji_mm, self.channels = grid, spacing_kji_mm, channels
         self._shape, self._spacing = grid.shape_kji, np.asarray(grid.spacing(spacing_kji_mm))
         self._strength, self._mirror = strength, mirror
 
@@ -68,9 +69,9 @@ class Augmenter:
             self._matrix(rng, axis),
             rng.normal(0, 0.04 * s, 2) * plane,
             elastic,
-            gain=math.exp(rng.normal(0, 0.1 * s)),
-            offset=rng.normal(0, 0.1 * s),
-            noise=rng.uniform(0, 0.1 * s),
+            gain=tuple(math.exp(rng.normal(0, 0.1 * s)) for _ in range(self.channels)),
+            offset=tuple(rng.normal(0, 0.1 * s) for _ in range(self.channels)),
+            noise=tuple(rng.uniform(0, 0.1 * s) for _ in range(self.channels)),
             noise_seed=int(rng.integers(2**31)),
             with_position=s == 0 or rng.random() > _POSITION_DROPOUT,
         )
@@ -93,7 +94,7 @@ def offsets(plane: Sequence[int], device: torch.device) -> Tensor:
 
 
 def take_slab(volume: TrainingVolume, draw: Draw, slices: int) -> tuple[Tensor, Tensor, Tensor]:
-    """One augmented slab of so many slices: network input (IN_CHANNELS, k, j, i) float32, with k across its planes; labels (k, j, i) int64,
+    """One augmented slab of so many slices: network input (N, k, j, i) float32, with k across its planes; labels (k, j, i) int64,
     weights (k, j, i) float32, 0 outside of the box."""
     grid, device = volume.grid, volume.image.device
     places = _places(draw, [grid.shape_kji[a] for a in range(3) if a != draw.axis], device)
@@ -104,8 +105,8 @@ def take_slab(volume: TrainingVolume, draw: Draw, slices: int) -> tuple[Tensor, 
 
 
 def plane_input(image: Tensor, axis: int, first: int, slices: int, with_position: bool = True) -> Tensor:
-    """The same input, (IN_CHANNELS, k, j, i), of slices as they are. image (K, J, I), on the working grid."""
-    shape: Triple = (image.shape[0], image.shape[1], image.shape[2])
+    """The same input, (N, k, j, i), of slices as they are. image: on the working grid."""
+    shape = triple(image.shape[-3:])
     plane = [shape[a] for a in range(3) if a != axis]
     middle = torch.tensor([(n - 1) / 2 for n in plane], device=image.device).view(2, 1, 1)
     seen = _slices(image, axis, first - CONTEXT, slices + 2 * CONTEXT).float()
@@ -113,14 +114,15 @@ def plane_input(image: Tensor, axis: int, first: int, slices: int, with_position
 
 
 def network_input(image: Tensor, axis: int, first: int, shape_kji: Triple, places: Tensor, with_position: bool) -> Tensor:
-    """(IN_CHANNELS, k, j, i) float32: each slice with its neighbours; where each voxel lies in the volume, -1..1 along k, j, i (0 where that is not
-    told); 1 for the axis across which the slices lie.
+    """(N, k, j, i) float32, N as of unet.plan_network: each slice with its neighbours, of each channel in turn; where each voxel lies in the volume,
+    -1..1 along k, j, i (0 where that is not told); 1 for the axis across which the slices lie.
 
-    image: (k + 2 CONTEXT, j, i); places: (2, j, i), of each pixel in its plane, in working voxels. One patient is trained on, so position tells
-    left from right and one region of a brain from the next.
+    image: (k + 2 CONTEXT, j, i), or (C, ...) of several channels; places: (2, j, i), of each pixel in its plane, in working voxels. One patient is
+    trained on, so position tells left from right and one region of a brain from the next.
     """
-    slices, (rows, columns) = len(image) - 2 * CONTEXT, image.shape[1:]
-    seen = [image[n : n + slices] for n in range(2 * CONTEXT + 1)]
+    slices, (rows, columns) = image.shape[-3] - 2 * CONTEXT, image.shape[-2:]
+    channels = image if image.dim() == 4 else image[None]
+    seen = [channel[n : n + slices] for channel in channels for n in range(SEEN)]
     position = torch.zeros(3, slices, rows, columns, device=image.device)
     if with_position:
         across = torch.arange(first, first + slices, device=image.device) * (2 / max(1, shape_kji[axis] - 1)) - 1
@@ -133,9 +135,10 @@ def network_input(image: Tensor, axis: int, first: int, shape_kji: Triple, place
 
 
 def _slices(image: Tensor, axis: int, first: int, count: int) -> Tensor:
-    """Slices across an axis, (count, j, i); those beyond the volume are its last ones."""
+    """Slices across an axis, (count, j, i), or (C, count, j, i); those beyond the volume are its last ones."""
+    axis -= 3
     index = torch.arange(first, first + count, device=image.device).clamp(0, image.shape[axis] - 1)
-    return image.index_select(axis, index).movedim(axis, 0)
+    return image.index_select(axis, index).movedim(axis, -3)
 
 
 def _places(draw: Draw, plane: Sequence[int], device: torch.device) -> Tensor:
@@ -152,17 +155,19 @@ def _places(draw: Draw, plane: Sequence[int], device: torch.device) -> Tensor:
 
 def _interpolate(slices: Tensor, places: Tensor) -> Tensor:
     """Bilinear within each slice, the border's value outside."""
-    scale = [2 / max(1, n - 1) for n in slices.shape[1:]]
+    scale = [2 / max(1, n - 1) for n in slices.shape[-2:]]
     grid = torch.stack([places[1] * scale[1] - 1, places[0] * scale[0] - 1], dim=-1)
-    return F.grid_sample(slices[None].float(), grid[None], mode="bilinear", padding_mode="border", align_corners=True)[0]
+    flat = slices.reshape(1, -1, *slices.shape[-2:]).float()
+    return F.grid_sample(flat, grid[None], mode="bilinear", padding_mode="border", align_corners=True).reshape(*slices.shape[:-2], *places.shape[1:])
 
 
 def _gray(image: Tensor, draw: Draw) -> Tensor:
-    image = image * draw.gain + draw.offset
-    if draw.noise > 0:
+    gain, offset, noise = (torch.tensor(numbers, device=image.device).view(-1, 1, 1, 1) for numbers in (draw.gain, draw.offset, draw.noise))
+    result = image * gain + offset
+    if any(draw.noise):
         generator = torch.Generator(device=image.device).manual_seed(draw.noise_seed)
-        image = image + torch.randn(image.shape, generator=generator, device=image.device) * draw.noise
-    return image
+        result = result + torch.randn(image.shape, generator=generator, device=image.device) * noise
+    return result.view_as(image)
 
 
 def _looked_up(volume: TrainingVolume, draw: Draw, places: Tensor, first: int, slices: int) -> tuple[Tensor, Tensor]:

@@ -16,18 +16,19 @@ from ..contract.classes import ClassTable
 from ..contract.errors import ModelError
 from ..contract.job import write_whole
 from .intensity import Intensity
-from .unet import IN_CHANNELS, NetworkPlan, UNet3d
+from .unet import PLACE, SEEN, NetworkPlan, UNet3d
 
 FORMAT, VERSION = "sparseseg-model", 2
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A trained network and what it needs to be used; `training` is what resuming needs, empty in a saved model."""
+    """A trained network and what it needs to be used; `training` is what resuming needs, empty in a saved model. intensities: of each channel of the
+    image."""
 
     network: NetworkPlan
     weights: dict[str, Tensor]  # the moving average's
-    intensity: Intensity
+    intensities: tuple[Intensity, ...]
     classes: ClassTable
     spacing_kji_mm: tuple[float, float, float]  # of the working grid
     orientations: tuple[int, ...]  # the axes across which the slices lay that it learned from
@@ -42,7 +43,7 @@ class Checkpoint:
                 "engine_version": __version__,
                 "network": self.network.to_json(),
                 "weights": self.weights,
-                "intensity": self.intensity.to_json(),
+                "intensity": self.intensities[0].to_json() if len(self.intensities) == 1 else [one.to_json() for one in self.intensities],
                 "classes": self.classes.to_json(),
                 "spacing_kji_mm": list(self.spacing_kji_mm),
                 "orientations": list(self.orientations),
@@ -51,6 +52,14 @@ class Checkpoint:
             },
             file,
         )
+
+    def check_channels(self, channels: int) -> None:
+        """Raises ModelError where the model was trained on an image of another number of channels."""
+        if channels != len(self.intensities):
+            raise ModelError(
+                f"The model was trained on {_counted(len(self.intensities))}, the image has {_counted(channels)}.",
+                "Give the same volumes as it was trained on, in the same order, or train a new model.",
+            )
 
     def build_network(self, device: torch.device) -> UNet3d:
         """Raises ModelError where the weights are not those of the network that the file describes."""
@@ -62,8 +71,12 @@ class Checkpoint:
         return network.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
 
 
+def _counted(channels: int) -> str:
+    return "1 channel" if channels == 1 else f"{channels} channels"
+
+
 def load(path: Path) -> Checkpoint:
-    """Raises ModelError for a file that is missing, damaged, foreign, of another version or channel count, or that holds code."""
+    """Raises ModelError for a file that is missing, damaged, foreign, of another version or input, or that holds code."""
     data = _read(path)
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ModelError(f"{path.name} is no model of this program.", "Choose a file written by --save-model.")
@@ -74,15 +87,16 @@ def load(path: Path) -> Checkpoint:
         )
     try:
         plan = NetworkPlan.from_json(data["network"])
-        if plan.in_channels != IN_CHANNELS:
+        intensities = _intensities(data["intensity"])
+        if plan.in_channels != (given := len(intensities) * SEEN + PLACE):
             raise ModelError(
-                f"{path.name} expects {plan.in_channels} image channels, this engine gives {IN_CHANNELS}.", "Choose a model that this engine trained."
+                f"{path.name} expects {plan.in_channels} input channels, this engine gives {given}.", "Choose a model that this engine trained."
             )
         spacing = data["spacing_kji_mm"]
         return Checkpoint(
             plan,
             data["weights"],
-            Intensity.from_json(data["intensity"]),
+            intensities,
             ClassTable.from_json(data["classes"]),
             (float(spacing[0]), float(spacing[1]), float(spacing[2])),
             _orientations(data["orientations"]),
@@ -93,6 +107,11 @@ def load(path: Path) -> Checkpoint:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path.name} is damaged ({error}).", "Train a new model.") from error
+
+
+def _intensities(found: Any) -> tuple[Intensity, ...]:
+    """A list of several channels' only, so that models of one channel are as they were before there were channels."""
+    return tuple(map(Intensity.from_json, [found] if isinstance(found, dict) else found))
 
 
 def _orientations(found: Any) -> tuple[int, ...]:

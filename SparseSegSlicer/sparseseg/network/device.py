@@ -205,16 +205,18 @@ def title(device: torch.device) -> str:
     return f"CPU, {torch.get_num_threads()} threads" if device.type == "cpu" else str(device)
 
 
-def plan_run(compute: Compute, spacing_kji_mm: Sequence[float], own_kji: Sequence[int], classes: int, settings: Settings) -> RunPlan:
+def plan_run(
+    compute: Compute, spacing_kji_mm: Sequence[float], own_kji: Sequence[int], classes: int, settings: Settings, channels: int = 1
+) -> RunPlan:
     """Working grid, slices and slabs of a step, so that the steps wanted fit the time budget, and activations half of the free memory. A slow device
     gets a coarser grid, never another network: it begins with one that knows something. own_kji: of the box that the network works on; classes:
-    with background. What the user set is taken as it is."""
+    with background; channels: of the image. What the user set is taken as it is."""
     own: Triple = (own_kji[0], own_kji[1], own_kji[2])
 
     def at(pixels: int) -> RunPlan:
         grid = own if settings.full_resolution else working_shape(own, spacing_kji_mm, pixels, max(1, _BELIEF_BYTES // classes))
         slices, batch = settings.slices or _SLICES, settings.batch or _slabs(compute)
-        network = plan_network(slices, sorted(grid)[1:], classes, settings.width or _WIDTH, settings.depth or _DEPTH, settings.residual)
+        network = plan_network(slices, sorted(grid)[1:], classes, settings.width or _WIDTH, settings.depth or _DEPTH, settings.residual, channels)
         return RunPlan(network, grid, slices, batch)
 
     pixels = settings.patch_voxels or (_PIXELS_CUDA if compute.is_cuda else _PIXELS)

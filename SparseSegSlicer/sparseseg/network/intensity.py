@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -40,14 +40,16 @@ class Intensity:
         floor = 0.02 if relative else 10.0
         return cls(float(centre), float(max((three_quarters - quarter) / 1.35, floor)), relative)
 
-    def apply(self, image: np.ndarray, grid: WorkingGrid, device: torch.device, tick: Callable[[], None] = lambda: None) -> Tensor:
-        """(K, J, I), any real type -> the grid's shape, float16 on the device, each voxel the mean of those it covers.
+    def apply(
+        self, image: np.ndarray, grid: WorkingGrid, device: torch.device, tick: Callable[[], None] = lambda: None, out: Tensor | None = None
+    ) -> Tensor:
+        """(K, J, I), any real type -> the grid's shape, float16 on the device (`out`, or a new one), each voxel the mean of those it covers.
 
         Slice by slice, so that no float copy of the whole is made.
         """
         low, high, _ = _range(image)
         offset, gain = (low, 1 / (high - low)) if self.relative else (0.0, 1.0)
-        result = torch.empty(grid.shape_kji, dtype=torch.float16, device=device)
+        result = torch.empty(grid.shape_kji, dtype=torch.float16, device=device) if out is None else out
         (planes, rows, columns), own, working = grid.box, grid.own_kji[0], grid.shape_kji[0]
         for k in range(working):
             tick()
@@ -64,6 +66,16 @@ class Intensity:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Intensity:
         return cls(float(data["centre"]), float(data["scale"]), bool(data["relative"]))
+
+
+def apply_all(
+    intensities: Sequence[Intensity], channels: np.ndarray, grid: WorkingGrid, device: torch.device, tick: Callable[[], None] = lambda: None
+) -> Tensor:
+    """Each channel of an image (C, K, J, I) by its own intensity, (C, k, j, i) as `apply` says."""
+    result = torch.empty((len(channels), *grid.shape_kji), dtype=torch.float16, device=device)
+    for seen, intensity, channel in zip(result, intensities, channels, strict=True):
+        intensity.apply(channel, grid, device, tick, seen)
+    return result
 
 
 def _sample(image: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ ICLR 2019): with it the network has an opinion before its first step. pretrainin
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,18 @@ import torch
 from torch import Tensor
 
 from ..contract.errors import ModelError
-from .unet import NetworkPlan
+from .unet import PLACE, SEEN, NetworkPlan
 
 FILE = Path(__file__).with_name("start.pt")
 FORMAT, VERSION = "sparseseg-start", 1
+_FIRST = "encoder.0.body.0.0.weight"  # the layer that sees the image
 _LEAST = 1e-8  # of a sum of weights
 
 
 @dataclass(frozen=True)
 class Start:
-    """weights: of a network of this plan but its head; ridge: what is added to the features' covariance; sharpness: of the softmax over what the
-    regression says, 0..1."""
+    """weights: of a network of this plan, for an image of one channel, but its head; ridge: what is added to the features' covariance; sharpness: of
+    the softmax over what the regression says, 0..1."""
 
     plan: NetworkPlan
     weights: dict[str, Tensor]
@@ -34,10 +35,19 @@ class Start:
     sharpness: float
 
     def fits(self, plan: NetworkPlan) -> bool:
-        """Whether a network of that plan can begin with it: the same layers, as many levels or fewer."""
+        """Whether a network of that plan can begin with it: the same layers, as many levels or fewer; for any number of channels."""
         levels = len(plan.kernels)
-        alike = (plan.width, plan.residual, plan.in_channels) == (self.plan.width, self.plan.residual, self.plan.in_channels)
+        alike = (plan.width, plan.residual) == (self.plan.width, self.plan.residual)
         return alike and levels <= len(self.plan.kernels) and plan.kernels == self.plan.kernels[:levels]
+
+    def for_channels(self, channels: int) -> Start:
+        """The same for an image of several channels: each is looked at as the one was, and counts its share."""
+        if channels == self.plan.channels:
+            return self
+        first = self.weights[_FIRST]
+        seen = first[:, :SEEN].repeat(1, channels, 1, 1, 1) / channels
+        weights = {**self.weights, _FIRST: torch.cat([seen, first[:, SEEN:]], 1)}
+        return replace(self, plan=replace(self.plan, in_channels=channels * SEEN + PLACE), weights=weights)
 
     def save(self, path: Path) -> None:
         """In half precision: what is lost is far below what a first step changes."""

@@ -126,7 +126,7 @@ class Trainer:
         """Begin with a body that knows such tasks, and the head that fits the slices at hand best; targets must be there. tick is called after every
         slice, and may raise."""
         self.start_from(start.weights)
-        still = augmentation.Augmenter(self.augmenter.grid, self.augmenter.spacing_kji_mm, strength=0)
+        still = augmentation.Augmenter(self.augmenter.grid, self.augmenter.spacing_kji_mm, strength=0, channels=self.augmenter.channels)
         slices = self.volume.targets.sampler.slices
         chosen = [slices[n] for n in sorted(self.rng.permutation(len(slices))[:_SLICES_OF_HEAD])]
         sums = []

@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 CONTEXT = 2  # slices on each side that a slice sees of the image, as channels
-IN_CHANNELS = 2 * CONTEXT + 1 + 3 + 3  # the slice and its neighbours; where each voxel lies in the volume (k, j, i); across which axis the slices lie
+SEEN = 2 * CONTEXT + 1  # slices of each channel of the image
+PLACE = 3 + 3  # where each voxel lies in the volume (k, j, i); across which axis the slices lie
+IN_CHANNELS = SEEN + PLACE  # of an image of one channel: the slice and its neighbours, of each channel in turn, then the place
 _WIDEST = 8  # times the first level's width
 _POOLABLE = 8  # pixels that a plane must have along each side to be halved, and slices that a slab must
 Triple = tuple[int, int, int]
@@ -33,6 +35,11 @@ class NetworkPlan:
     kernels: tuple[Triple, ...]
     residual: bool = False
     in_channels: int = IN_CHANNELS
+
+    @property
+    def channels(self) -> int:
+        """Of the image."""
+        return (self.in_channels - PLACE) // SEEN
 
     @property
     def widths(self) -> list[int]:
@@ -66,9 +73,9 @@ class NetworkPlan:
         return cls(int(data["classes"]), int(data["width"]), pools, kernels, bool(data["residual"]), int(data["in_channels"]))
 
 
-def plan_network(slices: int, plane: Sequence[int], classes: int, width: int, depth: int, residual: bool = False) -> NetworkPlan:
+def plan_network(slices: int, plane: Sequence[int], classes: int, width: int, depth: int, residual: bool = False, channels: int = 1) -> NetworkPlan:
     """Pools and kernels for slabs of so many slices, of planes of this shape (j, i): planes are halved at each level where they have pixels to
-    spare, slabs from the second on. One slice: all flat."""
+    spare, slabs from the second on. One slice: all flat. channels: of the image."""
     j, i = (float(n) for n in plane)
     pools: list[Triple] = []
     kernels: list[Triple] = [_kernel(slices)]
@@ -79,7 +86,7 @@ def plan_network(slices: int, plane: Sequence[int], classes: int, width: int, de
         pools.append((across, 2 if j >= _POOLABLE else 1, 2 if i >= _POOLABLE else 1))
         slices, j, i = slices // across, j / pools[-1][1], i / pools[-1][2]
         kernels.append(_kernel(slices))
-    return NetworkPlan(classes, width, tuple(pools), tuple(kernels), residual)
+    return NetworkPlan(classes, width, tuple(pools), tuple(kernels), residual, channels * SEEN + PLACE)
 
 
 def _kernel(slices: int) -> Triple:

@@ -145,6 +145,11 @@ class Grown:
         changed = box_of((self.label[touched] != before[0]) | (self.confidence[touched] != before[1]))
         return None if changed is None else moved(changed, [s.start for s in touched])
 
+    def forget(self, image: np.ndarray | None = None) -> None:
+        """Let the next update or renew begin anew; of another image of the same shape, where one is given."""
+        self._field = None
+        self._image = self._image if image is None else image
+
     def _choose_grid(self, labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Grid:
         where = union(region(labels, labelled, tick, self._bounds), self._reached)
         assert where is not None

@@ -26,6 +26,7 @@ def run_table(data: ReportInput) -> str:
         "Timings": ", ".join(f"{name} {seconds:.2f} s" for name, seconds in (run.get("timings") or {}).items()),
         "Network's share of the result": _share(run),
         "Volume": f"{_times(data.geometry.shape_kji)} voxels of {_times(data.geometry.spacing_kji_mm)} mm {order}",
+        "Channels": f"{', '.join(run['channels'])}; pictures show the first" if run.get("channels") else None,
         "Annotation": run.get("annotation"),
         "Precision of the annotation": _precision(run),
         "Settings": ", ".join(f"{name} {value}" for name, value in (run.get("settings") or {}).items()),

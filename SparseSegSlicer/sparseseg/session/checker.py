@@ -30,11 +30,11 @@ class Checker:
         self.is_current = False
         self._keep([doubt for doubt in self._doubts if doubt.stands(annotation)])
 
-    def look(self, annotation: Annotation, believed_without: BelievedWithout) -> None:
-        """Once for each revision; some growings, so of seconds in large volumes. believed_without: from the labels in a mask, (K, J, I) bool,
-        alone. What it raises ends this, and nothing has changed."""
+    def look(self, gray: np.ndarray, annotation: Annotation, believed_without: BelievedWithout) -> None:
+        """Once for each revision; some growings, so of seconds in large volumes. gray: (K, J, I), one value a voxel; believed_without: from the
+        labels in a mask, (K, J, I) bool, alone. What it raises ends this, and nothing has changed."""
         if not self.is_current:
-            self._keep(check.doubts(self._job.image(), annotation, lambda rest: believed_without(annotation, rest)))
+            self._keep(check.doubts(gray, annotation, lambda rest: believed_without(annotation, rest)))
             self.is_current = True
 
     def _keep(self, doubts: list[check.Doubt]) -> None:

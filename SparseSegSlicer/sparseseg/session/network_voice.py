@@ -23,7 +23,7 @@ from ..contract.settings import Settings
 from ..network import checkpoint, device
 from ..network.augmentation import Augmenter, TrainingVolume
 from ..network.device import RunPlan
-from ..network.intensity import Intensity
+from ..network.intensity import Intensity, apply_all
 from ..network.predict import Input, Probabilities, predict
 from ..network.sampling import WorkingGrid
 from ..network.start import Start, shipped
@@ -44,9 +44,10 @@ class NetworkVoice:
         self.compute = devices.compute(lambda: tick("starting"))
         self.spacing = job.record.geometry.spacing_kji_mm
         self.classes = len(job.record.classes) + 1
+        self._channels = job.channels()
         self.trainer: Trainer | None = None
         self._input: Input | None = None
-        self._intensity: Intensity | None = None
+        self._intensities: tuple[Intensity, ...] = ()  # of each channel
         self._start: Start | None = None  # to begin with, until there are labels
         self._belief: Probabilities | None = None
         self._belief_steps = -1
@@ -62,10 +63,12 @@ class NetworkVoice:
         self, annotation: Annotation, region: Box, settings: Settings, start: checkpoint.Checkpoint | None, saved: checkpoint.Checkpoint | None
     ) -> None:
         """A new trainer on a region of the volume: with an earlier model's weights (start), going on from a checkpoint of this job (saved), or with
-        what the engine's own start knows, once it has labels to learn from."""
+        what the engine's own start knows, once it has labels to learn from. Raises ModelError where the model is for another number of channels."""
         model, self._start = start or saved, None
+        if model is not None:
+            model.check_channels(len(self._channels))
         own: Triple = tuple(s.stop - s.start for s in region)  # type: ignore[assignment]
-        plan = device.plan_run(self.compute, self.spacing, own, self.classes, settings)
+        plan = device.plan_run(self.compute, self.spacing, own, self.classes, settings, len(self._channels))
         if model is not None:
             plan = _with_network(plan, model, self.classes, own, self.spacing)
         self._load_image(plan, annotation, region, model)
@@ -85,7 +88,7 @@ class NetworkVoice:
         except ModelError as error:
             self._warn("model", f"The network begins from nothing: {error.sentence}", error.advice)
             return None
-        return start if start.fits(plan.network) else None
+        return start.for_channels(plan.network.channels) if start.fits(plan.network) else None
 
     def saved(self) -> checkpoint.Checkpoint | None:
         """The job's own checkpoint, if it holds a training state of the same segments. One that cannot be read is told of, and replaced in time."""
@@ -93,6 +96,7 @@ class NetworkVoice:
             return None
         try:
             saved = checkpoint.load(self._job.path(MODEL))
+            saved.check_channels(len(self._channels))
         except ModelError as error:
             self._warn("model", f"The network begins anew: {error.sentence}", "Nothing else of the session is lost.")
             return None
@@ -101,21 +105,20 @@ class NetworkVoice:
 
     def _new_trainer(self, plan: RunPlan, settings: Settings) -> Trainer:
         assert self._input is not None
-        augmenter = Augmenter(self._input.grid, self.spacing, mirror=settings.mirror)
+        augmenter = Augmenter(self._input.grid, self.spacing, mirror=settings.mirror, channels=len(self._channels))
         volume = TrainingVolume(self._input.grid, self._input.image, None)  # type: ignore[arg-type]  # until `learn_from`
         return Trainer(self.compute, plan, volume, augmenter, settings)
 
     def _load_image(self, plan: RunPlan, annotation: Annotation, region: Box, model: checkpoint.Checkpoint | None) -> None:
-        image = self._job.image()
         if model is not None:
-            self._intensity = model.intensity
-        elif self._intensity is None or self.trainer is None:
-            self._intensity = Intensity.fit(image, _values_inside(image, annotation))
+            self._intensities = model.intensities
+        elif not self._intensities or self.trainer is None:
+            self._intensities = tuple(Intensity.fit(channel, _values_inside(channel, annotation)) for channel in self._channels)
         grid = WorkingGrid(self._job.record.geometry.shape_kji, region, plan.grid_kji)
-        self._input = Input(self._seen(self._intensity, grid, "starting"), grid)
+        self._input = Input(self._seen(self._intensities, grid, "starting"), grid)
 
-    def _seen(self, intensity: Intensity, grid: WorkingGrid, stage: str) -> torch.Tensor:
-        return intensity.apply(self._job.image(), grid, self.compute.device, lambda: self._tick(stage))
+    def _seen(self, intensities: Sequence[Intensity], grid: WorkingGrid, stage: str) -> torch.Tensor:
+        return apply_all(intensities, self._channels, grid, self.compute.device, lambda: self._tick(stage))
 
     # -- learning ------------------------------------------------------------------------------------------------------
 
@@ -171,12 +174,12 @@ class NetworkVoice:
         if self.compute.device.type == "cpu":
             raise DeviceError("There is not enough memory to train on a single slice.", "Close other programs, or crop the volume.")
         before = self.trainer
-        assert before is not None and self._input is not None and self._intensity is not None
+        assert before is not None and self._input is not None
         state, average, targets = before.state(), averaged_weights(before), before.volume.targets
         self.compute = device.on_cpu(f"{self.compute.name} has too little free memory")
         self._devices.replace(self.compute)
         self._warn("device", f"Training goes on on the CPU: {self.compute.why}.", "Free memory on the graphics card and train again to be faster.")
-        self._input = replace(self._input, image=self._seen(self._intensity, self._input.grid, "starting"))
+        self._input = replace(self._input, image=self._seen(self._intensities, self._input.grid, "starting"))
         self.trainer = self._new_trainer(before.plan, before.settings)
         self.trainer.load_state(state, average)
         self.trainer.volume.targets = targets.on(self.compute.device)
@@ -205,10 +208,11 @@ class NetworkVoice:
         return self._predicted(trainer.average, self._input, trainer.volume.targets.sampler.orientations, trainer.plan.slices, "training")
 
     def predict_with(self, model: checkpoint.Checkpoint) -> Probabilities:
-        """What another model believes of the job's image."""
+        """What another model believes of the job's image. Raises ModelError."""
+        model.check_channels(len(self._channels))
         network = model.build_network(self.compute.device)
         grid = _grid_of_model(model, self._job.record.geometry.shape_kji, self.spacing)
-        data = Input(self._seen(model.intensity, grid, "predicting"), grid, is_trained_on=False)
+        data = Input(self._seen(model.intensities, grid, "predicting"), grid, is_trained_on=False)
         return self._predicted(network, data, model.orientations, model.slices, "predicting")
 
     def _predicted(self, network: UNet3d, data: Input, orientations: Sequence[int], slices: int, stage: str) -> Probabilities:
@@ -228,12 +232,12 @@ class NetworkVoice:
     def save(self, state: dict[str, Any]) -> Path:
         """The job's model.pt: weights, and with `state` all that resuming needs."""
         trainer = self.trainer
-        assert trainer is not None and self._intensity is not None and self._input is not None
+        assert trainer is not None and self._input is not None
         orientations, everything = tuple(trainer.volume.targets.sampler.orientations), {"trainer": trainer.state(), **state}
         saved = checkpoint.Checkpoint(
             trainer.plan.network,
             averaged_weights(trainer),
-            self._intensity,
+            self._intensities,
             self._job.record.classes,
             self._input.grid.spacing(self.spacing),
             orientations,

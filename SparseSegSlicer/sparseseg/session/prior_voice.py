@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..annotation.discriminant import Gray
 from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
 from ..contract.belief import Belief
@@ -49,10 +50,13 @@ class _Open:
 class PriorVoice:
     """stands: the belief that is shown and trained on, (K, J, I) uint8 both, changed in place; complete once `refine_all` was called."""
 
-    def __init__(self, image: np.ndarray, spacing_kji_mm: tuple[float, float, float], settings: Settings, devices: DeviceChoice, tick: Tick) -> None:
-        """settings.refine: whether there is a refiner at all, or growing stands as it is; settings.smooth_contours: whether it may overrule labels in
-        doubt."""
-        self._image, self._spacing, self._devices, self._tick = image, spacing_kji_mm, devices, tick
+    def __init__(
+        self, channels: np.ndarray, spacing_kji_mm: tuple[float, float, float], settings: Settings, devices: DeviceChoice, tick: Tick
+    ) -> None:
+        """channels: (C, K, J, I), seen as one gray value a voxel. settings.refine: whether there is a refiner at all, or growing stands as it is;
+        settings.smooth_contours: whether it may overrule labels in doubt."""
+        self._channels, self._spacing, self._devices, self._tick = channels, spacing_kji_mm, devices, tick
+        self._gray = Gray(channels, channels[0])
         self._refines, self._smooths = settings.refine, settings.smooth_contours and settings.refine
         self.grown: Grown | None = None
         self._refined: Refined | None = None
@@ -68,6 +72,11 @@ class PriorVoice:
     def stands(self) -> Belief:
         assert self._stands is not None
         return self._stands
+
+    @property
+    def gray(self) -> np.ndarray:
+        """The gray values that it looks at, (K, J, I): as they were chosen when growing began."""
+        return self._gray.image
 
     @property
     def region(self) -> Box:
@@ -114,6 +123,7 @@ class PriorVoice:
         """The whole of growing, if it is not there yet; its labels, (K, J, I) uint8. early: as of Grown.start."""
         compiled.wait(_WARM_UP_S, self._tick)
         if self.grown is None:
+            self._gray = self._gray_of(annotation)
             self.grown = self._grown_of(annotation, annotation.labelled, early)
         elif self.grown.plan is None:  # an update of it was cancelled
             self.grown.renew(annotation.labels, annotation.labelled, self._tick, early)
@@ -166,7 +176,7 @@ class PriorVoice:
 
     def grown_from(self, labels: np.ndarray, labelled: np.ndarray) -> np.ndarray:
         """The labels that growing makes of others than the annotation's, (K, J, I) uint8; labels uint8 and labelled bool, alike."""
-        return Grown.start(self._image, labels, labelled, self._spacing, self._tick).label
+        return Grown.start(self.gray, labels, labelled, self._spacing, self._tick).label
 
     def grown_without(self, annotation: Annotation, rest: np.ndarray) -> Belief:
         """What growing alone would believe of the labels in `rest`, (K, J, I) bool, with the region and grid that all labels ask for."""
@@ -204,6 +214,9 @@ class PriorVoice:
             return None
         return [self.refines(value) for value in range(1, annotation.table.shape[1])]
 
+    def _gray_of(self, annotation: Annotation) -> Gray:
+        return Gray.of(self._channels, annotation.labels, annotation.labelled, self._tick)
+
     def _grown_of(
         self,
         annotation: Annotation,
@@ -211,20 +224,22 @@ class PriorVoice:
         early: Callable[[np.ndarray], None] | None = None,
         plan: Plan | None = None,
         reached: Box | None = None,
+        gray: Gray | None = None,
     ) -> Grown:
         """Growing from those labels of an annotation that are true in a mask; where hints say how far segments go, no farther."""
         painted = annotation.counts.voxels - annotation.counts.hints
         bounds = None if annotation.hints is None else annotation.hints.extent(painted[1:].tolist())
-        return Grown.start(self._image, annotation.labels, labelled, self._spacing, self._tick, early, plan, annotation.origin, bounds, reached)
+        image = (gray or self._gray).image
+        return Grown.start(image, annotation.labels, labelled, self._spacing, self._tick, early, plan, annotation.origin, bounds, reached)
 
-    def _refined_of(self, grown: Grown, labels: np.ndarray, labelled: np.ndarray, use: list[bool] | None) -> Refined:
+    def _refined_of(self, grown: Grown, labels: np.ndarray, labelled: np.ndarray, use: list[bool] | None, gray: Gray | None = None) -> Refined:
         compute = self._devices.compute(self._tick)
         from ..prior.refiner import Refined
 
         return Refined.start(
             grown.label,
             grown.confidence,
-            self._image,
+            (gray or self._gray).image,
             labels,
             labelled,
             self._spacing,
@@ -246,13 +261,24 @@ class PriorVoice:
         assert self.grown is not None
         self._corrections += 1
         self._remember(revision, also)  # first: growing may be cancelled
-        grown = box if box is None else union(box, self.grown.update(box, annotation.labels, annotation.labelled, self._tick))
+        grown = box if box is None else union(box, self._grow_change(box, annotation))
         if self._stands is None:
             return (grown, self.grown.label[grown]) if grown else None
         assert self._open is not None
         self._open.box = union(self._open.box, grown) or self._open.box
         box = self._open.box
         return box, self._merged(Belief(self.grown.label[box], self.grown.confidence[box]), box, annotation).label
+
+    def _grow_change(self, box: Box, annotation: Annotation) -> Box | None:
+        """Growing after the annotation changed in a box; what that changed. Where the gray values that it looks at tell the classes apart worse than
+        others would by now, it begins anew on these."""
+        assert self.grown is not None
+        if not self._gray.is_outdated(annotation.labels, annotation.labelled, self._tick):
+            return self.grown.update(box, annotation.labels, annotation.labelled, self._tick)
+        self.grown.forget()  # first: what follows may be cancelled
+        self._gray, self._refined = self._gray_of(annotation), None
+        self.grown.forget(self.gray)
+        return self.grown.renew(annotation.labels, annotation.labelled, self._tick)
 
     def refine(self, annotation: Annotation) -> Box | None:
         """Let what is refined stand where corrections are open; the box that this may change."""
@@ -273,15 +299,17 @@ class PriorVoice:
         return box
 
     def renew_if_due(self, annotation: Annotation) -> None:
-        """Let levels, region and the refiner's gray values follow the annotation again, after many corrections. What stands is not changed: far
-        from strokes it is what the user saw; the next correction is answered from here."""
+        """Let levels, region, discriminant and the refiner's gray values follow the annotation again, after many corrections. What stands is not
+        changed: far from strokes it is what the user saw; the next correction is answered from here."""
         if self._corrections < _RENEW_AFTER or self.grown is None or self._open is not None:
             return
         reached = None if self.grown.plan is None else self.grown.plan.grid.region
-        grown = self._grown_of(annotation, annotation.labelled, reached=reached)
+        gray = self._gray_of(annotation)
+        grown = self._grown_of(annotation, annotation.labelled, reached=reached, gray=gray)
         self._look_at(annotation)
-        refined = self._refined_of(grown, annotation.labels, annotation.labelled, self._all_uses(annotation)) if self._refines else None
-        self.grown, self._refined, self._corrections = grown, refined, 0  # only once both are there: a new correction ends this at any time
+        refined = self._refined_of(grown, annotation.labels, annotation.labelled, self._all_uses(annotation), gray) if self._refines else None
+        # only once all are there: a new correction ends this at any time
+        self._gray, self.grown, self._refined, self._corrections = gray, grown, refined, 0
 
     def _ask_refiner(self, box: Box | None, annotation: Annotation) -> Box | None:
         """Bring the refiner up to date in a box, or as a whole."""

@@ -7,7 +7,7 @@ long ones before learning, a new annotation is taken up at once: growing answers
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,7 +84,7 @@ class Session:
         job = Job.open(folder)
         try:
             host.tick("opening")
-            check_image(job.image(), lambda: host.tick("opening"))
+            check_channels(job.channels(), job.record.channels, lambda: host.tick("opening"))
             session = cls(job, devices, host)
             annotation = job.annotation()
             if annotation is not None:
@@ -108,7 +108,7 @@ class Session:
 
     def _new_prior(self) -> PriorVoice:
         spacing = self.job.record.geometry.spacing_kji_mm
-        return PriorVoice(self.job.image(), spacing, self.settings, self.devices, lambda: self._tick("prior"))
+        return PriorVoice(self.job.channels(), spacing, self.settings, self.devices, lambda: self._tick("prior"))
 
     def _with_border(self, annotation: Annotation) -> Annotation:
         if self.settings.border_weight <= 0:
@@ -191,7 +191,7 @@ class Session:
             if self.prior.has_open_corrections:
                 self._refine_corrections()
             self.prior.renew_if_due(self.labels)
-            self.checker.look(self.labels, self.prior.grown_without)
+            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -282,7 +282,7 @@ class Session:
         """Look for mistakes in the annotation; a new annotation comes first, and then it is looked at after a while."""
         self._hurried = True
         try:
-            self.checker.look(self.labels, self.prior.grown_without)
+            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without)
         except _UpdateWaits:
             pass
         finally:
@@ -495,6 +495,7 @@ class Session:
         assert self.network is not None
         return {
             "reason": reason,
+            **({"channels": list(self.job.record.channels)} if self.job.record.channels else {}),
             "seconds": self._clock.seconds,
             "steps": self._steps,
             **self.network.describe(),
@@ -536,18 +537,25 @@ def _alone(network: Probabilities, tick: Callable[[], None]) -> tuple[np.ndarray
     return dense, uncertainty
 
 
-def check_image(image: np.ndarray, tick: Callable[[], None] = lambda: None) -> None:
-    """Raises InputError for an image that nothing can be learned from."""
-    if min(image.shape) < 2 or sorted(image.shape)[1] < _MIN_SIDE:
+def check_channels(channels: np.ndarray, names: Sequence[str] = (), tick: Callable[[], None] = lambda: None) -> None:
+    """channels: (C, K, J, I); names: what they are called, or none. Raises InputError for an image that nothing can be learned from."""
+    shape = channels.shape[1:]
+    if min(shape) < 2 or sorted(shape)[1] < _MIN_SIDE:
         raise InputError(
-            f"The image has {' x '.join(map(str, image.shape))} voxels, too few for a 3-D network.",
+            f"The image has {' x '.join(map(str, shape))} voxels, too few for a 3-D network.",
             "It takes 2 slices and 8 voxels along the other axes.",
         )
+    for n, channel in enumerate(channels):
+        name = names[n] if names else f"channel {n + 1}"
+        _check_channel(channel, f"The image's {name}" if len(channels) > 1 else "The image", tick)
+
+
+def _check_channel(image: np.ndarray, what: str, tick: Callable[[], None]) -> None:
     low, high = np.inf, -np.inf
     for slab in image:  # slice by slice: the array may be memory-mapped and larger than memory
         tick()
         low, high = min(low, float(slab.min())), max(high, float(slab.max()))
         if not np.isfinite(low) or not np.isfinite(high):
-            raise InputError("The image holds voxels that are not a number or infinite.", "Replace them, for example with the Simple Filters module.")
+            raise InputError(f"{what} holds voxels that are not a number or infinite.", "Replace them, for example with the Simple Filters module.")
     if low == high:
-        raise InputError(f"The image is constant ({low:g} everywhere).", "Choose the volume that shows the anatomy.")
+        raise InputError(f"{what} is constant ({low:g} everywhere).", "Choose the volume that shows the anatomy.")

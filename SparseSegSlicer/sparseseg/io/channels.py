@@ -1,0 +1,40 @@
+"""Further volumes of the same anatomy as channels of an image: on the image's grid, and of the same patient."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..contract.errors import InputError
+from . import itk
+from .dicomidentity import check_same_patient
+from .files import kind_of, read_volume
+from .image import Image
+
+_MUCH = 0.01  # of the image: less outside of another volume is a rim that nobody misses
+
+
+def read_channel(path: Path, image: Image, transform: str = "auto", other_patient: bool = False) -> Image:
+    """Another volume on the grid of `image`, resampled linearly where it lies on another; a file or a DICOM series as in read_volume, of whose NIfTI
+    transforms `transform` chooses. What lies outside of it has its least value.
+
+    Raises InputError as read_volume does, for a volume that does not reach the image, and for DICOM of another patient or frame of reference, unless
+    `other_patient`.
+    """
+    path = Path(path)
+    volume = read_volume(path, transform=transform if kind_of(path) == "nifti" else "auto")
+    remarks = [*volume.remarks, *check_same_patient(path, volume.series, image.series, other_patient)]
+    if not volume.geometry.difference_from(image.geometry):
+        return Image(volume.array, image.geometry, tuple(remarks), volume.series)
+    array, outside = itk.resample(volume.array, volume.geometry, image.geometry)
+    if outside == 1 or array.min() == array.max():
+        raise InputError(f"{path.name} shows nothing where the image lies.", "Choose a volume of the same region, registered to the image.")
+    remarks.append(f"{path.name} lies on another grid; it was resampled to the image's (linear).")
+    if outside > _MUCH:
+        remarks.append(f"{_percent(outside)} of the image lie outside of {path.name}; they have its least value there ({np.min(volume.array):g}).")
+    return Image(array, image.geometry, tuple(remarks), volume.series)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
