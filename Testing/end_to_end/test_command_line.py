@@ -17,6 +17,8 @@ import torch
 from phantoms import two_organs
 from sparseseg import cli
 from sparseseg.contract.classes import BACKGROUND_TAG, ClassTable, Segment
+from sparseseg.contract.geometry import Geometry
+from sparseseg.contract.job import Job
 from sparseseg.contract.protocol import Error, Preview, Result, Warning, decode_event
 from sparseseg.io import files
 
@@ -327,6 +329,47 @@ def test_bad_input_is_one_clear_sentence_exit_code_2_and_nothing_written(name, i
 
 def test_the_table_of_bad_inputs_is_complete(inputs, phantom):
     assert sorted(CASES) == sorted(_broken_inputs(inputs, phantom))
+
+
+@pytest.fixture
+def second(inputs, phantom):
+    """Another volume, half as fine in the plane."""
+    geometry = Geometry.from_axes((24, 20, 18), (2.0, 2.0, 1.5), phantom.geometry.origin_lps_mm)
+    files.write_volume(inputs / "t2.nrrd", phantom.image[:, ::2, ::2].astype(np.float32).copy(), geometry)
+    return inputs / "t2.nrrd"
+
+
+@pytest.mark.slow
+def test_several_volumes_are_segmented_together_and_so_is_another_patients(inputs, second, capsys):
+    image, model = inputs / "image.nrrd", inputs / "model.pt"
+    asked = [image, inputs / "strokes.seg.nrrd", "--channel", second, "-o", inputs / "r.nrrd", "--save-model", model, "--job", inputs / "job", *QUICK]
+    assert run("segment", *asked, "--report", inputs / "r.html") == 0
+    assert "warning: t2.nrrd lies on another grid; it was resampled to the image's (linear)." in capsys.readouterr().err
+    with Job.open(inputs / "job") as job:
+        assert job.channels().shape == (2, 24, 40, 36) and job.channels().dtype == np.float32
+        assert job.record.channels == ("image.nrrd", "t2.nrrd")
+    assert "image.nrrd, t2.nrrd; pictures show the first" in (inputs / "r.html").read_text(encoding="utf-8")
+    trained = model.stat().st_mtime_ns
+    assert run("segment", *asked) == 0, "the same inputs: the job goes on"
+    assert json.loads((inputs / "job" / "report.json").read_text())["steps"] == 12 and model.stat().st_mtime_ns > trained
+    assert run("predict", model, image, "--channel", second, "-o", inputs / "p.nrrd") == 0
+    assert run("predict", model, image, "-o", inputs / "q.nrrd") == 2
+    assert "The model was trained on 2 channels, the image has 1 channel. Give the same volumes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--channel", "t2.nrrd"] * 4, "--channel was given 4 times. An image has 4 channels at most, with IMAGE."),
+        (["--channel", "no.nrrd"], "There is no file"),
+        (["--channel", "t2.nrrd", "--report", "t2.nrrd"], "t2.nrrd is an input; it would be overwritten."),
+    ],
+)
+def test_channels_that_cannot_be_are_refused(inputs, second, capsys, monkeypatch, options, words):
+    monkeypatch.chdir(inputs)
+    assert run("segment", inputs / "image.nrrd", inputs / "strokes.seg.nrrd", "-o", inputs / "r.nrrd", *options) == 2
+    assert words in capsys.readouterr().err
+    assert not (inputs / "r.nrrd").exists()
 
 
 def test_a_bad_input_with_json_is_an_error_event(inputs):

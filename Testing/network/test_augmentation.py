@@ -375,3 +375,19 @@ def test_noise_has_the_drawn_size_spares_all_else_and_is_a_slices_own():
 
 def test_offsets_by_hand():
     assert offsets((2, 3), CPU).tolist() == [[[-0.5] * 3, [0.5] * 3], [[-1, 0, 1]] * 2]
+
+
+def test_each_channel_is_seen_as_if_it_were_the_only_one():
+    """In its own gray values; moved alike, and with noise of its own."""
+    rng = np.random.default_rng(4)
+    images = torch.from_numpy(rng.normal(size=(3, *SHAPE)).astype(np.float16))
+    draw = plain(1, 4, shift=np.array([0.3, -1.2]), gain=(1, 2, 3), offset=(0, 1, -1), noise=(0, 0, 0))
+    together = take_slab(dataclasses.replace(volume_of(), image=images), draw, 2)
+    for c, image in enumerate(images):
+        alone = take_slab(
+            dataclasses.replace(volume_of(), image=image), dataclasses.replace(draw, gain=(draw.gain[c],), offset=(draw.offset[c],), noise=(0,)), 2
+        )
+        assert torch.equal(together[0][5 * c : 5 * c + 5], alone[0][:5]) and torch.equal(together[0][-6:], alone[0][-6:])
+        assert torch.equal(together[1], alone[1])
+    noisy = take_slab(dataclasses.replace(volume_of(), image=images), dataclasses.replace(draw, noise=(0, 0.1, 0)), 2)[0] - together[0]
+    assert noisy[5:10].std() > 0.05 and (noisy[:5] == 0).all() and (noisy[10:] == 0).all()

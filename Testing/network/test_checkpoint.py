@@ -4,6 +4,7 @@ import io
 import os
 import pickle
 import zipfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import ModelError
 from sparseseg.network.checkpoint import Checkpoint, export, load
 from sparseseg.network.intensity import Intensity
-from sparseseg.network.unet import NetworkPlan, UNet3d
+from sparseseg.network.unet import NetworkPlan, UNet3d, plan_network
 
 CPU = torch.device("cpu")
 PLAN = NetworkPlan(classes=3, width=4, pools=((1, 2, 2),), kernels=((1, 3, 3), (3, 3, 3)), residual=True)
@@ -198,3 +199,17 @@ def test_the_trap_works():
     """Or the tests above would prove nothing."""
     with pytest.raises(FileNotFoundError):
         pickle.loads(pickle.dumps(Trap(os.path.join("no such folder", "trace"))))  # noqa: PTH118
+
+
+def test_a_model_knows_its_channels(tmp_path):
+    intensities = (Intensity(40, 12.5, False), Intensity(0.5, 0.1, True))
+    plan = plan_network(1, (64, 64), 3, 4, 2, channels=2)
+    with (tmp_path / "model.pt").open("wb") as file:
+        replace(made(plan), intensities=intensities).save(file)
+    loaded = load(tmp_path / "model.pt")
+    assert loaded.intensities == intensities and loaded.network.channels == 2
+    loaded.check_channels(2)
+    with pytest.raises(ModelError, match=r"The model was trained on 2 channels, the image has 1 channel\. Give the same volumes"):
+        loaded.check_channels(1)
+    with pytest.raises(ModelError, match="expects 16 input channels, this engine gives 11"):
+        load(saved(tmp_path / "other.pt", content(plan)))

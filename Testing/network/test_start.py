@@ -1,5 +1,7 @@
 """What a network begins with: the regression that is its head, and the body that comes with the engine."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -17,7 +19,7 @@ from sparseseg.network.sampling import WorkingGrid
 from sparseseg.network.start import Start, moments, shipped, solve_head
 from sparseseg.network.targets import Targets
 from sparseseg.network.trainer import Trainer
-from sparseseg.network.unet import UNet3d, plan_network
+from sparseseg.network.unet import PLACE, SEEN, UNet3d, plan_network
 
 CPU = torch.device("cpu")
 SHAPE = (12, 48, 56)
@@ -157,3 +159,15 @@ def test_gradients_lie_in_memory_as_their_parameters_do(monkeypatch):
     trainer.step(0.0)
     for parameter in trainer.network.parameters():
         assert parameter.grad.stride() == parameter.stride()
+
+
+def test_several_channels_are_seen_as_their_sum_at_first():
+    """By their shares, as the one channel was."""
+    shares, x = (0.8, -0.6), torch.randn(1, 2 * SEEN + PLACE, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    plan = plan_network(1, (32, 32), 3, 16, 4, channels=2)
+    assert shipped().fits(plan)
+    several, one = UNet3d(plan), UNet3d(replace(plan, in_channels=SEEN + PLACE))
+    several.load_state_dict(shipped().for_channels(shares).weights, strict=False)
+    one.load_state_dict(shipped().weights, strict=False)
+    summed = torch.cat([shares[0] * x[:, :SEEN] + shares[1] * x[:, SEEN : 2 * SEEN], x[:, 2 * SEEN :]], 1)
+    assert torch.allclose(several.features(x), one.features(summed), atol=1e-4)

@@ -47,7 +47,7 @@ class Worker:
 
 
 class Session:
-    def __init__(self, tmp_path):
+    def __init__(self, tmp_path, image=None):
         self.workers = []
         kind = type("Scripted", (Worker,), {"made": self.workers})
         self.annotation = np.zeros(SHAPE, np.uint8)
@@ -55,7 +55,9 @@ class Session:
         self.held, self.revision = self.annotation.copy(), 1  # what the worker's job holds
         geometry = Geometry.from_ijk_to_ras(SHAPE, np.eye(4))
         record = JobRecord(geometry, ClassTable((Segment("a", "A", (1, 0, 0)),)), Settings())
-        self.run = EngineRun(np.zeros(SHAPE, np.int16), self.annotation, record, parentFolder=str(tmp_path), makeClient=kind)
+        self.run = EngineRun(
+            np.zeros(SHAPE, np.int16) if image is None else image, self.annotation, record, parentFolder=str(tmp_path), makeClient=kind
+        )
         self.run.train(Settings())
 
     @property
@@ -105,6 +107,17 @@ def session(tmp_path):
     made = Session(tmp_path)
     yield made
     made.run.close().join()
+
+
+def test_an_image_of_several_channels_is_written_and_known_again(tmp_path):
+    image = np.random.default_rng(0).integers(0, 9, (3, *SHAPE)).astype(np.int16)
+    session = Session(tmp_path, image)
+    session.open()
+    changed = image.copy()
+    changed[2, 5, 6, 7] += 1
+    assert session.run.hasImage(image)
+    assert not any(map(session.run.hasImage, (changed, image[:2], image[0])))
+    session.run.close().join()
 
 
 def test_a_stroke_leaves_as_its_box(session):

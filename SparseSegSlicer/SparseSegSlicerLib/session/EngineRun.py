@@ -52,8 +52,8 @@ class EngineRun:
         makeClient: Callable[..., WorkerClient] = WorkerClient,
         model: Callable[[], bytes] | None = None,
     ) -> None:
-        """image: (K, J, I), kept until it is written; annotation: (K, J, I) uint8. model() gives, in a thread, the checkpoint of an earlier run of
-        this volume, from which training goes on. Raises WorkerError, OutputError."""
+        """image: (K, J, I) or (C, K, J, I), as of sparseseg.contract.channels.stack, kept until it is written; annotation: (K, J, I) uint8. model()
+        gives, in a thread, the checkpoint of an earlier run of this volume, from which training goes on. Raises WorkerError, OutputError."""
         self._device, self._makeClient = device, makeClient
         self._clientArguments = {"environment": environment} | ({"python": tuple(python)} if python else {})
         self.classes: ClassTable = record.classes

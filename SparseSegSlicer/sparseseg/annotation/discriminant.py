@@ -77,6 +77,12 @@ class Classes:
         distance = (means[:, a] - means[:, b]) ** 2 / (4 * both) + np.log(both / (2 * np.sqrt(variances[:, a] * variances[:, b]))) / 2
         return np.exp(-distance).mean(1)
 
+    def weights(self) -> np.ndarray:
+        """What a gray value of each channel counts along the best direction, (C,): classes are then _SPREAD wide on average."""
+        direction = self.best_direction()
+        spread = np.sqrt(np.einsum("c,ncd,d->n", direction, self.covariances, direction).mean())
+        return _SPREAD / max(float(spread), 1e-6) * direction * self.scale
+
     def best_direction(self) -> np.ndarray:
         """(C,), of the channels as they are scaled; always the same for the same labels."""
         used = self.scale > 0
@@ -100,18 +106,18 @@ class Gray:
     """image: the gray values, (K, J, I): of one channel that itself, of several their discriminant, float32, its classes about 100 wide."""
 
     def __init__(self, channels: np.ndarray, image: np.ndarray, weights: np.ndarray | None = None) -> None:
-        """weights: (C,), what a gray value of each channel counts; None where there is one channel."""
+        """weights: (C,), what a gray value of each channel counts; None where the first channel is seen."""
         self._channels, self.image, self.weights = channels, image, weights
 
     @classmethod
     def of(cls, channels: np.ndarray, labels: np.ndarray, labelled: np.ndarray, tick: Callable[[], None] = lambda: None) -> Gray:
-        """Arrays as in Classes.of; channels are kept. Without any label, the first channel."""
+        """Arrays as in Classes.of; channels are kept. Where labels say nothing, as they are few and alike, the first channel."""
         if len(channels) == 1 or not labelled.any():
             return cls(channels, channels[0])
         classes = Classes.of(channels, labels, labelled, tick)
-        direction = classes.best_direction()
-        spread = np.sqrt(np.einsum("c,ncd,d->n", direction, classes.covariances, direction).mean())
-        weights = _SPREAD / max(float(spread), 1e-6) * direction * classes.scale
+        weights = classes.weights()
+        if not weights.any():
+            return cls(channels, channels[0])
         image = np.empty(labels.shape, np.float32)
         for k in range(len(image)):
             tick()
@@ -122,9 +128,9 @@ class Gray:
         """Whether another direction tells these labels apart clearly better."""
         if len(self._channels) == 1 or not labelled.any():
             return False
-        if self.weights is None:
-            return True
         classes = Classes.of(self._channels, labels, labelled, tick)
+        if self.weights is None:
+            return bool(classes.weights().any())
         mine = np.divide(self.weights, classes.scale, out=np.zeros_like(self.weights), where=classes.scale > 0)
         held, best = classes.overlap(np.stack([mine, classes.best_direction()]))
         return bool(held > best + OUTDATED)

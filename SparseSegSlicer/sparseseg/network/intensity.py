@@ -60,6 +60,11 @@ class Intensity:
             result[k] = slab if slab.shape == grid.shape_kji[1:] else F.adaptive_avg_pool2d(slab[None], grid.shape_kji[1:])[0]
         return result
 
+    def unit(self, image: np.ndarray) -> float:
+        """How many gray values of an image, near the segments' own, are 1 to the network."""
+        low, high, _ = _range(image)
+        return self.scale * (high - low) if self.relative else self.scale
+
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -7,6 +7,7 @@ ICLR 2019): with it the network has an opinion before its first step. pretrainin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -40,14 +41,11 @@ class Start:
         alike = (plan.width, plan.residual) == (self.plan.width, self.plan.residual)
         return alike and levels <= len(self.plan.kernels) and plan.kernels == self.plan.kernels[:levels]
 
-    def for_channels(self, channels: int) -> Start:
-        """The same for an image of several channels: each is looked at as the one was, and counts its share."""
-        if channels == self.plan.channels:
-            return self
+    def for_channels(self, shares: Sequence[float]) -> Start:
+        """The same for an image of several channels, whose sum by these shares is looked at as the one was."""
         first = self.weights[_FIRST]
-        seen = first[:, :SEEN].repeat(1, channels, 1, 1, 1) / channels
-        weights = {**self.weights, _FIRST: torch.cat([seen, first[:, SEEN:]], 1)}
-        return replace(self, plan=replace(self.plan, in_channels=channels * SEEN + PLACE), weights=weights)
+        weights = {**self.weights, _FIRST: torch.cat([*(first[:, :SEEN] * share for share in shares), first[:, SEEN:]], 1)}
+        return replace(self, plan=replace(self.plan, in_channels=len(shares) * SEEN + PLACE), weights=weights)
 
     def save(self, path: Path) -> None:
         """In half precision: what is lost is far below what a first step changes."""

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from ..annotation.discriminant import Classes
 from ..annotation.labels import Annotation
 from ..contract.belief import Belief
 from ..contract.box import Box
@@ -79,16 +80,25 @@ class NetworkVoice:
         elif saved is not None:
             self.trainer.load_state(saved.training["trainer"], saved.weights)
         else:
-            self._start = self._known(plan)
+            self._start = self._known(plan, annotation)
 
-    def _known(self, plan: RunPlan) -> Start | None:
-        """What the engine's networks begin with, where it fits; without it training begins from nothing."""
+    def _known(self, plan: RunPlan, annotation: Annotation) -> Start | None:
+        """What the engine's networks begin with, where it fits; without it training begins from nothing. Of several channels it looks at their
+        discriminant at first, and learns to look at each."""
         try:
             start = shipped()
         except ModelError as error:
             self._warn("model", f"The network begins from nothing: {error.sentence}", error.advice)
             return None
-        return start.for_channels(plan.network.channels) if start.fits(plan.network) else None
+        if not start.fits(plan.network):
+            return None
+        return start if len(self._channels) == 1 else start.for_channels(self._shares(annotation))
+
+    def _shares(self, annotation: Annotation) -> list[float]:
+        """Of each channel, as the network sees it, in the gray value that tells the labels apart best; of length 1."""
+        weights = Classes.of(self._channels, annotation.labels, annotation.labelled, lambda: self._tick("starting")).weights()
+        seen = weights * [intensity.unit(channel) for intensity, channel in zip(self._intensities, self._channels, strict=True)]
+        return [float(share) for share in seen / max(float(np.linalg.norm(seen)), 1e-6)]
 
     def saved(self) -> checkpoint.Checkpoint | None:
         """The job's own checkpoint, if it holds a training state of the same segments. One that cannot be read is told of, and replaced in time."""
