@@ -91,10 +91,13 @@ def test_a_run_is_taken_up_again_and_a_model_of_other_channels_is_refused(sessio
         single.train(start_from=str(model))
 
 
-@pytest.mark.parametrize(("value", "words"), [(np.nan, "holds voxels that are not a number or infinite"), (5, r"is constant \(5 everywhere\)")])
-def test_a_channel_that_shows_nothing_is_refused_by_its_place(session_on, contrasts, value, words):
+@pytest.mark.parametrize(
+    ("place", "value", "words"),
+    [((9, 4, 5), np.nan, "holds voxels that are not a number or infinite"), (slice(None), 5, r"is constant \(5 everywhere\)")],
+)
+def test_a_channel_that_cannot_be_learned_from_is_refused_by_its_place(session_on, contrasts, place, value, words):
     image = contrasts.image.astype(np.float32)
-    image[1] = value
+    image[1][place] = value
     with pytest.raises(InputError, match=f"The image's channel 2 {words}"):
         session_on(replace(contrasts, image=image), QUICK)
 

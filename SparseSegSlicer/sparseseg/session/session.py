@@ -554,8 +554,9 @@ def _check_channel(image: np.ndarray, what: str, tick: Callable[[], None]) -> No
     low, high = np.inf, -np.inf
     for slab in image:  # slice by slice: the array may be memory-mapped and larger than memory
         tick()
-        low, high = min(low, float(slab.min())), max(high, float(slab.max()))
-        if not np.isfinite(low) or not np.isfinite(high):
+        least, most = float(slab.min()), float(slab.max())
+        if not np.isfinite(least) or not np.isfinite(most):  # before min and max, which pass over what is not a number
             raise InputError(f"{what} holds voxels that are not a number or infinite.", "Replace them, for example with the Simple Filters module.")
+        low, high = min(low, least), max(high, most)
     if low == high:
         raise InputError(f"{what} is constant ({low:g} everywhere).", "Choose the volume that shows the anatomy.")
