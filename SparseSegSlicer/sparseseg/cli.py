@@ -1,14 +1,12 @@
 """The command line: segment, predict, export, import, worker, doctor. Exit codes: 0 done; 1 unexpected failure; 2 an input, option or output
-that cannot be used (nothing was written); 3 the device; 4 the engine process died; 130 interrupted (segment writes the best result so far)."""
+that cannot be used (nothing was written); 3 the device or PyTorch; 4 the engine process died; 130 interrupted (segment writes the best so far)."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
-import shutil
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -26,6 +24,7 @@ from .contract.channels import MOST_CHANNELS, stack
 from .contract.classes import ClassTable
 from .contract.client import WorkerClient, worker_environment
 from .contract.errors import DeviceError, InputError, OutputError, SparseSegError, StuckError
+from .contract.folders import PrivateFolder, remove_abandoned
 from .contract.geometry import Geometry
 from .contract.hints import Hints, classes_of
 from .contract.job import DENSE, REPORT, UNCERTAINTY, VOICES, WEIGHTS, Job, JobRecord
@@ -583,15 +582,13 @@ def _say_error(options: argparse.Namespace, error: SparseSegError) -> None:
 
 @contextmanager
 def _job_folder(kept: Path | None) -> Iterator[Path]:
-    """The user's folder, or a private one (0700) that is removed at the end."""
+    """The user's folder, or one in a private folder that is removed at the end."""
     if kept is not None:
         yield kept
         return
-    folder = Path(tempfile.mkdtemp(prefix="sparseseg-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    remove_abandoned()
+    with PrivateFolder() as folder:
+        yield folder / "job"
 
 
 def _check_folder(path: Path | None) -> None:

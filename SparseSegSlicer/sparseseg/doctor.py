@@ -6,24 +6,44 @@ import importlib.metadata
 import platform
 from typing import Any
 
-import torch
-
 from . import __version__
-from .contract.errors import DeviceError
+from .contract.errors import DeviceError, PackageError
 from .contract.settings import Settings
-from .network import device
 from .prior import compiled
 
+_PACKAGES = ("torch", "torchvision", "torchaudio", "numpy", "SimpleITK", "numba", "pydicom", "highdicom")  # those an installation may touch
 _TYPICAL = ((2.0, 0.8, 0.8), (150, 512, 512), 6)  # spacing (mm), shape, both (k, j, i), and classes of an abdominal CT
 
 
 def examine() -> dict[str, Any]:
-    """All findings as plain values; `works` is False where not even the CPU runs a convolution."""
-    torch.set_num_threads(device.usable_cores())
+    """All findings as plain values; `works` is False where not even the CPU runs a convolution, `torch` where PyTorch does not load."""
     found: dict[str, Any] = {
-        "versions": {"sparseseg": __version__, "python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda or "none"}
-        | {package: importlib.metadata.version(package) for package in ("numpy", "SimpleITK", "numba") if _is_installed(package)},
+        "versions": {"sparseseg": __version__, "python": platform.python_version()} | _installed(),
         "system": f"{platform.system()} {platform.machine()}",
+    }
+    try:
+        return found | _tried()
+    except PackageError as error:
+        return found | {"torch": False, "devices": [], "works": False, "choice": str(error)}
+
+
+def _installed() -> dict[str, str]:
+    versions = {}
+    for package in _PACKAGES:
+        try:
+            versions[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return versions
+
+
+def _tried() -> dict[str, Any]:
+    """What works here. Raises PackageError."""
+    from .network import device
+
+    device.use_cores()
+    found: dict[str, Any] = {
+        "torch": True,
         "cores": device.usable_cores(),
         "devices": [_examine(name) for name in device.candidates()],
         "growing": "compiled by numba" if compiled.warm_up() else "by numpy: corrections take longer; install numba to compile them",
@@ -36,19 +56,14 @@ def examine() -> dict[str, Any]:
     plan = device.plan_run(compute, *_TYPICAL, Settings())
     grid = " x ".join(map(str, plan.grid_kji))
     network = f"width {plan.network.width}, {len(plan.network.kernels)} levels, a grid of {grid}, {plan.batch} slabs of {plan.slices} a step"
-    found["choice"] = f"{compute.why}. For a CT of 150 x 512 x 512: {network}."
-    return found
-
-
-def _is_installed(package: str) -> bool:
-    try:
-        importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
+    return {**found, "choice": f"{compute.why}. For a CT of 150 x 512 x 512: {network}."}
 
 
 def _examine(name: str) -> dict[str, Any]:
+    import torch
+
+    from .network import device
+
     chosen = torch.device(name)
     rates: dict[str, Any] = {}
     for dtype in device.precisions(chosen):
@@ -61,8 +76,9 @@ def _examine(name: str) -> dict[str, Any]:
 
 def text(found: dict[str, Any]) -> str:
     """The findings for a person."""
-    lines = [", ".join(f"{name} {version}" for name, version in found["versions"].items()), f"{found['system']}, {found['cores']} usable cores"]
+    lines = [", ".join(f"{name} {version}" for name, version in found["versions"].items())]
+    lines.append(found["system"] + (f", {found['cores']} usable cores" if "cores" in found else ""))
     for each in found["devices"]:
         lines.append(f"{each['title']}: {each['free_gib']} GiB free; 3-D convolution, forward and backward:")
         lines += [f"  {dtype}: {rate} TFLOP/s" if isinstance(rate, float) else f"  {dtype}: {rate}" for dtype, rate in each["tflops"].items()]
-    return "\n".join([*lines, f"growing: {found['growing']}", f"choice: {found['choice']}"])
+    return "\n".join(lines + [f"{name}: {found[name]}" for name in ("growing", "choice") if name in found])

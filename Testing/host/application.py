@@ -50,6 +50,9 @@ class qSlicerCoreApplication(StandIn):
     def do_processEvents(self):
         QtWidgets.QApplication.processEvents()
 
+    def do_startupEnvironment(self):
+        return QtCore.QProcessEnvironment.systemEnvironment()
+
     def do_testingEnabled(self):
         return self.host.testing_enabled
 

@@ -5,6 +5,7 @@ these. Members without one store their value, and their calls are recorded in `c
 """
 
 import functools
+import threading
 
 from PySide6 import QtCore, QtGui, QtWidgets
 
@@ -48,7 +49,9 @@ class StandIn:
         signals.emit(self, signature, *arguments)
 
     def call_(self, name, arguments):
-        """Call a method by the overload that takes the arguments; ValueError if none does."""
+        """Call a method by the overload that takes the arguments; ValueError if none does, RuntimeError in a thread that is not Qt's own."""
+        if threading.current_thread() is not threading.main_thread():
+            raise RuntimeError(f"{self.catalogue_name}.{name} was called from the thread {threading.current_thread().name}")
         overloads = self.catalogue_members.methods[name]
         overload = next((o for o in overloads if _takes(o["args"], arguments)), None)
         if overload is None:

@@ -175,7 +175,10 @@ def test_file_project_and_module_have_one_name():
 
 
 def test_entry_and_cmake_name_the_same_dependencies():
-    assert entry()["build_dependencies"] == quoted("EXTENSION_DEPENDS").split()
+    """None: PyTorch's extension is not needed, since torch is installed in a child process and never loaded into Slicer."""
+    depends = quoted("EXTENSION_DEPENDS")
+    assert entry()["build_dependencies"] == ([] if depends == "NA" else depends.split())
+    assert "PyTorch" not in depends
 
 
 # ---- the root CMake file, its pictures and licence
@@ -187,8 +190,27 @@ def test_description_is_one_or_two_sentences_that_cmake_passes_on_whole():
     assert not set(text) & set(';"\\\n'), "Slicer passes it on unquoted: a semicolon would split it"
 
 
-def test_contributors_are_written_with_their_organisation():
+def test_contributors_are_written_with_their_organisation_in_the_module_too():
     assert re.fullmatch(r"[^();]+ \([^();]+\)", quoted("EXTENSION_CONTRIBUTORS"))
+    assert f'self.parent.contributors = ["{quoted("EXTENSION_CONTRIBUTORS")}"]' in (MODULE / f"{NAME}.py").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    "variable", ["HOMEPAGE", "CONTRIBUTORS", "DESCRIPTION", "ICONURL", "SCREENSHOTURLS", "DEPENDS", "README_FILE", "LICENSE_FILE"]
+)
+def test_the_root_file_sets_every_field(variable):
+    assert quoted(f"EXTENSION_{variable}").strip()
+
+
+def test_the_homepage_tells_what_a_reviewer_looks_for():
+    """A picture, the module, a tutorial that says where its data come from, how to cite, the licence, what stays on disk."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    for words in ("**Sparse Segmentation**", "## Tutorial", "**Data.**", "## How to cite", "## Licence\n\nApache-2.0", "Nothing leaves the machine"):
+        assert words in text, words
+    pictures = re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text)
+    assert pictures and all((ROOT / picture).is_file() for picture in pictures)
+    assert text.index(pictures[0]) < text.index("\n## "), "one at the top"
+    assert "extension *PyTorch* is not needed" in text and "can be deleted" in text
 
 
 @pytest.mark.parametrize("which", ["EXTENSION_ICONURL", "EXTENSION_SCREENSHOTURLS"])
@@ -278,7 +300,7 @@ def test_cmake_reads_both_files_as_this_test_does(evaluated):
     assert evaluated["SCRIPTS"].split(";") == listed("MODULE_PYTHON_SCRIPTS")
     assert evaluated["RESOURCES"].split(";") == listed("MODULE_PYTHON_RESOURCES")
     assert evaluated["EXTENSION_DESCRIPTION"] == quoted("EXTENSION_DESCRIPTION")
-    assert evaluated["EXTENSION_DEPENDS"].split() == entry()["build_dependencies"]
+    assert evaluated["EXTENSION_DEPENDS"] == quoted("EXTENSION_DEPENDS")
 
 
 def test_cmake_registers_the_self_test_and_finds_readme_and_licence(evaluated):
@@ -286,6 +308,12 @@ def test_cmake_registers_the_self_test_and_finds_readme_and_licence(evaluated):
     assert evaluated["WITH_GENERIC_TESTS"] == "TRUE"
     assert Path(evaluated["EXTENSION_README_FILE"]).is_file()
     assert Path(evaluated["EXTENSION_LICENSE_FILE"]).is_file()
+
+
+def test_the_self_test_has_a_workflow_on_three_systems_that_says_whether_it_ever_ran():
+    text = (ROOT / ".github" / "workflows" / "slicer.yml").read_text(encoding="utf-8")
+    for words in ("os: linux", "os: win", "os: macosx", "stability=release", "--testing", f"'{NAME}')", "it has not been run yet"):
+        assert words in text, words
 
 
 # ---- what the module's files import

@@ -115,22 +115,25 @@ def test_what_the_export_refuses_is_said_in_its_words(host, panel, applied, tmp_
 def test_packages_are_installed_only_after_a_yes_and_then_the_export_goes_on(host, panel, applied, tmp_path, monkeypatch):
     from SparseSegSlicerLib.session.States import Message
 
-    real, installed = panel.install.setup.call, []
+    real, installed = panel.install.setup.engine, []
 
-    def call(*arguments, timeout):
-        if "pip" in arguments:
-            installed.append(arguments)
-            return SimpleNamespace(returncode=0, stdout="", stderr="")
-        if "export" in arguments and not installed:
+    def install(packages):
+        installed.append(packages)
+        return SimpleNamespace(returncode=0, stdout="", stderr="")
+
+    def engine(*arguments, timeout):
+        if not installed:
             return SimpleNamespace(returncode=2, stdout="", stderr="sparseseg: DICOM needs the package pydicom, which is not installed.\n")
         return real(*arguments, timeout=timeout)
 
-    monkeypatch.setattr(panel.dicom.exchange, "_call", call)
+    monkeypatch.setattr(panel.install.setup, "engine", engine)
+    monkeypatch.setattr(panel.install.setup, "installPackages", install)
     host.answers["QFileDialog", "getSaveFileName"] = str(tmp_path / "a.dcm")
     host.answers["QMessageBox", "question"] = _cancel()
     host.click(panel.ui.dicomExportButton)
     host.spin(until=lambda: panel.controller.message.level == "error", timeout_s=60)
     assert "not installed" in panel.controller.message.text() and not installed
+    assert str(panel.install.setup.packages) in host.dialogs[-1][2][2] and "its pydicom too" in host.dialogs[-1][2][2]
 
     host.answers["QMessageBox", "question"] = _ok()
     panel.controller.say(Message("info", "Once more."))

@@ -608,12 +608,13 @@ def test_a_python_without_torch_ends_in_words_and_the_scene_is_as_it_was(session
 
     fake = tmp_path / "torch"
     fake.mkdir()
-    (fake / "__init__.py").write_text("raise ImportError('No module named torch')", encoding="utf-8")
+    (fake / "__init__.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')", encoding="utf-8")
     controller = session(environment={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])})
     strokes = voxels(controller)
     controller.train()
     spin(controller, lambda: controller.message.level == "error")
-    assert "PyTorch could not be loaded" in controller.message.sentence
+    assert controller.message.sentence == "PyTorch, which the engine needs, is not installed."
+    assert "Traceback" not in "\n".join(controller.log)
     assert controller.state in (State.IDLE, State.RESULT)  # growing needs no torch: its preview may be there already, to look at or apply
     assert (voxels(controller) == strokes).all()
 

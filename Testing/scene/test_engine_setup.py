@@ -1,8 +1,10 @@
 """Finding out whether the engine works, and installing what it lacks, with scripted child processes; and once with a real one."""
 
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -23,11 +25,21 @@ class Child:
         return subprocess.CompletedProcess(command, *answer)
 
 
-READY = (0, json.dumps({"works": True, "choice": "CPU, 2 threads"}), "")
-MISSING = (1, "", "Traceback ...\nModuleNotFoundError: No module named 'torch'\n")
-BROKEN = (1, "", "ImportError: libtorch.so: file too short\n")
+def doctor(works, choice, loads, /, **versions):
+    """What `sparseseg doctor --json` answers."""
+    return 0 if works else 3, json.dumps({"works": works, "torch": loads, "choice": choice, "versions": versions}), ""
+
+
+def listed(**versions):
+    """What `pip list --format json` answers."""
+    return 0, json.dumps([{"name": name, "version": version} for name, version in versions.items()]), ""
+
+
+READY = doctor(True, "CPU, 2 threads", True, torch="2.7.1")
+MISSING = doctor(False, "PyTorch, which the engine needs, is not installed.", False)
+BROKEN = doctor(False, "PyTorch is installed, but does not load (file too short).", False, torch="2.7.1")
 DONE = (0, "Successfully installed", "")
-NUMPY = (0, "2.0.2\n", "")
+NUMPY = listed(numpy="2.0.2", scipy="1.14.0")
 
 
 @pytest.fixture
@@ -36,9 +48,9 @@ def setup_with(scene_host):
 
     made = []
 
-    def make(*answers, python="", environment=None, run=None):
+    def make(*answers, python="", environment=None, run=None, folder=""):
         child = run or Child(*answers)
-        made.append(EngineSetup(python, lambda: environment or {}, "", child))
+        made.append(EngineSetup(python, lambda: environment or {}, str(folder), child, str(folder)))
         made[-1].child = child
         return made[-1]
 
@@ -58,7 +70,8 @@ def wait(setup, patience_s=120):
     return setup.state.name
 
 
-VERDICTS = [(READY, "READY", "CPU, 2 threads"), (MISSING, "MISSING", ""), (BROKEN, "BROKEN", "too short")]
+CRASHED = (1, "", "Traceback ...\nModuleNotFoundError: No module named 'numpy'\n")
+VERDICTS = [(READY, "READY", "CPU, 2 threads"), (MISSING, "MISSING", ""), (BROKEN, "BROKEN", "too short"), (CRASHED, "BROKEN", "'numpy'")]
 
 
 @pytest.mark.parametrize("answer, state, detail", VERDICTS)
@@ -79,35 +92,139 @@ def test_a_check_that_cannot_run_is_broken_not_an_exception(setup_with, error):
 
 
 def test_installing_runs_the_tool_in_a_child_process_and_then_checks(setup_with):
-    setup = setup_with(DONE, DONE, NUMPY, DONE, READY)
+    setup = setup_with(listed(numpy="2.0.2"), DONE, DONE, NUMPY, DONE, READY)
     setup.install()
     assert wait(setup) == "READY"
-    pip, torch, _, numba, doctor = setup.child.calls
-    assert [call[2:4] for call in (pip, torch, doctor)] == [["pip", "install"], ["light_the_torch", "install"], ["sparseseg", "doctor"]]
+    _, pip, torch, _, numba, check = setup.child.calls
+    assert torch[4:] == ["torch>=2.6"]
+    assert [call[2:4] for call in (pip, torch, check)] == [["pip", "install"], ["light_the_torch", "install"], ["sparseseg", "doctor"]]
     assert numba[1:4] == ["-m", "pip", "install"]
     assert numba[-1] == "numpy==2.0.2"  # the one that is there
 
 
 @pytest.mark.parametrize("answers", [[(1, "", "No module named 'numpy'")], [NUMPY, (1, "", "ERROR: No matching distribution found for numba")]])
 def test_without_a_fitting_numba_the_engine_is_ready_all_the_same(setup_with, answers):
-    setup = setup_with(DONE, DONE, *answers, READY)
+    setup = setup_with(NUMPY, DONE, DONE, *answers, READY)
     setup.install()
     assert wait(setup) == "READY"
 
 
 def test_a_failed_installation_says_why_and_is_not_checked(setup_with):
-    setup = setup_with(DONE, (1, "", "ERROR: No space left on device\n"))
+    setup = setup_with(NUMPY, DONE, (1, "", "ERROR: No space left on device\n"))
     setup.install()
     assert wait(setup) == "BROKEN"
     assert setup.detail == "PyTorch could not be installed: ERROR: No space left on device"
-    assert len(setup.child.calls) == 2
+    assert len(setup.child.calls) == 3
 
 
-def test_repair_removes_the_half_installed_one_first(setup_with):
-    setup = setup_with(DONE, DONE, DONE, NUMPY, DONE, READY)
+def test_repair_removes_the_half_installed_one_first_and_takes_along_what_must_fit_it(setup_with):
+    """torchvision and torchaudio work with one version of torch each."""
+    setup = setup_with(listed(torch="2.5.1", torchvision="0.20.1", torchaudio="2.5.1"), DONE, DONE, DONE, NUMPY, DONE, READY)
     setup.install(repair=True)
     assert wait(setup) == "READY"
-    assert setup.child.calls[0][1:5] == ["-m", "pip", "uninstall", "-y"]
+    _, uninstall, _, install, *_ = setup.child.calls
+    assert uninstall[1:] == ["-m", "pip", "uninstall", "-y", "torch", "torchvision", "torchaudio"]
+    assert install[1:] == ["-m", "light_the_torch", "install", "torch>=2.6", "torchvision", "torchaudio"]
+
+
+def test_the_plan_names_what_is_removed_and_what_comes(setup_with):
+    setup = setup_with(doctor(False, "does not load", False, torch="2.5.1", torchvision="0.20.1", numba="0.61"))
+    setup.check()
+    assert wait(setup) == "BROKEN"
+    plan = setup.plan(repair=True)
+    assert "Installs: torch, torchvision, the build" in plan and "Removes first: torch 2.5.1, torchvision 0.20.1." in plan
+    assert "numba" not in plan and "Keeps as they are: numpy" in plan
+    setup.setPython("/another/python")
+    assert "torchvision" not in setup.plan() and "Also numba" in setup.plan()
+
+
+def test_a_run_that_would_be_in_vain_is_refused_before_it_begins(setup_with):
+    setup = setup_with(MISSING)
+    assert setup.refusal is None
+    setup.check()
+    wait(setup)
+    assert setup.refusal.text() == 'PyTorch, which the engine needs, is not installed. Press "Install PyTorch..." in the module Sparse Segmentation.'
+
+
+def test_the_application_is_asked_for_its_environment_by_the_thread_that_chooses_and_by_no_other(setup_with):
+    from SparseSegSlicerLib.session.EngineSetup import EngineSetup
+
+    asked = []
+    setup = EngineSetup("", lambda: asked.append(threading.current_thread()) or {}, "", Child(READY))
+    setup.setPython("/opt/python")
+    setup.check()
+    assert wait(setup) == "READY"
+    assert asked == [threading.current_thread()]
+    setup.close()
+
+
+def test_the_verdict_on_a_python_that_was_given_up_is_not_taken_for_the_next(setup_with):
+    go = threading.Event()
+
+    def run(command, env, **_):
+        if command[0] == "/slow/python":
+            go.wait(30)
+            return subprocess.CompletedProcess(command, *READY)
+        return subprocess.CompletedProcess(command, *MISSING)
+
+    setup = setup_with(python="/slow/python", run=run)
+    setup.check()
+    setup.setPython("/another/python")
+    go.set()
+    setup.check()
+    assert wait(setup) == "MISSING"
+
+
+def test_a_program_that_is_not_there_is_named(setup_with):
+    setup = setup_with(python="/nowhere/python", run=subprocess.run)
+    setup.check()
+    assert wait(setup) == "BROKEN"
+    assert setup.detail == "/nowhere/python could not be started (No such file or directory)."
+
+
+# ---------------------------------------------------------------- what DICOM needs
+
+
+def test_packages_for_dicom_go_into_their_own_folder_and_replace_nothing(setup_with, tmp_path):
+    """pip is asked what is missing or too old; this, and no more, lies in the folder then."""
+
+    def run(command, env, **_):
+        calls.append(command[1:])
+        if "--dry-run" in command:
+            metadata = [{"metadata": {"name": "pydicom", "version": "3.0.1"}}, {"metadata": {"name": "pyjpegls", "version": "1.5.1"}}]
+            report = command[command.index("--report") + 1]
+            with open(report, "w", encoding="utf-8") as file:
+                json.dump({"install": metadata}, file)
+        return subprocess.CompletedProcess(command, *DONE)
+
+    calls = []
+    setup = setup_with(run=run, folder=tmp_path)
+    assert setup.installPackages(["pydicom>=3", "highdicom>=0.25"]).returncode == 0
+    asked, installed = calls
+    assert asked[-2:] == ["pydicom>=3", "highdicom>=0.25"] and "--target" not in asked
+    assert "--no-deps" in installed
+    assert installed[installed.index("--target") + 1 :] == [str(setup.packages), "pydicom==3.0.1", "pyjpegls==1.5.1"]
+    assert setup.packages.parent == tmp_path
+    mine = setup.packages
+    setup.setPython("/another/python")
+    assert setup.packages != mine
+
+
+def test_only_the_engines_commands_find_them_and_before_all_others(setup_with, tmp_path):
+    shadow = tmp_path / "slicer"
+    shadow.mkdir()
+    (shadow / "pydicom.py").write_text("__version__ = '2'", encoding="utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(shadow)}
+    setup = setup_with(run=subprocess.run, folder=tmp_path)
+    setup._environment = environment  # as of Slicer's own Python, whose packages come first
+    setup.packages.mkdir()
+    (setup.packages / "pydicom.py").write_text("raise SystemExit('ours, ' + str(__import__('sys').argv[1:]))", encoding="utf-8")
+    (setup.packages / "highdicom.py").write_text("", encoding="utf-8")
+    (tmp_path / "a.dcm").write_bytes(bytes(200))
+    done = setup.engine("import", str(tmp_path / "a.dcm"), str(tmp_path), "-o", str(tmp_path / "b.nrrd"), timeout=120)
+    assert done.stderr.startswith("ours, ['import'"), done.stderr
+    found = setup.call("-c", "import pydicom; print(pydicom.__version__)", timeout=60)
+    assert found.stdout.strip() == "2"
 
 
 def test_another_python_gets_none_of_slicers_libraries(setup_with):

@@ -16,7 +16,7 @@ _KINDS = ("seg", "rtstruct", _SLICERS)  # in the order of the box
 class DicomPanel:
     def __init__(self, ui, controller, setup) -> None:
         self.ui, self.controller, self.setup = ui, controller, setup
-        self.exchange = DicomExchange(controller, setup.call, slicer.app.temporaryPath)
+        self.exchange = DicomExchange(controller, setup, slicer.app.temporaryPath)
         self.exchange.askToInstall = self._confirmed
         if DicomFiles.hasSlicersExporter():
             ui.dicomKindBox.addItem("Segmentation (SEG), by Slicer's exporter")
@@ -53,8 +53,9 @@ class DicomPanel:
 
     def _confirmed(self) -> bool:
         text = (
-            f"DICOM needs more packages in {self.setup.where}. Install them?\n\nWhat: {', '.join(PACKAGES)}, and what they need.\n"
-            f"Size: {PACKAGES_SIZE}.\n\nSlicer can be used meanwhile. Nothing else is changed."
+            f"DICOM needs more packages. Install them?\n\nInstalls: of {', '.join(PACKAGES)} and what they need, what {self.setup.where} lacks.\n"
+            f"Size: {PACKAGES_SIZE}.\nWhere: {self.setup.packages}\n"
+            f"Keeps as they are: Slicer's own packages, its pydicom too.\n\nSlicer can be used meanwhile."
         )
         buttons = qt.QMessageBox.Ok | qt.QMessageBox.Cancel
         return qt.QMessageBox.question(slicer.util.mainWindow(), "Sparse Segmentation", text, buttons) == qt.QMessageBox.Ok

@@ -49,6 +49,9 @@ class SharedSession:
         self.setup = makeSetup()
         self.controller = Controller(slicer.mrmlScene, self.setup.launch, self._onChanged)
         self.controller.waiting = waitCursor
+        self.controller.whyNoEngine = lambda: self.setup.refusal
+        self.controller.engineLacks = self.setup.check  # which offers the installation
+        self.setup.tidy()
         self._pump = EventPump(self._poll, None)
         self._pump.start()
         slicer.app.connect("aboutToQuit()", self.close)

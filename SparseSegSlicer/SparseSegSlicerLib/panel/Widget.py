@@ -291,14 +291,17 @@ class Widget:
         settings = parameters.settings()
         for name, (setting, _) in _SPINS.items():
             box = getattr(ui, name)
-            box.value = type(box.value)(getattr(settings, setting))  # a QSpinBox holds whole numbers
+            if not _isBeingTypedIn(box):
+                box.value = type(box.value)(getattr(settings, setting))  # a QSpinBox holds whole numbers
         for name, setting in _CHECKS.items():
             getattr(ui, name).checked = getattr(settings, setting)
         ui.autoUpdate.checked, ui.show3D.checked = parameters.get("autoUpdate"), parameters.get("show3D")
-        ui.opacitySlider.value = parameters.get("opacity")
+        if not _isBeingTypedIn(ui.opacitySlider):
+            ui.opacitySlider.value = parameters.get("opacity")
         ui.targetBox.currentIndex = 1 if parameters.get("target") == "new" else 0
         ui.deviceBox.currentText = parameters.get("device")
-        ui.startFromPath.currentPath = parameters.get("startFrom")
+        if not _isBeingTypedIn(ui.startFromPath):
+            ui.startFromPath.currentPath = parameters.get("startFrom")
 
     def _showButtons(self) -> None:
         ui, controller, may = self.ui, self.controller, self.controller.allowed()
@@ -327,6 +330,12 @@ class Widget:
     def _colors(self) -> dict:
         strokes = self.controller.strokes
         return {s.id: (s.name, s.color) for s in strokes.classes.segments} if strokes is not None else {}
+
+
+def _isBeingTypedIn(box) -> bool:
+    """Writing a number anew rewrites its text, so what the user has typed of it until now would be gone."""
+    focused = qt.QApplication.focusWidget()
+    return focused is not None and (box.hasFocus() or box.isAncestorOf(focused))
 
 
 def _segmentEditorNode(scene):

@@ -225,7 +225,9 @@ class Controller(Session):
 
     def train(self) -> None:
         """Reads the strokes and trains: from the start, or on from the result, also one that was saved with the scene."""
-        if Action.SEGMENT in self.allowed():
+        if (refusal := self.whyNoEngine()) is not None:
+            self.say(refusal)
+        elif Action.SEGMENT in self.allowed():
             self._training.train()
 
     def stop(self) -> None:

@@ -6,13 +6,12 @@ labels, which is removed at its end.
 
 from __future__ import annotations
 
-import subprocess
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sparseseg.contract.errors import OutputError, SparseSegError
+from sparseseg.contract.folders import PrivateFolder
 from sparseseg.io import SparseLabels, read_annotation, write_segmentation
 
 from ..scene import DicomFiles, SceneImport
@@ -23,6 +22,7 @@ from ..scene.SceneExport import takeSnapshot
 from ..scene.StrokeReader import filledSegments, readResult
 from .Background import Background
 from .Controller import Controller
+from .EngineSetup import EngineSetup
 from .States import Message
 
 PACKAGES = ("pydicom>=3", "highdicom>=0.25", "contourpy>=1.2")  # the engine's extra `dicom`
@@ -35,10 +35,10 @@ class MissingPackages(OutputError):
 
 
 class DicomExchange:
-    """`call(*arguments, timeout=)` runs the engine's Python to its end. `askToInstall` is asked before packages are installed."""
+    """`setup` runs the engine's Python. `askToInstall` is asked before packages are installed."""
 
-    def __init__(self, controller: Controller, call: Callable[..., subprocess.CompletedProcess], temporaryFolder: str) -> None:
-        self._controller, self._call, self._temporaryFolder = controller, call, temporaryFolder
+    def __init__(self, controller: Controller, setup: EngineSetup, temporaryFolder: str) -> None:
+        self._controller, self._setup, self._temporaryFolder = controller, setup, temporaryFolder
         self._background = Background("sparseseg dicom")
         self.busy = ""  # what is being done, in words
         self.askToInstall: Callable[[], bool] = lambda: False
@@ -65,8 +65,8 @@ class DicomExchange:
 
         def work() -> list[str]:
             labels, classes = readResult(snapshot)
-            with tempfile.TemporaryDirectory(prefix="sparseseg-", dir=self._temporaryFolder or None) as folder:
-                segmentation = Path(folder) / "result.seg.nrrd"
+            with PrivateFolder(self._temporaryFolder) as folder:
+                segmentation = folder / "result.seg.nrrd"
                 write_segmentation(segmentation, labels, snapshot.geometry, classes)
                 return self._sparseseg("export", segmentation, _list(folder, sources), "-o", path, "--dicom", kind)
 
@@ -108,8 +108,8 @@ class DicomExchange:
         sources, geometry = DicomFiles.sourceFiles(volume), volumeGeometry(volume)
 
         def work() -> tuple[SparseLabels, Any, list[str]]:
-            with tempfile.TemporaryDirectory(prefix="sparseseg-", dir=self._temporaryFolder or None) as folder:
-                segmentation = Path(folder) / "loaded.seg.nrrd"
+            with PrivateFolder(self._temporaryFolder) as folder:
+                segmentation = folder / "loaded.seg.nrrd"
                 remarks = self._sparseseg("import", path, _list(folder, sources), "-o", segmentation)
                 loaded = read_annotation(segmentation, geometry)
             return loaded, SceneImport.boundingBox(loaded.annotation), remarks
@@ -125,10 +125,10 @@ class DicomExchange:
         self._begin("loading", work, done, lambda: self.load(path))
 
     def install(self, then: Callable[[], None]) -> None:
-        """The packages, into the engine's Python; then what needed them, once more."""
+        """The packages, into a folder beside the engine's Python; then what needed them, once more."""
 
         def work() -> None:
-            done = self._call("-m", "pip", "install", "--prefer-binary", *PACKAGES, timeout=_TIMEOUT_S)
+            done = self._setup.installPackages(PACKAGES)
             if done.returncode:
                 raise OutputError(f"The packages for DICOM could not be installed: {_lastLine(done.stderr)}", "Look at the log; try again later.")
 
@@ -154,7 +154,7 @@ class DicomExchange:
 
     def _sparseseg(self, *arguments: object) -> list[str]:
         """Runs one command to its end; its warnings. Raises what it says."""
-        done = self._call("-m", "sparseseg", *map(str, arguments), timeout=_TIMEOUT_S)
+        done = self._setup.engine(*map(str, arguments), timeout=_TIMEOUT_S)
         if done.returncode:
             text = _lastLine(done.stderr).removeprefix("sparseseg: ")
             kind = MissingPackages if "is not installed" in text else SparseSegError
@@ -162,9 +162,9 @@ class DicomExchange:
         return [line.removeprefix("warning: ") for line in done.stderr.splitlines() if line.startswith("warning: ")]
 
 
-def _list(folder: str, paths: list[Path]) -> Path:
+def _list(folder: Path, paths: list[Path]) -> Path:
     """A text file that names the series' files, one a line."""
-    listed = Path(folder) / "series.txt"
+    listed = folder / "series.txt"
     listed.write_text("\n".join(map(str, paths)), encoding="utf-8")
     return listed
 

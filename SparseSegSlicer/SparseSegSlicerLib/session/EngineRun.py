@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from sparseseg.contract.box import Box, box_to_json, shape_of, union
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.client import WorkerClient
 from sparseseg.contract.errors import OutputError, SparseSegError, StuckError, WorkerError
+from sparseseg.contract.folders import PrivateFolder
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.job import IMAGE, MODEL, Job, JobRecord, write_whole
 from sparseseg.contract.protocol import PROTOCOL_VERSION, Error, Event, Finish, Open, Ready, Train, Update, Warning
@@ -71,9 +71,10 @@ class EngineRun:
         self._background = Background("sparseseg job")
         self._failures: list[Event] = []
         try:
-            self.folder = Path(tempfile.mkdtemp(prefix="sparseseg-", dir=parentFolder or None))
+            self._private = PrivateFolder(parentFolder)
         except OSError as error:
             raise OutputError(f"No temporary folder could be made: {error.strerror or error}.", "Free disk space and try again.") from error
+        self.folder = self._private.path / "job"
         self._client = self._start()  # loads torch while the volume is being written
 
         def create() -> None:
@@ -158,7 +159,7 @@ class EngineRun:
         try:
             return self._makeClient(**self._clientArguments)
         except WorkerError:
-            shutil.rmtree(self.folder, ignore_errors=True)
+            self._private.remove()
             raise
 
     def _send(self, command) -> None:
@@ -251,4 +252,4 @@ class EngineRun:
 
     def _cleanUp(self, reaper: threading.Thread) -> None:
         reaper.join()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        self._private.remove()

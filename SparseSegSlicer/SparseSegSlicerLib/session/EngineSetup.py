@@ -1,9 +1,10 @@
 """Which Python runs the engine, whether it can, and installing what it lacks; all in child processes, polled. No qt.
 
-PyTorch's own extension installs it, too, but imports it into Slicer afterwards, which locks its libraries and can break Slicer's start-up
-when an installation goes wrong. So the tool that it uses, light-the-torch, which picks the build for the graphics driver, is run here in a
-child process of the chosen interpreter. numba, which compiles growing, comes along where it fits the numpy that is there: numpy itself is never
-touched, and without numba the engine does the same, slower. Slicer ships everything else that the engine needs.
+Slicer's extension PyTorch is not needed: it installs with light-the-torch, a tool that picks the build for the graphics driver, and has no
+arguments of its own to add; but it imports torch into Slicer afterwards, which locks its libraries and can break Slicer's start-up when an
+installation goes wrong. So the same tool is run here in a child process of the chosen interpreter, and a torch that the extension has installed
+is used. numba, which compiles growing, comes along where it fits the numpy that is there: numpy itself is never touched, and without numba the
+engine does the same, slower. What DICOM needs lies in a folder of its own, since Slicer has a pydicom that other modules rely on.
 """
 
 from __future__ import annotations
@@ -14,16 +15,22 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
+from pathlib import Path
+from zlib import crc32
 
-from sparseseg.contract.client import worker_environment
+from sparseseg.contract.client import no_window, worker_environment
+from sparseseg.contract.folders import PrivateFolder, remove_abandoned
 
 from .Background import Background
-from .States import Launch
+from .States import Launch, Message
 
 _NOT_FOR_OTHER_PYTHONS = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE")
 _CHECK_TIMEOUT_S = 180
 _INSTALL_TIMEOUT_S = 3600
-TORCH, NUMBA = "torch>=2.6", "numba>=0.60"
+TORCH, NUMBA, CHOOSER = "torch>=2.6", "numba>=0.60", "light-the-torch>=0.8"
+_BESIDE_TORCH = ("torchvision", "torchaudio")  # each version of them works with one version of torch
+# Slicer's launcher puts Slicer's own packages before what PYTHONPATH holds; so a folder that is to come first is named when Python runs
+_ENGINE_CODE = "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_module('sparseseg', run_name='__main__', alter_sys=True)"
 SIZE = "about 0.4 GB to download for the CPU build, up to 3 GB with CUDA"
 
 
@@ -37,21 +44,34 @@ class EngineState(Enum):
 
 
 class EngineSetup:
-    """`python`: an interpreter chosen by the user; empty: Slicer's own. `startupEnvironment`: the environment from before Slicer changed it."""
+    """`python`: an interpreter chosen by the user; empty: Slicer's own. `startupEnvironment`: the environment from before Slicer changed it; it
+    is asked when an interpreter is chosen, by the thread that does. `packagesFolder`: where what DICOM needs is installed."""
 
-    def __init__(self, python: str, startupEnvironment: Callable[[], Mapping[str, str]], temporaryFolder: str, run=subprocess.run) -> None:
+    def __init__(
+        self,
+        python: str,
+        startupEnvironment: Callable[[], Mapping[str, str]],
+        temporaryFolder: str,
+        run=subprocess.run,
+        packagesFolder: str = "",
+    ) -> None:
         self._startupEnvironment, self._temporaryFolder, self._run = startupEnvironment, temporaryFolder, run
+        self._packagesFolder = packagesFolder
         self._background = Background("sparseseg setup")
         self.changed: Callable[[], None] = lambda: None
         self.log = ""
         self.setPython(python)
 
     def setPython(self, python: str) -> None:
+        """A check of the one before that is still under way tells nothing any more."""
+        self._background.forget()
         self.python, self.state, self.detail = python, EngineState.UNKNOWN, ""
+        self.installed: dict[str, str] = {}  # versions of what an installation may touch, as the last check found them
+        self._environment = self._cleanEnvironment() if python else None
 
     def launch(self) -> Launch:
         """How the worker is started."""
-        return Launch(self.command, self._environment(), self._temporaryFolder)
+        return Launch(self.command, self._environment, self._temporaryFolder)
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -61,6 +81,34 @@ class EngineSetup:
     def where(self) -> str:
         return self.python or "Slicer's own Python"
 
+    @property
+    def packages(self) -> Path:
+        """The folder of what DICOM needs, one for each interpreter, since such packages hold compiled code."""
+        version = f"{sys.version_info.major}.{sys.version_info.minor}"
+        return Path(self._packagesFolder) / f"dicom-{version}-{crc32(self.command[0].encode()):08x}"
+
+    @property
+    def refusal(self) -> Message | None:
+        """Why a run would be in vain, where that is known."""
+        if self.state is EngineState.MISSING:
+            return Message(
+                "error", "PyTorch, which the engine needs, is not installed.", 'Press "Install PyTorch..." in the module Sparse Segmentation.'
+            )
+        if self.state is EngineState.INSTALLING:
+            return Message("info", "PyTorch is being installed.", "Press Segment when it is there; you can paint meanwhile.")
+        return None
+
+    def plan(self, repair: bool = False) -> str:
+        """What an installation changes, in words."""
+        torch = ", ".join(["torch", *(name for name in _BESIDE_TORCH if name in self.installed)])
+        lines = [f"Installs: {torch}, the build that fits the graphics driver, light-the-torch, which chooses it, and what they need."]
+        if "numba" not in self.installed:
+            lines.append("Also numba, which makes corrections quick, where it fits the numpy that is there.")
+        there = [f"{name} {self.installed[name]}" for name in ("torch", *_BESIDE_TORCH) if name in self.installed]
+        if there:
+            lines.append(f"{'Removes first' if repair else 'Replaces, where it is too old'}: {', '.join(there)}.")
+        return "\n".join([*lines, "Keeps as they are: numpy and Slicer itself."])
+
     def checkOnce(self) -> None:
         """At the first visit; afterwards only when asked, since it loads torch for seconds (in a child process)."""
         if self.state is EngineState.UNKNOWN:
@@ -68,17 +116,24 @@ class EngineSetup:
 
     def check(self) -> None:
         """Runs `sparseseg doctor` in a child process: it loads torch and runs a real convolution on each device."""
-        self._begin(EngineState.CHECKING, lambda: self.call("-m", "sparseseg", "doctor", "--json", timeout=_CHECK_TIMEOUT_S), self._onChecked)
+        self._begin(EngineState.CHECKING, self._doctor, self._onChecked)
+
+    def _doctor(self) -> subprocess.CompletedProcess:
+        try:
+            return self.call("-m", "sparseseg", "doctor", "--json", timeout=_CHECK_TIMEOUT_S)
+        except OSError as error:
+            raise OSError(f"{self.command[0]} could not be started ({error.strerror or error})") from error
 
     def install(self, repair: bool = False) -> None:
         """Installs PyTorch into `command`'s environment, again from nothing with `repair`; then checks it."""
 
         def work() -> subprocess.CompletedProcess:
+            beside = list(self._versions(*_BESIDE_TORCH))
             if repair:
-                self.call("-m", "pip", "uninstall", "-y", "torch", timeout=_INSTALL_TIMEOUT_S)
-            done = self.call("-m", "pip", "install", "--prefer-binary", "light-the-torch>=0.5", timeout=_INSTALL_TIMEOUT_S)
+                self._pip("uninstall", "-y", "torch", *beside)
+            done = self._pip("install", "--prefer-binary", CHOOSER)
             if done.returncode == 0:
-                done = self.call("-m", "light_the_torch", "install", TORCH, timeout=_INSTALL_TIMEOUT_S)
+                done = self.call("-m", "light_the_torch", "install", TORCH, *beside, timeout=_INSTALL_TIMEOUT_S)
             if done.returncode == 0:
                 self._installNumba()
             return done
@@ -87,9 +142,24 @@ class EngineSetup:
 
     def _installNumba(self) -> None:
         """As a wheel that fits the numpy that is there; where there is none, the log says so and the engine works without."""
-        numpy = self.call("-c", "import numpy; print(numpy.__version__)", timeout=_CHECK_TIMEOUT_S)
-        if numpy.returncode == 0:
-            self.call("-m", "pip", "install", "--only-binary", ":all:", NUMBA, f"numpy=={numpy.stdout.strip()}", timeout=_INSTALL_TIMEOUT_S)
+        numpy = self._versions("numpy").get("numpy")
+        if numpy:
+            self._pip("install", "--only-binary", ":all:", NUMBA, f"numpy=={numpy}")
+
+    def installPackages(self, requirements: Sequence[str]) -> subprocess.CompletedProcess:
+        """Into the folder `packages`: what is missing or too old in the interpreter, which itself stays as it is. For a thread."""
+        with PrivateFolder(self._temporaryFolder) as folder:
+            report = folder / "report.json"
+            done = self._pip("install", "--dry-run", "--quiet", "--report", str(report), *requirements)
+            if done.returncode:
+                return done
+            wanted = [each["metadata"] for each in json.loads(report.read_text(encoding="utf-8"))["install"]]
+        exactly = [f"{each['name']}=={each['version']}" for each in wanted]
+        return self._pip("install", "--no-deps", "--upgrade", "--prefer-binary", "--target", str(self.packages), *exactly) if exactly else done
+
+    def tidy(self) -> None:
+        """Removes, in a thread, the working folders that a killed Slicer has left."""
+        self._background.submit(lambda: remove_abandoned(self._temporaryFolder), lambda _: None, lambda _: None)
 
     def poll(self) -> None:
         self._background.poll()
@@ -99,39 +169,50 @@ class EngineSetup:
 
     def _begin(self, state: EngineState, work: Callable, done: Callable) -> None:
         self.state, self.detail = state, ""
-        self._background.submit(work, done, lambda error: self._become(EngineState.BROKEN, f"{self.command[0]}: {error}"))
+        self._background.submit(work, done, lambda error: self._become(EngineState.BROKEN, f"{error}."))
         self.changed()
+
+    def engine(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess:
+        """Runs a command of the engine to its end, with what DICOM needs; for a thread."""
+        return self.call("-c", _ENGINE_CODE, str(self.packages), *arguments, timeout=timeout)
 
     def call(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess:
         """Runs the engine's Python to its end; for a thread."""
-        environment = worker_environment(self._environment())
-        hidden = {"creationflags": subprocess.CREATE_NO_WINDOW} if sys.platform == "win32" else {}
         done = self._run(
             [*self.command, *arguments],
-            env=environment,
+            env=worker_environment(self._environment),
             capture_output=True,
             timeout=timeout,
             encoding="utf-8",
             errors="replace",
             check=False,
-            **hidden,
+            **no_window(),
         )
         self.log += f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}\n"
         return done
 
-    def _environment(self) -> dict[str, str] | None:
-        """For another Python, without what would make it load Slicer's libraries; None: as this process."""
-        if not self.python:
-            return None
+    def _pip(self, *arguments: str) -> subprocess.CompletedProcess:
+        return self.call("-m", "pip", *arguments, timeout=_INSTALL_TIMEOUT_S)
+
+    def _versions(self, *names: str) -> dict[str, str]:
+        """Of those packages that are installed; empty, and the log says why, where pip does not tell."""
+        done = self._pip("list", "--format", "json")
+        found = {each["name"]: each["version"] for each in json.loads(done.stdout)} if done.returncode == 0 else {}
+        return {name: found[name] for name in names if name in found}
+
+    def _cleanEnvironment(self) -> dict[str, str]:
+        """For another Python: without what would make it load Slicer's libraries."""
         return {name: value for name, value in self._startupEnvironment().items() if name not in _NOT_FOR_OTHER_PYTHONS}
 
     def _onChecked(self, done: subprocess.CompletedProcess) -> None:
         try:
             found = json.loads(done.stdout)
-            self._become(EngineState.READY if found["works"] else EngineState.BROKEN, found["choice"])
+            self.installed = found["versions"]
+            missing = not found["torch"] and "torch" not in self.installed
+            state = EngineState.READY if found["works"] else EngineState.MISSING if missing else EngineState.BROKEN
+            self._become(state, "" if missing else found["choice"])
         except (ValueError, KeyError, TypeError):
-            missing = "No module named 'torch'" in done.stderr
-            self._become(EngineState.MISSING if missing else EngineState.BROKEN, "" if missing else _lastLine(done))
+            self._become(EngineState.BROKEN, _lastLine(done))
 
     def _onInstalled(self, done: subprocess.CompletedProcess) -> None:
         if done.returncode:

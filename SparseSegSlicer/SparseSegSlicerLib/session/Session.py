@@ -23,12 +23,15 @@ from .WeightMap import WeightMap
 
 class Session:
     """`changed` is called after anything that a face shows may have changed; `waiting` is entered around the slow main-thread steps; `selectSegment`
-    is given the ID of the segment to paint with. onRead(reading) and onReadFailed(error) hear of strokes that were read."""
+    is given the ID of the segment to paint with; `whyNoEngine` tells what keeps the engine from running, if that is known, and `engineLacks` is
+    called where a run lacked a package. onRead(reading) and onReadFailed(error) hear of strokes that were read."""
 
     def __init__(self, scene, changed: Callable[[], None], onRead: Callable, onReadFailed: Callable) -> None:
         self.scene, self.changed = scene, changed
         self.waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
         self.selectSegment: Callable[[str], None] = lambda segmentID: None
+        self.whyNoEngine: Callable[[], Message | None] = lambda: None
+        self.engineLacks: Callable[[], None] = lambda: None
         self.state, self.report = State.EMPTY, Report()
         self.run: EngineRun | None = None
         self.isApplying = False  # a result is on its way into the segmentation

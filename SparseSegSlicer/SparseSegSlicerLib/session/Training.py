@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sparseseg.contract.errors import SparseSegError
+from sparseseg.contract.errors import PackageError, SparseSegError
 from sparseseg.contract.job import JobRecord
 from sparseseg.contract.place import Place
 from sparseseg.contract.protocol import Check, Device, Error, Preview, Progress, Ready, Result, Warning
@@ -222,6 +222,8 @@ class Training:
         message = Message("error", event.sentence, event.advice)
         if event.code == "cancelled":
             return
+        if event.code == PackageError.code:
+            self._session.engineLacks()
         if event.fatal or not event.id.startswith("update"):
             self._fail(message)
         else:

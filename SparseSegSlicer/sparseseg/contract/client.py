@@ -164,13 +164,20 @@ def worker_environment(given: Mapping[str, str] | None = None) -> dict[str, str]
 def _own_group() -> dict[str, object]:
     """A process group of its own, so that Ctrl-C reaches only us, and the tree can be ended as one; no console window on Windows."""
     if sys.platform == "win32":  # pragma: no cover
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | no_window()["creationflags"]}
     return {"start_new_session": True}
+
+
+def no_window() -> dict[str, int]:
+    """For each child process: on Windows a console program opens a window otherwise, if only for a moment."""
+    if sys.platform == "win32":  # pragma: no cover
+        return {"creationflags": subprocess.CREATE_NO_WINDOW}
+    return {}
 
 
 def _kill_tree(pid: int) -> None:
     if sys.platform == "win32":  # pragma: no cover
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False)
+        subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False, **no_window())
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         group = os.getpgid(pid)

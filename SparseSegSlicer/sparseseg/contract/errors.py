@@ -57,6 +57,13 @@ class DeviceError(SparseSegError, RuntimeError):
     exit_code = 3
 
 
+class PackageError(SparseSegError, ImportError):
+    """A package that the engine cannot do without is not installed, or does not load."""
+
+    code = "package"
+    exit_code = 3
+
+
 class WorkerError(SparseSegError, RuntimeError):
     """The worker process ended, could not start, or broke the protocol."""
 

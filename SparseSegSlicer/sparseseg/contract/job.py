@@ -14,7 +14,6 @@ import math
 import os
 import re
 import shutil
-import sys
 import tokenize
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from .box import Box, box_from_json, box_to_json, shape_of, whole
 from .channels import IMAGE_TYPES, MOST_CHANNELS
 from .classes import ClassTable
 from .errors import InputError, JobError, OutputError
+from .folders import lock_file, patiently, unlock_file
 from .geometry import Geometry
 from .hints import Hints
 from .settings import Settings
@@ -379,7 +379,7 @@ class Lock:
         status = os.fstat(self._file.fileno())
         self._identity = (status.st_dev, status.st_ino)
         try:
-            _lock_file(self._file)
+            lock_file(self._file)
         except OSError as error:
             here = self._identity in self._held_here
             sentence = "The job folder is already open in this process." if here else f"The job folder is in use by another process{self._owner()}."
@@ -403,33 +403,9 @@ class Lock:
         """May be called again."""
         if not self._file.closed:
             self._held_here.discard(self._identity)
-            _unlock_file(self._file)
+            unlock_file(self._file)
             with contextlib.suppress(OSError):  # what could not be written when the lock was taken is tried again here
                 self._file.close()
-
-
-if sys.platform == "win32":  # pragma: no cover
-    import msvcrt
-
-    _BYTE = 1 << 30  # a byte far behind the content, so that others can still read who holds the lock
-
-    def _lock_file(file: IO[str]) -> None:
-        file.seek(_BYTE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
-
-    def _unlock_file(file: IO[str]) -> None:
-        file.seek(_BYTE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_UNLCK, 1)
-
-else:
-    import fcntl
-
-    def _lock_file(file: IO[str]) -> None:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-    def _unlock_file(file: IO[str]) -> None:
-        fcntl.flock(file.fileno(), fcntl.LOCK_UN)
 
 
 def write_whole(path: Path, write: Callable[[IO[bytes]], Any], lasting: bool = True) -> None:
@@ -442,7 +418,7 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], lasting: bool = T
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
-        os.replace(temporary, path)
+        patiently(lambda: os.replace(temporary, path))
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -474,7 +450,7 @@ def _remove_contents(folder: Path) -> None:
         (folder / RECORD).unlink(missing_ok=True)
         for path in folder.iterdir():
             if path.name != LOCK and _is_our_name(path.name):
-                path.unlink()
+                patiently(path.unlink)
 
 
 def _is_our_name(name: str) -> bool:

@@ -7,7 +7,6 @@ rescale of the first frame. So it is given a copy of the file that holds the pix
 
 from __future__ import annotations
 
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..contract.errors import InputError
+from ..contract.folders import PrivateFolder
 from .dicomheader import Header, has_no_preamble, load_pydicom, text, whole
 
 NATIVE = ("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2", "1.2.840.10008.1.2.1.99")  # transfer syntaxes without compression
@@ -101,8 +101,8 @@ def _by_gdcm(clean: Any) -> np.ndarray:
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     clean.file_meta.MediaStorageSOPClassUID = clean.SOPClassUID = _SECONDARY_CAPTURE
     clean.file_meta.MediaStorageSOPInstanceUID = clean.SOPInstanceUID = load_pydicom().uid.generate_uid()
-    with tempfile.TemporaryDirectory(prefix="sparseseg-") as folder:
-        copy = Path(folder) / "pixels.dcm"
+    with PrivateFolder() as folder:
+        copy = folder / "pixels.dcm"
         clean.save_as(copy, enforce_file_format=True)
         reader = sitk.ImageFileReader()
         reader.SetImageIO("GDCMImageIO")

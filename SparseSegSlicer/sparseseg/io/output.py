@@ -10,6 +10,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from ..contract.errors import InputError, OutputError
+from ..contract.folders import patiently
 
 COPY_AGAIN = "Copy or export the file again."
 WRITE_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha", ".dcm")
@@ -66,7 +67,7 @@ def replacing(path: Path) -> Iterator[Path]:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.replace(path)
+        patiently(lambda: temporary.replace(path))
     except (OSError, EOFError, RuntimeError, zlib.error, InputError) as error:
         reason = (getattr(error, "strerror", None) or (str(error).strip() or "no reason is known").splitlines()[-1]).replace(
             temporary.name, path.name

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from ..contract.errors import DeviceError
 from ..prior import compiled
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ _LOOK_S = 0.05  # between two looks at the host
 
 
 class DeviceChoice:
-    """`start` begins, `compute` waits for it; what `device.choose` raised is raised there."""
+    """`start` begins, `compute` waits for it; what loading torch or `device.choose` raised is raised there."""
 
     def __init__(self, requested: str = "auto", chosen: Compute | None = None) -> None:
         self._requested, self._compute = requested, chosen
@@ -41,8 +40,6 @@ class DeviceChoice:
             from ..network import device
 
             self._compute = device.choose(self._requested)
-        except ImportError as failure:
-            self._failure = DeviceError(f"PyTorch could not be loaded ({failure}).", "Install or repair it; what growing answered stands.")
         except BaseException as failure:
             self._failure = failure
         else:
@@ -65,7 +62,7 @@ class DeviceChoice:
         return self._compute
 
     def compute(self, tick: Callable[[], None] = lambda: None) -> Compute:
-        """The device. tick is called while it is waited for, and may raise. Raises DeviceError."""
+        """The device. tick is called while it is waited for, and may raise. Raises DeviceError, PackageError."""
         self.start()
         while self._compute is None and self._failure is None:
             tick()
