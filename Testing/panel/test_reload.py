@@ -1,10 +1,23 @@
 """The panel's end: Reload, quitting, and a setup that failed. Nothing that observes the scene stays, and nothing calls a panel that is closed."""
 
 import gc
+import sys
+from pathlib import Path
 
 import pytest
 
-from conftest import MODULE
+MODULE = Path(__file__).resolve().parents[2] / "SparseSegSlicer" / "SparseSegSlicer.py"
+
+
+@pytest.fixture(autouse=True)
+def modules():
+    """Reload loads the packages anew; other tests go on with those that they have."""
+    ours = lambda: {name: module for name, module in sys.modules.items() if name.split(".")[0] in ("SparseSegSlicerLib", "sparseseg")}  # noqa: E731
+    before = ours()
+    yield
+    for name in ours():
+        del sys.modules[name]
+    sys.modules.update(before)
 
 
 def observers(host):
