@@ -47,14 +47,16 @@ def _around(painted: Box | None, labels: np.ndarray, labelled: np.ndarray, thin:
     everything = whole(labels.shape)
     if painted is None:
         return everything
-    box = []
+    box, all_of_thin = [], []
     for s, size in zip(painted, labels.shape, strict=True):
         extent = s.stop - s.start
-        more = size if extent <= thin else max(_LEAST_MARGIN, int(MARGIN * extent))
+        more = max(_LEAST_MARGIN, int(MARGIN * extent))
         box.append(slice(max(0, s.start - more), min(size, s.stop + more)))
+        all_of_thin.append(slice(0, size) if extent <= thin else box[-1])
     near = (box[0], box[1], box[2])
     planes = range(near[0].start, near[0].stop)
-    return near if any((labelled[k][near[1:]] & (labels[k][near[1:]] == 0)).any() for k in planes) else everything
+    has_background = any((labelled[k][near[1:]] & (labels[k][near[1:]] == 0)).any() for k in planes)
+    return (all_of_thin[0], all_of_thin[1], all_of_thin[2]) if has_background else everything
 
 
 def _extent(labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> Box | None:
