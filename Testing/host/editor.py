@@ -5,7 +5,7 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
-from host import editor_picture, effects
+from host import editor_picture, effects, errors
 from host.standin import behaviour, standin
 from host.standins import qMRMLWidget
 
@@ -19,12 +19,14 @@ EFFECTS = (
 class qMRMLSegmentEditorWidget(qMRMLWidget):
     """State lives in the segment editor node, as in Slicer; `_sync` brings logic, signals and picture up to date."""
 
+    with_shortcuts, observing = set(), set()  # editors: two at a time are ambiguous, and would both paint
+
     def prepare(self):
         self.logic = slicer.vtkSlicerSegmentEditorLogic()
         self.logic.SetMRMLApplicationLogic(slicer.app.applicationLogic())
         self.logic.SetMaximumNumberOfUndoStates(5)
         self.editor_node, self.effect, self.effects = None, None, {}
-        self.order, self.shortcuts_installed, self.views_observed, self._syncing = (), False, False, False
+        self.order, self._syncing = (), False
         self.shown = {"segmentation": None, "volume": None, "segment": ""}  # what the signals have told so far
         self.observed = {"node": [], "segmentation": [], "scene": []}  # (object, tag)
         self.values.update(undoEnabled=True, maximumNumberOfUndoStates=5, unorderedEffectsVisible=True)
@@ -42,6 +44,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def _release(self):
         for what in self.observed:
             self._observe(what, None, ())
+        self.with_shortcuts.discard(self)
+        self.observing.discard(self)
         for effect in self._scripted():
             effect.do_cleanup()
 
@@ -144,6 +148,8 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def _follow(self):
         """Hand the nodes to the logic, choose a segment that exists, tell what changed."""
         segmentation, volume = self.do_segmentationNode(), self.do_sourceVolumeNode()
+        if segmentation is not None and self._segment_ids() and segmentation.GetDisplayNode() is None:
+            errors.tell("qMRMLSegmentsModel::updateItemDataFromSegment: No display node for segmentation!")
         if segmentation is not self.shown["segmentation"]:
             kind = slicer.vtkSegmentation
             events = [kind.SegmentAdded, kind.SegmentRemoved, kind.SegmentModified, kind.SegmentsOrderModified]
@@ -243,17 +249,25 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
     def do_activeEffect(self):
         return self.effect
 
+    shortcuts_installed = property(lambda self: self in self.with_shortcuts)
+    views_observed = property(lambda self: self in self.observing)
+
     def do_installKeyboardShortcuts(self, parent=None):
-        self.shortcuts_installed = True
+        self._join(self.with_shortcuts, "two segment editors have installed the same keyboard shortcuts: ambiguous, so neither does anything")
 
     def do_uninstallKeyboardShortcuts(self):
-        self.shortcuts_installed = False
+        self.with_shortcuts.discard(self)
 
     def do_setupViewObservations(self):
-        self.views_observed = True
+        self._join(self.observing, "two segment editors observe the views: each stroke is painted twice")
 
     def do_removeViewObservations(self):
-        self.views_observed = False
+        self.observing.discard(self)
+
+    def _join(self, editors, complaint):
+        if editors - {self}:
+            errors.tell(complaint)
+        editors.add(self)
 
     # -- what a user would do with the mouse
 
@@ -294,7 +308,7 @@ class qMRMLSegmentEditorWidget(qMRMLWidget):
         self._place_options()
 
     def sizeHint(self):
-        size = editor_picture.size(len(self._segment_ids()))
+        size = editor_picture.size(len(self._segment_ids()), self.effect is not None and self._options() is None)
         size.setHeight(size.height() + self._options_height())
         return size
 

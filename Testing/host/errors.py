@@ -13,6 +13,12 @@ def record():
     traceback.print_exc()
 
 
+def tell(text):
+    """Keep what Slicer would write to its log as an error."""
+    errors.append(text)
+    print(text, file=sys.stderr)
+
+
 def _hook(kind, value, trace):
     errors.append("".join(traceback.format_exception(kind, value, trace)))
     _previous[-1](kind, value, trace)

@@ -125,6 +125,7 @@ class qMRMLNodeComboBox(StandIn):
         node_type = node_type or self.values["nodeTypes"][0]
         name = self.scene.GenerateUniqueName(self.values.get("baseName") or node_type.removeprefix("vtkMRML").removesuffix("Node"))
         node = self.scene.AddNewNodeByClass(node_type, name)
+        if self.values["selectNodeUponCreation"]:  # before the signal, as qMRMLNodeComboBox::addNode
+            self._select(node.GetID())
         self.emit_("nodeAddedByUser(vtkMRMLNode*)", node)
-        self._select(node.GetID())
         return node

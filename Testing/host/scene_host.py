@@ -51,7 +51,9 @@ class SceneHost:
         self.scene.Clear()
         self.addViews()
         for name, orientation in VIEWS:  # singletons outlive Clear, and a test may have turned them
-            self.scene.GetSingletonNode(name, "vtkMRMLSliceNode").SetOrientation(orientation)
+            node = self.scene.GetSingletonNode(name, "vtkMRMLSliceNode")
+            node.SetOrientation(orientation)
+            node.SetMappedInLayout(True)
 
     def addViews(self) -> None:
         for name, orientation in VIEWS:
@@ -125,6 +127,7 @@ class SceneHost:
         node.SetName(name)
         node.SetSingletonTag(name)
         node = self.scene.AddNode(node)
+        node.SetMappedInLayout(True)  # which in the application the layout does
         node.SetDefaultOrientation(orientation)
         node.SetOrientation(orientation)
         node.SetDimensions(256, 256, 1)

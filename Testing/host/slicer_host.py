@@ -20,12 +20,12 @@ import slicer
 import vtk
 from PySide6 import QtCore, QtWidgets
 
-from host import application, dialogs, editor, effects, errors, nodecombobox, standin, standins, uiloader
+from host import application, dialogs, editor, effects, errors, nodecombobox, shortcuts, standin, standins, uiloader
 from host.imports import Imports
 from host.wrapping import proxies, wrap
 
 LOADABLE = ("Volumes", "Terminologies", "SubjectHierarchy", "Segmentations", "Transforms")
-BEHAVIOURS = (editor, effects, nodecombobox, standins, uiloader)  # imported for what they register
+BEHAVIOURS = (editor, effects, nodecombobox, shortcuts, standins, uiloader)  # imported for what they register
 
 
 def _keep_none_alive():

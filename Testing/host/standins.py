@@ -97,11 +97,11 @@ class ctkCollapsibleButton(StandIn):
         return self.sizeHint()
 
     def paintEvent(self, event):
-        painter = QtGui.QPainter(self)
-        painter.fillRect(0, 0, self.width(), self.HEADER - 2, QtGui.QColor("#d8dde6"))
-        painter.setPen(QtGui.QColor("#9aa3b2"))
+        painter, palette = QtGui.QPainter(self), self.palette()
+        painter.fillRect(0, 0, self.width(), self.HEADER - 2, palette.button())
+        painter.setPen(palette.color(QtGui.QPalette.Mid))
         painter.drawRect(0, 0, self.width() - 1, self.height() - 1)
-        painter.setPen(QtGui.QColor("#202530"))
+        painter.setPen(palette.color(QtGui.QPalette.ButtonText))
         painter.drawText(8, 17, ("▸ " if self.values["collapsed"] else "▾ ") + self.text())
 
 

@@ -205,7 +205,9 @@ def test_jump_without_views(scene):
     volume = makeVolume(scene)
     for node in sliceNodes(scene):
         scene.RemoveNode(node)
-    assert jumpTo(volume, 0, 0) == "" and areAligned(volume)
+    with pytest.raises(InputError, match="shows no slice view"):
+        jumpTo(volume, 0, 0)
+    assert areAligned(volume)
     alignViews(volume)
 
 
