@@ -164,7 +164,7 @@ def test_growing_and_its_session_answer_before_torch_is_loaded(start_python):
 # ---------------------------------------------------------------- Slicer's side
 
 LIB = PACKAGE.parent / "SparseSegSlicerLib"
-LIB_ROOMS = {"scene": set(), "session": {"scene"}, "panel": {"session", "scene"}}
+LIB_ROOMS = {"i18n": set(), "scene": {"i18n"}, "session": {"scene", "i18n"}, "panel": {"session", "scene", "i18n"}}
 HOST_PACKAGES = {"slicer", "vtk", "numpy"}
 
 

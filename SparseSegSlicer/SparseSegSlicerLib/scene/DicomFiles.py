@@ -9,6 +9,7 @@ import slicer
 
 from sparseseg.contract.errors import InputError, OutputError
 
+from ..i18n import tr as _
 from .SceneImport import placeInStudy
 
 _INSTANCES = "DICOM.instanceUIDs"  # attribute of a volume that Slicer's DICOM module loaded
@@ -24,12 +25,13 @@ def sourceFiles(volumeNode) -> list[Path]:
     """The files of a volume's series. Raises InputError where it has none, or Slicer's database knows them no longer."""
     uids = instanceUIDs(volumeNode)
     if not uids:
-        raise InputError(f"{volumeNode.GetName()} was not loaded from DICOM.", "Load the series with the DICOM module, and segment that volume.")
+        sentence = _("{name} was not loaded from DICOM.").format(name=volumeNode.GetName())
+        raise InputError(sentence, _("Load the series with the DICOM module, and segment that volume."))
     database = _database()
     paths = [Path(database.fileForInstance(uid) or "") for uid in uids] if database is not None else []
     if not paths or not all(path.is_file() for path in paths):
-        sentence = f"The DICOM files of {volumeNode.GetName()} are not in Slicer's database any more."
-        raise InputError(sentence, "Import the series again in the DICOM module, or use 'sparseseg export' on the command line.")
+        sentence = _("The DICOM files of {name} are not in Slicer's database any more.").format(name=volumeNode.GetName())
+        raise InputError(sentence, _("Import the series again in the DICOM module, or use 'sparseseg export' on the command line."))
     return list(dict.fromkeys(paths))
 
 
@@ -55,14 +57,15 @@ def exportWithSlicer(segmentationNode, volumeNode, segmentIDs: Collection[str], 
         hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
         exportables = exporter.examineForExport(hierarchy.GetItemByDataNode(node))
         if not exportables:
-            raise OutputError("Slicer's exporter does not take this segmentation.", "See Slicer's log, or export without it.")
+            raise OutputError(_("Slicer's exporter does not take this segmentation."), _("See Slicer's log, or export without it."))
         for exportable in exportables:
             exportable.directory = str(folder)
         error = exporter.export(exportables)
     finally:
         scene.RemoveNode(node)
     if error:
-        raise OutputError(f"Slicer's exporter failed: {error}", "Choose a terminology for each segment, or export without it.")
+        sentence = _("Slicer's exporter failed: {error}").format(error=error)
+        raise OutputError(sentence, _("Choose a terminology for each segment, or export without it."))
 
 
 def _copyOf(segmentationNode, volumeNode, segmentIDs: Collection[str]):

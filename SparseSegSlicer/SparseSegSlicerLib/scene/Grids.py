@@ -10,6 +10,8 @@ from vtk.util import numpy_support
 from sparseseg.contract.errors import InputError
 from sparseseg.contract.geometry import Geometry
 
+from ..i18n import tr as _
+
 BINARY_LABELMAP = "Binary labelmap"  # the name of Slicer's representation, fixed by its file format
 _ENGINE_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32")
 
@@ -18,7 +20,7 @@ def volumeGeometry(volumeNode) -> Geometry:
     """The volume's own grid, without its parent transform. Raises InputError where it holds no image."""
     image = volumeNode.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None or 0 in image.GetDimensions():
-        raise InputError(f"The volume {volumeNode.GetName()} holds no image.", "Choose a loaded volume.")
+        raise InputError(_("The volume {name} holds no image.").format(name=volumeNode.GetName()), _("Choose a loaded volume."))
     matrix = vtk.vtkMatrix4x4()
     volumeNode.GetIJKToRASMatrix(matrix)
     return Geometry.from_ijk_to_ras(tuple(reversed(image.GetDimensions())), arrayFromMatrix(matrix))
@@ -30,8 +32,8 @@ def volumeArray(volumeNode) -> np.ndarray:
     scalars = volumeNode.GetImageData().GetPointData().GetScalars()
     if scalars.GetNumberOfComponents() != 1:
         raise InputError(
-            f"The volume {volumeNode.GetName()} has {scalars.GetNumberOfComponents()} values a voxel.",
-            "Convert it to a scalar volume first (module Vector to Scalar Volume).",
+            _("The volume {name} has {count} values a voxel.").format(name=volumeNode.GetName(), count=scalars.GetNumberOfComponents()),
+            _("Convert it to a scalar volume first (module Vector to Scalar Volume)."),
         )
     array = numpy_support.vtk_to_numpy(scalars).reshape(shape)
     return array if array.dtype.name in _ENGINE_TYPES else array.astype(np.float32)
@@ -59,8 +61,10 @@ def gridInSegmentation(volumeNode, segmentationNode, geometry: Geometry) -> np.n
     between = matrixBetween(volumeNode.GetParentTransformNode(), segmentationNode.GetParentTransformNode())
     if between is None:
         raise InputError(
-            f"{volumeNode.GetName()} and {segmentationNode.GetName()} are under different transforms, and one is not linear.",
-            "Harden that transform, or put both under the same one.",
+            _("{volume} and {segmentation} are under different transforms, and one is not linear.").format(
+                volume=volumeNode.GetName(), segmentation=segmentationNode.GetName()
+            ),
+            _("Harden that transform, or put both under the same one."),
         )
     return between @ geometry.ijk_to_ras()
 

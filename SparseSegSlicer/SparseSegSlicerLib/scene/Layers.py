@@ -18,6 +18,7 @@ from vtk.util import numpy_support
 from sparseseg.contract.box import Box
 from sparseseg.contract.errors import InputError
 
+from ..i18n import tr as _
 from .Grids import arrayFromMatrix, emptyImage
 
 _ON_GRID = 1e-3  # of a voxel: layers closer than this to the volume's grid lie on it
@@ -170,7 +171,7 @@ def _resampled(image, toGrid: np.ndarray, grid: np.ndarray, places: dict[int, in
     output = slicer.vtkOrientedImageData()
     resample = slicer.vtkOrientedImageDataResample.ResampleOrientedImageToReferenceOrientedImage
     if not resample(image, emptyImage(grid, shape_kji, box), output, False):
-        raise InputError("The segmentation could not be brought to the volume's grid.", "Set its geometry to the volume in the Segment Editor.")
+        raise InputError(_("The segmentation could not be brought to the volume's grid."), _("Set its geometry to the volume in the Segment Editor."))
     return Layer(key, image.GetMTime(), box, imageArray(output).copy(), places, lost, where, original=original)
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 import vtk
 
+from ..i18n import number
+from ..i18n import tr as _
 from .Grids import matrixFromArray, volumeGeometry
 from .LabelLayer import LabelMemory
 
@@ -106,11 +108,11 @@ def _colors(scene, highest: float):
     node = scene.GetSingletonNode(_TAG, _COLORS) or _make(scene, _COLORS, "Weights")
     node.SetTypeToUser()
     node.SetNumberOfColors(_LEVELS + 1)
-    node.SetColor(0, "none", 0.0, 0.0, 0.0, 0.0)
+    node.SetColor(0, _("none"), 0.0, 0.0, 0.0, 0.0)
     places = np.linspace(0, 1, len(_SCALE))
     for level in range(1, _LEVELS + 1):
         color = [float(np.interp(level / _LEVELS, places, channel)) for channel in zip(*_SCALE, strict=True)]
-        node.SetColor(level, f"weight {highest * level / _LEVELS:.3g}", *color, 1.0)
+        node.SetColor(level, _("weight {weight}").format(weight=number(highest * level / _LEVELS)), *color, 1.0)
     return node
 
 

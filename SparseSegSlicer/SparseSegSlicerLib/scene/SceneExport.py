@@ -14,6 +14,7 @@ import slicer
 from sparseseg.contract.classes import MAX_SEGMENTS
 from sparseseg.contract.errors import InputError
 
+from ..i18n import tr as _
 from . import KeptStrokes
 from .Grids import BINARY_LABELMAP, gridInSegmentation, makeLabelmaps, volumeGeometry
 from .Layers import Layer, LayerCopies
@@ -30,7 +31,8 @@ def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = (), res
     ids = _idsOf(segmentation, unused)
     if len(ids) > MAX_SEGMENTS:
         raise InputError(
-            f"{len(ids)} segments are more than the {MAX_SEGMENTS} that one training can hold.", "Untick some, or split the segmentation."
+            _("{count} segments are more than the {most} that one training can hold.").format(count=len(ids), most=MAX_SEGMENTS),
+            _("Untick some, or split the segmentation."),
         )
     grid = gridInSegmentation(volumeNode, segmentationNode, geometry)
 

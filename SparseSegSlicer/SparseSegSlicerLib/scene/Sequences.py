@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from ..i18n import tr as _
+
 _BROWSERS = "vtkMRMLSequenceBrowserNode"
 
 
@@ -30,6 +32,6 @@ def frameWords(browser, index: int) -> str:
     """For example "frame 3 of 20 (time 1.2 s)"."""
     master, count = browser.GetMasterSequenceNode(), browser.GetNumberOfItems()
     if master is None or index >= count:
-        return f"frame {index + 1}"
+        return _("frame {number}").format(number=index + 1)
     at = " ".join(text for text in (master.GetIndexName(), master.GetNthIndexValue(index), master.GetIndexUnit()) if text)
-    return f"frame {index + 1} of {count} ({at})"
+    return _("frame {number} of {count} ({at})").format(number=index + 1, count=count, at=at)

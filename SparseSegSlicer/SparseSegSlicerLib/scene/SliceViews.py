@@ -8,10 +8,15 @@ import slicer
 from sparseseg.contract.errors import InputError
 from sparseseg.contract.geometry import Geometry
 
+from ..i18n import tr as _
 from .Grids import arrayFromMatrix, matrixBetween, matrixFromArray, sliceCentre, volumeGeometry
 
 _PARALLEL = 0.999  # cosine: a view turned by less than 2.6 degrees shows the slice itself, not a cut through several
 _DEFAULT_ORIENTATION = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
+
+
+class RotatedViewError(InputError):
+    """A view cuts through several slices of the volume."""
 
 
 def sliceShown(sliceNode, volumeNode) -> tuple[int, int]:
@@ -28,9 +33,9 @@ def sliceShown(sliceNode, volumeNode) -> tuple[int, int]:
     cosines = np.abs(normals @ normal)  # i, j, k
     along = int(cosines.argmax())
     if cosines[along] < _PARALLEL:
-        raise InputError(
-            f"The {view} view is rotated against the volume, so it cuts through several of its slices.",
-            'Turn it to the volume first: press "Align views", or choose another view.',
+        raise RotatedViewError(
+            _("The {view} view is rotated against the volume, so it cuts through several of its slices.").format(view=view),
+            _('Turn it to the volume first: press "Align views", or choose another view.'),
         )
     axis = 2 - along
     # where the plane passes the volume's middle: the view's own middle may be far away, where a slight turn counts
@@ -38,16 +43,20 @@ def sliceShown(sliceNode, volumeNode) -> tuple[int, int]:
     passed = middle + normal * ((plane[:3, 3] - middle) @ normal)
     index = round(float((np.linalg.inv(axes) @ [*passed, 1])[along]))
     if not 0 <= index < geometry.shape_kji[axis]:
-        raise InputError(f"The {view} view shows a place outside of the volume {volumeNode.GetName()}.", "Scroll it into the volume.")
+        raise InputError(
+            _("The {view} view shows a place outside of the volume {name}.").format(view=view, name=volumeNode.GetName()),
+            _("Scroll it into the volume."),
+        )
     return axis, index
 
 
 def jumpTo(volumeNode, axis: int, index: int) -> str:
-    """Shows a slice in the view of its orientation, which keeps pan and zoom; the view's layout name, or empty where there is no view."""
+    """Shows a slice in the view of its orientation, which keeps pan and zoom; the view's layout name. Raises InputError where the layout shows no
+    slice view."""
     geometry = volumeGeometry(volumeNode)
-    nodes = sliceNodes(volumeNode.GetScene())
+    nodes = shownSliceNodes(volumeNode.GetScene())
     if not nodes:
-        return ""
+        raise InputError(_("The layout shows no slice view."), _("Choose a layout with slice views."))
     node = _viewAlong(nodes, volumeNode, geometry, axis)
     toWorld = _ijkToWorld(volumeNode, geometry) @ np.linalg.inv(geometry.ijk_to_ras())
     centre = (toWorld @ [*sliceCentre(geometry, axis, index), 1])[:3]
@@ -56,10 +65,10 @@ def jumpTo(volumeNode, axis: int, index: int) -> str:
 
 
 def jumpToVoxel(volumeNode, axis: int, voxel_kji: tuple[int, int, int]) -> None:
-    """Shows a voxel in every slice view, in that along `axis` on its slice."""
+    """Shows a voxel in every slice view of the layout, in that along `axis` on its slice."""
     jumpTo(volumeNode, axis, voxel_kji[axis])
     place = (_ijkToWorld(volumeNode, volumeGeometry(volumeNode)) @ [*reversed(voxel_kji), 1])[:3]
-    for node in sliceNodes(volumeNode.GetScene()):
+    for node in shownSliceNodes(volumeNode.GetScene()):
         node.JumpSliceByOffsetting(*place)
 
 
@@ -70,13 +79,14 @@ def alignViews(volumeNode) -> None:
 
 
 def areAligned(volumeNode) -> bool:
-    """Whether every slice view shows slices of the volume."""
-    for node in sliceNodes(volumeNode.GetScene()):
+    """Whether every slice view of the layout shows slices of the volume."""
+    for node in shownSliceNodes(volumeNode.GetScene()):
         try:
             sliceShown(node, volumeNode)
-        except InputError as error:
-            if "rotated" in error.sentence:
-                return False
+        except RotatedViewError:
+            return False
+        except InputError:  # it shows a place elsewhere
+            continue
     return True
 
 
@@ -95,10 +105,15 @@ def shownVolume(scene):
     return None
 
 
+def shownSliceNodes(scene) -> list:
+    """Those of the layout that is chosen now: Slicer keeps the nodes of all views that were ever shown."""
+    return [node for node in sliceNodes(scene) if node.IsMappedInLayout()]
+
+
 def _ijkToWorld(volumeNode, geometry) -> np.ndarray:
     toWorld = matrixBetween(volumeNode.GetParentTransformNode(), None)
     if toWorld is None:
-        raise InputError(f"{volumeNode.GetName()} is under a transform that is not linear.", "Harden the transform first.")
+        raise InputError(_("{name} is under a transform that is not linear.").format(name=volumeNode.GetName()), _("Harden the transform first."))
     return toWorld @ geometry.ijk_to_ras()
 
 
@@ -134,9 +149,9 @@ class ViewTracker:
             self._tag = self._crosshair.AddObserver(slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent, self._onMoved)
 
     def sliceNode(self, scene):
-        """The view of the mouse, else the first one; None without views."""
-        node = scene.GetNodeByID(self._lastID) if self._lastID else None
-        return node or next(iter(sliceNodes(scene)), None)
+        """The view of the mouse, if the layout still shows it, else the first one; None without views."""
+        shown = shownSliceNodes(scene)
+        return next((node for node in shown if node.GetID() == self._lastID), None) or next(iter(shown), None)
 
     def remember(self, sliceNode) -> None:
         self._lastID = sliceNode.GetID()

@@ -24,6 +24,8 @@ from sparseseg.contract.errors import InputError, SparseSegError
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.settings import Settings
 
+from ..i18n import number
+from ..i18n import tr as _
 from . import Claims, Merging
 from .Grids import sliceCentre
 from .Layers import LayerCopies
@@ -158,7 +160,7 @@ def readResult(snapshot: Snapshot) -> tuple[np.ndarray, ClassTable]:
     annotation, overlaps = Merging.merged(snapshot.layers, codes, whole(snapshot.geometry.shape_kji))
     if overlaps:
         pair, voxels = next(iter(overlaps.items()))
-        raise InputError(_overlapNote(snapshot, codes, pair, voxels), "Erase one of the two there, or use Slicer's own export.")
+        raise InputError(_overlapNote(snapshot, codes, pair, voxels), _("Erase one of the two there, or use Slicer's own export."))
     segments = tuple(segment for place, segment in enumerate(snapshot.segments) if place != snapshot.background)
     return np.maximum(annotation, 1) - np.uint8(1), ClassTable(segments)
 
@@ -346,9 +348,11 @@ def _notes(state: _State) -> tuple[str, ...]:
     snapshot, codes = state.snapshot, state.codes
     notes = [_overlapNote(snapshot, codes, pair, voxels) for pair, voxels in state.overlaps.items()]
     if snapshot.loose:
-        notes.append(f"In {', '.join(snapshot.loose)}: a result without the strokes it was made from: all of it counts as strokes.")
+        notes.append(
+            _("In {names}: a result without the strokes it was made from: all of it counts as strokes.").format(names=", ".join(snapshot.loose))
+        )
     if state.outside:
-        notes.append(f"{state.outside} painted voxels lie outside of the volume and are not used.")
+        notes.append(_("{count} painted voxels lie outside of the volume and are not used.").format(count=number(state.outside)))
     voxels, values = state.tally.voxels, state.renumber[codes]
     empty, out = [], []
     for place, segment in enumerate(snapshot.segments):
@@ -357,10 +361,11 @@ def _notes(state: _State) -> tuple[str, ...]:
     if empty:
         notes.append(" ".join(remark(empty)))
     if out:
-        notes.append(f"Nothing is painted in {', '.join(out)}; left out.")
+        notes.append(_("Nothing is painted in {names}; left out.").format(names=", ".join(out)))
     return tuple(notes)
 
 
 def _overlapNote(snapshot: Snapshot, codes: np.ndarray, pair: tuple[int, int], voxels: int) -> str:
     names = [snapshot.segments[int(np.flatnonzero(codes == code)[0])].name for code in pair]
-    return f"{names[0]} and {names[1]} overlap in {voxels} voxels, which count as unlabelled."
+    said = _("{first} and {second} overlap in {count} voxels, which count as unlabelled.")
+    return said.format(first=names[0], second=names[1], count=number(voxels))

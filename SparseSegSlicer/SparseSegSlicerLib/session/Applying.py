@@ -14,6 +14,7 @@ from typing import Any
 
 from sparseseg.contract.box import Box
 
+from ..i18n import tr as _
 from ..scene import SceneImport
 from ..scene.AppliedResult import Holds, hideBackground
 from ..scene.Grids import volumeGeometry
@@ -22,9 +23,13 @@ from ..scene.Replacement import Replacement
 from ..scene.SceneExport import missingMemory, takeSnapshot
 from .Background import Background
 from .Session import Session
-from .States import Message
+from .States import Message, Until
 
-_UNDOES = {Holds.STROKES: " Undo (Ctrl+Z) brings back the strokes.", Holds.BOTH: " Undo (Ctrl+Z) brings back the result before.", Holds.NOTHING: ""}
+_UNDOES = {
+    Holds.STROKES: _("Undo (Ctrl+Z) brings back the strokes."),
+    Holds.BOTH: _("Undo (Ctrl+Z) brings back the result before."),
+    Holds.NOTHING: "",
+}
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Applying:
         inputs, copies = (session.segmentationNode, session.volumeNode), session.feed.lendCopies()
         self._job = job = _Job(*inputs, preview.labels, preview.box, list(preview.classes.ids), protected, saveStateForUndo, copies)
         session.isApplying = True
-        session.say(Message("info", "The result is being applied."))
+        session.say(Message("info", _("The result is being applied."), until=Until.APPLIED))
         with self._failing():
             if parameters.get("target") == "new":
                 grid = volumeGeometry(job.volumeNode).ijk_to_ras()
@@ -79,7 +84,7 @@ class Applying:
                 self._submit(new.make, self._toNew)
             else:
                 sizes = missingMemory(job.segmentationNode, job.copies)
-                self._submit(partial(job.copies.reserve, sizes), lambda _: self._begin())
+                self._submit(partial(job.copies.reserve, sizes), lambda __: self._begin())
 
     def poll(self) -> None:
         """Goes on with what is under way; called by the host's timer."""
@@ -131,7 +136,8 @@ class Applying:
         self.adopt()
         session.preview.setApplied(self._token)
         session.parameters.setNode("applied", node)
-        session.say(Message("info", f"{len(replaced)} segments were applied to {node.GetName()}.{undoes}", "Paint on where you see a mistake."))
+        said = _("{count} segments were applied to {name}.").format(count=len(replaced), name=node.GetName())
+        session.say(Message("info", f"{said} {undoes}".strip(), _("Paint on where you see a mistake."), Until.APPLIED))
 
     def _inputs(self) -> tuple:
         return self._job.segmentationNode, self._job.volumeNode

@@ -1,13 +1,25 @@
-"""What is painted, and what is still missing before Segment can be pressed: one sentence each. No slicer, no qt."""
+"""What is painted, and what to do next: one sentence each. No slicer, no qt."""
 
 from __future__ import annotations
 
+from enum import Enum
+
+from ..i18n import tr as _
 from ..scene.StrokeReader import Strokes
 
 _FEW = 3  # slices, from which on a structure is well described
 
 
-def checklist(strokes: Strokes | None) -> str:
+class Standing(Enum):
+    """How far the user has come."""
+
+    STROKES = "no result yet"
+    RUNNING = "the engine is at work"
+    RESULT = "a result that is not applied"
+    APPLIED = "a result that is applied"
+
+
+def checklist(strokes: Strokes | None, standing: Standing = Standing.STROKES) -> str:
     """Empty where nothing is known of the strokes yet."""
     if strokes is None:
         return ""
@@ -15,19 +27,30 @@ def checklist(strokes: Strokes | None) -> str:
     painted = [segment for segment in strokes.classes.segments if any(row.get(segment.id) for row in voxels)]
     background = strokes.classes.background
     hasBackground = bool(strokes.complete) or (background is not None and any(row.get(background.id) for row in voxels))
-    there = ", ".join([f"{segment.name} on {_slices(sum(bool(row.get(segment.id)) for row in voxels))}" for segment in painted])
-    return f"{there}{'; background' if there and hasBackground else ''}. {_missing(painted, hasBackground, len(voxels))}".removeprefix(". ")
+    there = [_on(segment.name, sum(bool(row.get(segment.id)) for row in voxels)) for segment in painted]
+    said = ", ".join(there) + (_("; background") if there and hasBackground else "")
+    return f"{said}. {_missing(painted, hasBackground) or _next(standing, len(voxels))}".removeprefix(". ")
 
 
-def _missing(painted: list, hasBackground: bool, slices: int) -> str:
+def _missing(painted: list, hasBackground: bool) -> str:
     if not painted:
-        return "Paint a structure on a few slices."
+        return _("Paint a structure on a few slices.")
     if not hasBackground:
-        return "Paint some background too, or mark a slice complete."
+        return _("Paint some background too, or mark a slice complete.")
+    return ""
+
+
+def _next(standing: Standing, slices: int) -> str:
+    if standing is Standing.RUNNING:
+        return _("Paint corrections meanwhile; Stop ends with the result so far.")
+    if standing is Standing.RESULT:
+        return _("Paint where the preview is wrong, or press Apply.")
+    if standing is Standing.APPLIED:
+        return _("The result is applied; paint on where it is wrong.")
     if slices < _FEW:
-        return "Ready to segment; strokes on more slices, far apart, make it better."
-    return "Ready to segment."
+        return _("Ready to segment; strokes on more slices, far apart, make it better.")
+    return _("Ready to segment.")
 
 
-def _slices(count: int) -> str:
-    return "1 slice" if count == 1 else f"{count} slices"
+def _on(name: str, slices: int) -> str:
+    return _("{name} on 1 slice").format(name=name) if slices == 1 else _("{name} on {count} slices").format(name=name, count=slices)

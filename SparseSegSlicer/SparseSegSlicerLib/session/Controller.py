@@ -14,6 +14,7 @@ from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.job import WEIGHTS
 from sparseseg.contract.place import Place
 
+from ..i18n import tr as _
 from ..scene import SliceViews
 from ..scene.Grids import volumeArray, volumeGeometry
 from ..scene.StrokeReader import Reading
@@ -23,11 +24,16 @@ from .EngineRun import EngineRun
 from .Inputs import Inputs, ensureBackground, isUntouched, prepareSegmentation, segmentationOf, structureOf, whyNoInput
 from .Session import Session
 from .Slices import Slices
-from .States import Launch, Message, Report, State
+from .States import STANDING, Launch, Message, Report, State, Until
 from .Training import Training
 
-_PAINT = Message("info", "Paint each structure, and some background, on a few slices; then press Segment.")
-_TURNED = Message("warning", "The views are turned against this volume, so a stroke touches several of its slices.", 'Press "Align views" first.')
+_PAINT = Message("info", _("Paint each structure, and some background, on a few slices; then press Segment."), until=Until.PAINT)
+_TURNED = Message(
+    "warning",
+    _("The views are turned against this volume, so a stroke touches several of its slices."),
+    _('Press "Align views" first.'),
+    Until.VIEWS,
+)
 
 
 class Controller(Session):
@@ -57,7 +63,8 @@ class Controller(Session):
         if why is not None:
             self.say(Message("warning", *why))
         elif not self._isOn(volume, segmentation):
-            self._leave(f"another {'volume' if segmentation is self.segmentationNode else 'segmentation'} was chosen")
+            same = segmentation is self.segmentationNode
+            self._leave(_("another volume was chosen") if same else _("another segmentation was chosen"))
             self.parameters.setNode("volume", volume)
             self.parameters.setNode("segmentation", segmentation)
             self._adoptInputs()
@@ -73,10 +80,11 @@ class Controller(Session):
             return None
         if why := whyNoInput(segmentation):
             return Message("warning", *why)
-        others = " with ".join([node.GetName() for node in (self.segmentationNode, self.volumeNode) if node is not None])
+        others = [node.GetName() for node in (self.segmentationNode, self.volumeNode) if node is not None]
         if not others:
-            return Message("info", "No session is under way.", "Press Segment to begin one here.")
-        return Message("warning", f"The session is on {others}.", "Press Segment to end it and to begin one here; strokes stay.")
+            return Message("info", _("No session is under way."), _("Press Segment to begin one here."))
+        said = _("The session is on {0} with {1}.") if len(others) == 2 else _("The session is on {0}.")
+        return Message("warning", said.format(*others), _("Press Segment to end it and to begin one here; strokes stay."))
 
     def _isOn(self, volume, segmentation) -> bool:
         return volume is self.volumeNode and segmentation is self.segmentationNode
@@ -121,7 +129,7 @@ class Controller(Session):
         volume, segmentation = self.volumeNode, self.segmentationNode
         self._adopted = (volume, segmentation)
         if volume is None or segmentation is None:
-            self.become(State.EMPTY, Message("info", "Choose a volume and a segmentation."))
+            self.become(State.EMPTY, STANDING[State.EMPTY])
             return
         if self.parameters.getNode("slicesOf") is not volume:
             self._beginWith(volume)
@@ -150,7 +158,7 @@ class Controller(Session):
             SliceViews.alignViews(volume)
 
     def _onRestored(self) -> None:
-        self.become(State.RESULT, Message("info", "The session goes on where the scene was saved.", "Paint corrections, and press Segment."))
+        self.become(State.RESULT, Message("info", _("The session goes on where the scene was saved."), _("Paint corrections, and press Segment.")))
 
     # -- slices and segments ---------------------------------------------------------------------------------------------
 
@@ -247,7 +255,7 @@ class Controller(Session):
     def cancel(self) -> None:
         """Ends training; the strokes, and a preview that is there, stay."""
         if self.running:
-            self._training.end("you stopped it")
+            self._training.end(_("you stopped it"))
 
     def saveModel(self, path: Path) -> None:
         self._training.saveModel(path)
@@ -279,14 +287,14 @@ class Controller(Session):
             self.become(State.IDLE, None)
         if self.segmentationNode is not None:
             self.segmentationNode.SetDisplayVisibility(True)
-        self.say(Message("info", "The result was discarded."))
+        self.say(Message("info", _("The result was discarded.")))
 
     def showWeights(self, shown: bool) -> None:
         """The voxel weight map as a coloured overlay in the slice views, or no longer."""
         if not shown:
             self.weightMap.hide()
         elif self.strokes is None:
-            self.say(Message("warning", "There are no strokes to show weights of.", "Paint first."))
+            self.say(Message("warning", _("There are no strokes to show weights of."), _("Paint first."), Until.PAINT))
         else:
             engines = self.run.folder / WEIGHTS if self.run is not None and not self.strokesAreNew else None
             self.weightMap.show(self.strokes, engines, self.waiting, self.changed)
@@ -306,7 +314,7 @@ class Controller(Session):
         return self._training.ended
 
     def _onSceneClose(self) -> None:
-        self._training.end("the scene was closed")
+        self._training.end(_("the scene was closed"))
         self._applying.forget()
         self.weightMap.hide()
         self._inputs.forget()
@@ -320,7 +328,7 @@ class Controller(Session):
         self._slices.close()
         self._slices.watchViews()
         if (self.volumeNode, self.segmentationNode) != self._adopted:
-            self._training.end("a scene was loaded")
+            self._training.end(_("a scene was loaded"))
             self.preview.release()  # a node that is there now has come with the scene
             self.report = Report()
             self._adoptInputs()
@@ -328,14 +336,14 @@ class Controller(Session):
     def _onNodeRemoved(self, node) -> None:
         if node is self.volumeNode or node is self.segmentationNode:
             name = "volume" if node is self.volumeNode else "segmentation"
-            self._leave(f"the {name} was deleted")
+            self._leave(_("the volume was deleted") if name == "volume" else _("the segmentation was deleted"))
             self.parameters.setNode(name, None)
             self._adoptInputs()
             self.parameters.removeOwn(node)
         elif node is self.preview.node and self.preview.labels is not None:
             self.preview.nodeIsGone()
             if self.state is State.RESULT:
-                self.become(State.IDLE, Message("info", "The preview was deleted.", "Press Segment for a new one."))
+                self.become(State.IDLE, Message("info", _("The preview was deleted."), _("Press Segment for a new one.")))
         else:
             self.parameters.removeOwn(node)
 
@@ -358,16 +366,19 @@ class Controller(Session):
         except SparseSegError as error:
             image, difference = None, error.sentence
         if difference:
-            self._imageIsAnother("the volume's image was replaced")
+            self._imageIsAnother(_("the volume's image was replaced"))
         else:
-            compare = lambda: run.hasImage(image)  # noqa: E731
-            self.feed.background.submit(compare, lambda same: None if same or run is not self.run else self._imageIsAnother(), self.complain)
+            self.feed.background.submit(lambda: run.hasImage(image), lambda same: self._onCompared(run, same), self.complain)
 
-    def _imageIsAnother(self, reason: str = "the volume's voxels have changed") -> None:
+    def _onCompared(self, run, same: bool) -> None:
+        if run is self.run and not same:
+            self._imageIsAnother(_("the volume's voxels have changed"))
+
+    def _imageIsAnother(self, reason: str) -> None:
         self._leave(reason)
         self.saved.drop()
         self.frames.forget()
-        self.say(Message("warning", f"What was made before is gone, because {reason}.", "Press Segment for a new result."))
+        self.say(Message("warning", _("What was made before is gone, because {reason}.").format(reason=reason), _("Press Segment for a new result.")))
         self.refresh()
 
     def _leave(self, reason: str) -> None:

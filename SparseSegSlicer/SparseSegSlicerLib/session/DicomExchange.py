@@ -14,6 +14,7 @@ from sparseseg.contract.errors import OutputError, SparseSegError
 from sparseseg.contract.folders import PrivateFolder
 from sparseseg.io import SparseLabels, read_annotation, write_segmentation
 
+from ..i18n import tr as _
 from ..scene import DicomFiles, SceneImport
 from ..scene.AppliedResult import withoutResult
 from ..scene.Grids import volumeGeometry
@@ -55,7 +56,7 @@ class DicomExchange:
         for node in (controller.segmentationNode, controller.parameters.getNode("applied")):
             if node is not None and tokenOf(node.GetSegmentation()):
                 return node
-        raise OutputError("There is no applied result to export.", "Press Apply first; strokes are not exported.")
+        raise OutputError(_("There is no applied result to export."), _("Press Apply first; strokes are not exported."))
 
     def export(self, kind: str, path: Path) -> None:
         """The applied result as DICOM, "seg" or "rtstruct", into a file and Slicer's database."""
@@ -71,10 +72,11 @@ class DicomExchange:
                 return self._sparseseg("export", segmentation, _list(folder, sources), "-o", path, "--dicom", kind)
 
         def done(remarks: list[str]) -> None:
-            registered = " It is in Slicer's DICOM database too." if DicomFiles.register(path) else ""
-            self._say(f"{node.GetName()} was exported as {path.name}.{registered}", [*leftOut, *remarks])
+            registered = _("It is in Slicer's DICOM database too.") if DicomFiles.register(path) else ""
+            exported = _("{name} was exported as {file}.").format(name=node.GetName(), file=path.name)
+            self._say(f"{exported} {registered}".strip(), [*leftOut, *remarks])
 
-        self._begin("exporting", work, done, lambda: self.export(kind, path))
+        self._begin(_("exporting"), work, done, lambda: self.export(kind, path))
 
     def exportWithSlicer(self, folder: Path) -> None:
         """The applied result as DICOM SEG by Slicer's own exporter, which names the file, and during which Slicer does nothing else."""
@@ -84,19 +86,20 @@ class DicomExchange:
         def done(segmentIDs: list[str]) -> None:
             with self._controller.complaining():
                 if not segmentIDs or None in (volume.GetScene(), node.GetScene()):
-                    raise OutputError(f"{node.GetName()} holds no voxels, or was deleted.", "Choose an applied result.")
+                    sentence = _("{name} holds no voxels, or was deleted.").format(name=node.GetName())
+                    raise OutputError(sentence, _("Choose an applied result."))
                 with self._controller.waiting():
                     DicomFiles.exportWithSlicer(node, volume, segmentIDs, folder)
-                self._say(f"{node.GetName()} was exported by Slicer's exporter.", leftOut)
+                self._say(_("{name} was exported by Slicer's exporter.").format(name=node.GetName()), leftOut)
 
-        self._begin("exporting", lambda: filledSegments(snapshot), done, lambda: None)
+        self._begin(_("exporting"), lambda: filledSegments(snapshot), done, lambda: None)
 
     def _takeResult(self, node) -> tuple[Any, list[str]]:
         """A snapshot of what was applied, or is kept as it is, and a remark on segments that hold neither."""
         segmentation, parameters = node.GetSegmentation(), self._controller.parameters
         missing = withoutResult(segmentation, [*parameters.get("locked"), *parameters.get("unused")])
         names = ", ".join(segmentation.GetSegment(sid).GetName() for sid in missing)
-        remarks = [f"Left out, because no result was applied to it: {names}."] if missing else []
+        remarks = [_("Left out, because no result was applied to it: {names}.").format(names=names)] if missing else []
         return takeSnapshot(node, self._controller.volumeNode, missing, results=True), remarks
 
     def _say(self, sentence: str, remarks: list[str]) -> None:
@@ -120,9 +123,9 @@ class DicomExchange:
                 return
             node = SceneImport.makeLoaded(volume, path.stem, loaded.annotation, box, loaded.classes)
             self._controller.setSegmentation(node)
-            self._say(f"{path.name} was loaded as {node.GetName()}.", remarks)
+            self._say(_("{file} was loaded as {name}.").format(file=path.name, name=node.GetName()), remarks)
 
-        self._begin("loading", work, done, lambda: self.load(path))
+        self._begin(_("loading"), work, done, lambda: self.load(path))
 
     def install(self, then: Callable[[], None]) -> None:
         """The packages, into a folder beside the engine's Python; then what needed them, once more."""
@@ -130,9 +133,10 @@ class DicomExchange:
         def work() -> None:
             done = self._setup.installPackages(PACKAGES)
             if done.returncode:
-                raise OutputError(f"The packages for DICOM could not be installed: {_lastLine(done.stderr)}", "Look at the log; try again later.")
+                sentence = _("The packages for DICOM could not be installed: {reason}").format(reason=_lastLine(done.stderr))
+                raise OutputError(sentence, _("Look at the log; try again later."))
 
-        self._begin("installing the packages for DICOM", work, lambda _: then(), lambda: None)
+        self._begin(_("installing the packages for DICOM"), work, lambda __: then(), lambda: None)
 
     def _begin(self, what: str, work: Callable[[], Any], done: Callable[[Any], None], again: Callable[[], None]) -> None:
         def finished(outcome: Any) -> None:
@@ -158,7 +162,7 @@ class DicomExchange:
         if done.returncode:
             text = _lastLine(done.stderr).removeprefix("sparseseg: ")
             kind = MissingPackages if "is not installed" in text else SparseSegError
-            raise kind(text or f"The engine ended with exit code {done.returncode}.")
+            raise kind(text or _("The engine ended with exit code {code}.").format(code=done.returncode))
         return [line.removeprefix("warning: ") for line in done.stderr.splitlines() if line.startswith("warning: ")]
 
 

@@ -23,6 +23,7 @@ from sparseseg.contract.job import IMAGE, MODEL, Job, JobRecord, write_whole
 from sparseseg.contract.protocol import PROTOCOL_VERSION, Error, Event, Finish, Open, Ready, Train, Update, Warning
 from sparseseg.contract.settings import Settings
 
+from ..i18n import tr as _
 from .Background import Background
 
 _RESTARTS = 2
@@ -73,7 +74,8 @@ class EngineRun:
         try:
             self._private = PrivateFolder(parentFolder)
         except OSError as error:
-            raise OutputError(f"No temporary folder could be made: {error.strerror or error}.", "Free disk space and try again.") from error
+            sentence = _("No temporary folder could be made: {reason}.").format(reason=error.strerror or error)
+            raise OutputError(sentence, _("Free disk space and try again.")) from error
         self.folder = self._private.path / "job"
         self._client = self._start()  # loads torch while the volume is being written
 
@@ -118,12 +120,13 @@ class EngineRun:
 
         def copy() -> Path:
             if not source.exists():
-                raise OutputError("There is no model yet.", "Let the training run for half a minute first.")
+                raise OutputError(_("There is no model yet."), _("Let the training run for half a minute first."))
             try:
                 with open(source, "rb") as model:
                     write_whole(path, lambda file: shutil.copyfileobj(model, file))
             except OSError as error:
-                raise OutputError(f"Could not write {path}: {error.strerror or error}.", "Free space or choose another folder.") from error
+                sentence = _("Could not write {path}: {reason}.").format(path=path, reason=error.strerror or error)
+                raise OutputError(sentence, _("Free space or choose another folder.")) from error
             return path
 
         self._background.submit(copy, done, failed)
@@ -173,8 +176,10 @@ class EngineRun:
 
     def _take(self, event: Event) -> list[Event]:
         if isinstance(event, Ready) and event.id == "" and event.protocol != PROTOCOL_VERSION:
-            sentence = f"The engine speaks version {event.protocol} of the protocol, this module version {PROTOCOL_VERSION}."
-            return [Error("", 0, WorkerError.code, sentence, "Repair the installation.", fatal=True)]
+            sentence = _("The engine speaks version {its} of the protocol, this module version {ours}.").format(
+                its=event.protocol, ours=PROTOCOL_VERSION
+            )
+            return [Error("", 0, WorkerError.code, sentence, _("Repair the installation."), fatal=True)]
         if isinstance(event, Error) and event.fatal and event.code in _RESTARTABLE and self._restartsLeft and self._train is not None:
             return [self._restart(event)]
         if isinstance(event, Ready) and event.id == "open":
@@ -212,7 +217,7 @@ class EngineRun:
             return Error(event.id, event.revision, error.code, error.sentence, error.advice, fatal=True)
         self._waiting = [self._train]
         self._open()
-        return Warning(event.id, event.revision, "restarted", event.sentence, "It was started again.")
+        return Warning(event.id, event.revision, "restarted", event.sentence, _("It was started again."))
 
     def _sendOwed(self) -> None:
         """Writes what the worker lacks, in a thread, and names it to the worker at a later poll."""
@@ -230,9 +235,10 @@ class EngineRun:
             try:
                 write_whole(self.folder / name, lambda file: np.lib.format.write_array(file, values, allow_pickle=False), lasting=False)
             except OSError as error:
-                raise OutputError(f"The new strokes could not be written: {error.strerror or error}.", "Free disk space and try again.") from error
+                sentence = _("The new strokes could not be written: {reason}.").format(reason=error.strerror or error)
+                raise OutputError(sentence, _("Free disk space and try again.")) from error
 
-        def written(_: None) -> None:
+        def written(__: None) -> None:
             self._writing = False
             if client is self._client and self._opened:
                 client.send(command)
@@ -247,7 +253,8 @@ class EngineRun:
 
     def _failed(self, error: BaseException) -> None:
         if not isinstance(error, SparseSegError):
-            error = SparseSegError(f"Unexpected failure: {type(error).__name__}: {error}", "Please report it.")
+            sentence = _("Unexpected failure: {kind}: {error}").format(kind=type(error).__name__, error=error)
+            error = SparseSegError(sentence, _("Please report it."))
         self._failures.append(Error("job", self.revision, error.code, error.sentence, error.advice, fatal=not self._opened))
 
     def _cleanUp(self, reaper: threading.Thread) -> None:

@@ -21,8 +21,9 @@ from zlib import crc32
 from sparseseg.contract.client import no_window, worker_environment
 from sparseseg.contract.folders import PrivateFolder, remove_abandoned
 
+from ..i18n import tr as _
 from .Background import Background
-from .States import Launch, Message
+from .States import Launch, Message, Until
 
 _NOT_FOR_OTHER_PYTHONS = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE")
 _CHECK_TIMEOUT_S = 180
@@ -79,7 +80,7 @@ class EngineSetup:
 
     @property
     def where(self) -> str:
-        return self.python or "Slicer's own Python"
+        return self.python or _("Slicer's own Python")
 
     @property
     def packages(self) -> Path:
@@ -92,22 +93,27 @@ class EngineSetup:
         """Why a run would be in vain, where that is known."""
         if self.state is EngineState.MISSING:
             return Message(
-                "error", "PyTorch, which the engine needs, is not installed.", 'Press "Install PyTorch..." in the module Sparse Segmentation.'
+                "error",
+                _("PyTorch, which the engine needs, is not installed."),
+                _('Press "Install PyTorch..." in the module Sparse Segmentation.'),
+                Until.ENGINE,
             )
         if self.state is EngineState.INSTALLING:
-            return Message("info", "PyTorch is being installed.", "Press Segment when it is there; you can paint meanwhile.")
+            return Message("info", _("PyTorch is being installed."), _("Press Segment when it is there; you can paint meanwhile."), Until.ENGINE)
         return None
 
     def plan(self, repair: bool = False) -> str:
         """What an installation changes, in words."""
         torch = ", ".join(["torch", *(name for name in _BESIDE_TORCH if name in self.installed)])
-        lines = [f"Installs: {torch}, the build that fits the graphics driver, light-the-torch, which chooses it, and what they need."]
+        said = _("Installs: {torch}, the build that fits the graphics driver, light-the-torch, which chooses it, and what they need.")
+        lines = [said.format(torch=torch)]
         if "numba" not in self.installed:
-            lines.append("Also numba, which makes corrections quick, where it fits the numpy that is there.")
+            lines.append(_("Also numba, which makes corrections quick, where it fits the numpy that is there."))
         there = [f"{name} {self.installed[name]}" for name in ("torch", *_BESIDE_TORCH) if name in self.installed]
         if there:
-            lines.append(f"{'Removes first' if repair else 'Replaces, where it is too old'}: {', '.join(there)}.")
-        return "\n".join([*lines, "Keeps as they are: numpy and Slicer itself."])
+            goes = _("Removes first: {names}.") if repair else _("Replaces, where it is too old: {names}.")
+            lines.append(goes.format(names=", ".join(there)))
+        return "\n".join([*lines, _("Keeps as they are: numpy and Slicer itself.")])
 
     def checkOnce(self) -> None:
         """At the first visit; afterwards only when asked, since it loads torch for seconds (in a child process)."""
@@ -216,7 +222,7 @@ class EngineSetup:
 
     def _onInstalled(self, done: subprocess.CompletedProcess) -> None:
         if done.returncode:
-            self._become(EngineState.BROKEN, f"PyTorch could not be installed: {_lastLine(done)}")
+            self._become(EngineState.BROKEN, _("PyTorch could not be installed: {reason}").format(reason=_lastLine(done)))
         else:
             self.check()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..i18n import tr as _
 from ..scene.Sequences import frameOf, frameWords
 from .States import Message
 
@@ -40,8 +41,9 @@ class Frames:
         if session.segmentationNode is not None:
             session.segmentationNode.SetDisplayVisibility(not left)
         if left:
-            belongs = f"Strokes and result belong to {frameWords(frame.browser, own)}; this is {frame.words}, so they are hidden."
-            session.say(Message("warning", belongs, "Go back to that frame, or make another segmentation for this one."))
+            belongs = _("Strokes and result belong to {theirs}; this is {shown}, so they are hidden.")
+            belongs = belongs.format(theirs=frameWords(frame.browser, own), shown=frame.words)
+            session.say(Message("warning", belongs, _("Go back to that frame, or make another segmentation for this one.")))
         elif own != _NONE and frame is not None:
-            session.say(Message("info", f"This is {frame.words} again: strokes and result are shown."))
+            session.say(Message("info", _("This is {frame} again: strokes and result are shown.").format(frame=frame.words)))
         session.changed()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import slicer
 import vtk
 
+from ..i18n import tr as _
 from ..scene import SceneImport
 from ..scene.Grids import BINARY_LABELMAP
 from ..scene.KeptStrokes import TARGET_ROLE
@@ -133,8 +134,10 @@ def ensureBackground(segmentationNode) -> str:
 def whyNoInput(node) -> tuple[str, str] | None:
     """A segmentation that is this module's own is none of the user's: a sentence and an advice."""
     if node.GetAttribute(SceneImport.PREVIEW_ATTRIBUTE):
-        return "That is the preview, which is made anew all the time.", "Paint corrections in your own segmentation."
+        return _("That is the preview, which is made anew all the time."), _("Paint corrections in your own segmentation.")
     target = node.GetNodeReference(TARGET_ROLE)
     if target is not None:
-        return f"Those are the strokes that are kept for {target.GetName()}.", f"Choose {target.GetName()}: they are used with it."
+        name = target.GetName()
+        said, advice = _("Those are the strokes that are kept for {name}."), _("Choose {name}: they are used with it.")
+        return said.format(name=name), advice.format(name=name)
     return None

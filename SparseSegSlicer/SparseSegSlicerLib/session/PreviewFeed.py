@@ -10,6 +10,7 @@ from sparseseg.contract.box import Box, box_from_json, shape_of
 from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.protocol import Preview as PreviewEvent
 
+from ..i18n import tr as _
 from ..scene import SceneImport
 from ..scene.LabelLayer import LabelMemory
 from ..scene.Preview import Preview
@@ -48,7 +49,10 @@ class PreviewFeed:
         def load() -> tuple[Box, np.ndarray]:
             box, values = box_from_json(event.box, shape), np.load(event.file)
             if values.shape != shape_of(box):
-                raise SparseSegError(f"The engine sent a part of {values.shape} voxels for a box of {shape_of(box)}.", "Repair the installation.")
+                raise SparseSegError(
+                    _("The engine sent a part of {part} voxels for a box of {box}.").format(part=values.shape, box=shape_of(box)),
+                    _("Repair the installation."),
+                )
             return box, values
 
         def show(outcome: tuple[Box, np.ndarray]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from ..scene import SliceViews
 from ..scene.AppliedResult import AppliedResult, Holding
 from ..scene.Preview import Preview
 from .Diary import Diary
@@ -16,7 +17,7 @@ from .Frames import Frames
 from .Parameters import Parameters
 from .PreviewFeed import PreviewFeed
 from .SavedSession import SavedSession
-from .States import RUNNING, Message, Report, State
+from .States import RUNNING, STANDING, Message, Report, State, Until
 from .StrokeFeed import StrokeFeed
 from .WeightMap import WeightMap
 
@@ -35,7 +36,7 @@ class Session:
         self.state, self.report = State.EMPTY, Report()
         self.run: EngineRun | None = None
         self.isApplying = False  # a result is on its way into the segmentation
-        self.diary = Diary(lambda: self.changed(), self._names)
+        self.diary = Diary(lambda: self.changed(), self._names, self._situation, lambda: STANDING[self.state])
         self.say, self.complain, self.complaining = self.diary.say, self.diary.complain, self.diary.complaining
         self.parameters, self.applied = Parameters(scene), AppliedResult()
         self.preview = Preview(self.parameters)
@@ -130,6 +131,18 @@ class Session:
         if message is not None:
             self.say(message)
         self.changed()
+
+    def _situation(self, until: Until) -> tuple:
+        """What a message belongs to, as it is now."""
+        of = {
+            Until.STATE: lambda: self.state,
+            Until.PAINT: lambda: self.strokes is not None and any(row.voxels for row in self.strokes.slices),
+            Until.STROKES: lambda: self.feed.readings,
+            Until.APPLIED: lambda: (self.holding.token, self.isApplying),
+            Until.ENGINE: lambda: self.whyNoEngine(),
+            Until.VIEWS: lambda: self.volumeNode is None or SliceViews.areAligned(self.volumeNode),
+        }[until]
+        return (self.volumeNode, self.segmentationNode, of())
 
     def _names(self) -> tuple:
         nodes = ((self.volumeNode, "the volume"), (self.segmentationNode, "the segmentation"))

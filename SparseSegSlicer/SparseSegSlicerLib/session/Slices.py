@@ -5,6 +5,7 @@ from __future__ import annotations
 from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.place import Place
 
+from ..i18n import tr as _
 from ..scene import SliceViews
 from ..scene.Grids import volumeGeometry
 from . import Places
@@ -41,11 +42,12 @@ class Slices:
         with session.complaining():
             node = sliceNode or self._views.sliceNode(session.scene)
             if node is None or session.volumeNode is None:
-                raise SparseSegError("There is no slice view or no volume.", "Choose a volume and a layout with slice views.")
+                raise SparseSegError(_("There is no slice view or no volume."), _("Choose a volume and a layout with slice views."))
             axis, index = SliceViews.sliceShown(node, session.volumeNode)
             self.choose(axis, index, complete=True)
             plane = volumeGeometry(session.volumeNode).planes()[axis]
-            session.say(Message("info", f"The {plane} slice {index} is complete: what is unpainted on it is background."))
+            said = _("The {plane} slice {index} is complete: what is unpainted on it is background.").format(plane=plane, index=index)
+            session.say(Message("info", said))
 
     def jumpTo(self, axis: int, index: int) -> None:
         with self._session.complaining():

@@ -9,6 +9,8 @@ from enum import Enum
 from sparseseg.contract.place import Place
 from sparseseg.contract.protocol import Progress
 
+from ..i18n import tr as _
+
 
 class State(Enum):
     EMPTY = "choose a volume and a segmentation"
@@ -22,14 +24,36 @@ class State(Enum):
 RUNNING = (State.STARTING, State.TRAINING, State.FINISHING)
 
 
+class Until(Enum):
+    """What a message belongs to: it goes when that changes, and every message with the inputs."""
+
+    STATE = "what the session is doing"
+    PAINT = "whether anything is painted"
+    STROKES = "the strokes as they were read"
+    APPLIED = "the result that the segmentation holds"
+    ENGINE = "whether the engine can be used"
+    VIEWS = "whether the views are turned against the volume"
+
+
 @dataclass(frozen=True)
 class Message:
     level: str  # info, warning, error
     sentence: str
     advice: str = ""
+    until: Until = Until.STATE
 
     def text(self) -> str:
         return f"{self.sentence} {self.advice}".strip()
+
+
+STANDING = {  # what is said in a state as long as there is nothing else to say
+    State.EMPTY: Message("info", _("Choose a volume and a segmentation.")),
+    State.IDLE: Message("info", ""),
+    State.STARTING: Message("info", _("The engine is starting. You can go on painting.")),
+    State.TRAINING: Message("info", _("Training. Paint corrections whenever you see something wrong.")),
+    State.FINISHING: Message("info", _("The result is being computed.")),
+    State.RESULT: Message("info", _("The result is there."), _("Paint corrections, go on with Segment, or press Apply.")),
+}
 
 
 @dataclass(frozen=True)

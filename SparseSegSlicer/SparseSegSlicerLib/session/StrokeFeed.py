@@ -33,6 +33,7 @@ class StrokeFeed:
         self.hurried = True  # whether what the tables say can wait
         self._waiting = self._reading = False
         self._dirtySince: float | None = None
+        self.readings = 0  # so far
         self.clear()
 
     def clear(self) -> None:
@@ -134,6 +135,7 @@ class StrokeFeed:
 
     def _onRead(self, reading: Reading) -> None:
         self._reading = False
+        self.readings += 1
         self.strokes, self.summary = reading.strokes, reading.summary
         self._unsent = union(self._unsent, reading.changed)
         self._detailsAt = None if reading.current else time.monotonic() + DETAILS_AFTER_S

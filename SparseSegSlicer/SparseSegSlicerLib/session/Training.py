@@ -13,11 +13,13 @@ from sparseseg.contract.job import JobRecord
 from sparseseg.contract.place import Place
 from sparseseg.contract.protocol import Check, Device, Error, Preview, Progress, Ready, Result, Warning
 
+from ..i18n import duration
+from ..i18n import tr as _
 from ..scene.DicomFiles import instanceUIDs
 from ..scene.Grids import volumeArray
 from .EngineRun import EngineRun
 from .Session import Session
-from .States import Launch, Message, Report, State
+from .States import STANDING, Launch, Message, Report, State, Until
 
 
 class Training:
@@ -45,14 +47,15 @@ class Training:
         """The result comes now, from what was learned so far."""
         if self._session.state is State.TRAINING:
             self._session.run.finish()
-            self._session.become(State.FINISHING, Message("info", "The result is being computed."))
+            self._session.become(State.FINISHING, STANDING[State.FINISHING])
 
     def saveModel(self, path: Path) -> None:
         session = self._session
         if session.run is None:
-            session.say(Message("warning", "There is no model yet.", "Press Segment first."))
+            session.say(Message("warning", _("There is no model yet."), _("Press Segment first.")))
             return
-        session.run.saveModel(path, lambda saved: session.say(Message("info", f"The model was saved as {saved.name}.")), session.complain)
+        told = lambda saved: session.say(Message("info", _("The model was saved as {name}.").format(name=saved.name)))  # noqa: E731
+        session.run.saveModel(path, told, session.complain)
 
     def _readSoon(self) -> None:
         feed = self._session.feed
@@ -68,7 +71,7 @@ class Training:
         wantsTraining, wantsUpdate = self._trainWanted, self._updateWanted
         self.forget()
         if problem is not None and (wantsTraining or wantsUpdate or session.hasRun):
-            session.say(Message("warning", problem.sentence, problem.advice))
+            session.say(Message("warning", problem.sentence, problem.advice, Until.STROKES))
         elif problem is None and wantsTraining:
             self._train()
         elif problem is None and session.hasRun and session.strokesAreNew and (wantsUpdate or session.parameters.get("autoUpdate")):
@@ -95,7 +98,7 @@ class Training:
             session.complain(error)
             return
         session.report.curve, session.report.progress = [], None
-        session.become(State.STARTING, Message("info", "The engine is starting. You can go on painting."))
+        session.become(State.STARTING, STANDING[State.STARTING])
 
     def _startRun(self, settings) -> None:
         session, launch = self._session, self._launch()
@@ -125,10 +128,10 @@ class Training:
         if self._fits():
             self._send()
         elif session.running:
-            session.diary.log("The segments have changed: training starts again with the new ones.")
+            session.diary.log(_("The segments have changed: training starts again with the new ones."))
             self._train()
         else:
-            session.say(Message("warning", "The segments have changed.", "Press Segment to start again with the new ones."))
+            session.say(Message("warning", _("The segments have changed."), _("Press Segment to start again with the new ones."), Until.STROKES))
 
     def _send(self) -> None:
         strokes, box = self._session.feed.take()
@@ -193,10 +196,10 @@ class Training:
     def _onProgress(self, event: Progress) -> None:
         session, report = self._session, self._session.report
         if session.state is State.STARTING and event.stage == "training":
-            session.become(State.TRAINING, Message("info", "Training. Paint corrections whenever you see something wrong."))
+            session.become(State.TRAINING, STANDING[State.TRAINING])
         before = report.progress
         if before is None or before.stage != event.stage:
-            session.diary.log(f"{event.stage} ({event.seconds:.0f} s)")
+            session.diary.log(f"{event.stage} ({duration(event.seconds)})")
         report.progress = event
         if event.estimate:
             report.estimate = event.estimate
@@ -212,7 +215,7 @@ class Training:
         session.previews.loadWhole(run, event.file, event.revision, self._onResultShown)
 
     def _onResultShown(self) -> None:
-        self._session.become(State.RESULT, Message("info", "The result is there.", "Paint corrections, go on with Segment, or press Apply."))
+        self._session.become(State.RESULT, STANDING[State.RESULT])
 
     def _onPlaces(self, places: list) -> None:
         with self._session.complaining():
@@ -250,7 +253,7 @@ class Training:
         if session.state is not State.EMPTY:
             session.state = State.RESULT if wasRunning and session.preview.labels is not None else State.IDLE
         if wasRunning and reason:
-            session.say(Message("info", f"Training was stopped because {reason}."))
+            session.say(Message("info", _("Training was stopped because {reason}.").format(reason=reason)))
         session.changed()
 
     def drop(self) -> None:
