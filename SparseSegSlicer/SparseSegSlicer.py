@@ -14,7 +14,7 @@ from slicer.ScriptedLoadableModule import (
     ScriptedLoadableModuleWidget,
 )
 
-_HELP = """
+_HELP = _("""
 <p>Segment any structure from a few annotated slices, when no pretrained model exists for it. A 3-D U-Net learns this one volume in a process
 of its own, with a loss that is zero wherever you did not label.</p>
 <ol>
@@ -25,9 +25,9 @@ of them in <i>Background</i>. A slice that you segmented whole: press <i>Mark th
 the strokes are kept, and painting goes on.</li>
 </ol>
 <p>The same session is an effect of the <i>Segment Editor</i>.</p>
-<p>Keys: Ctrl+Shift+T segment or stop, Ctrl+Shift+M mark the slice complete, Ctrl+Shift+N next slice, Ctrl+Shift+U update now.
+<p>Keys: Ctrl+Shift+G segment or stop, Ctrl+Shift+M mark the slice complete, Ctrl+Shift+N next slice, Ctrl+Shift+R update now.
 To try it: module <i>Sample Data</i>, <i>SparseSegPhantom</i>.</p>
-"""
+""")
 
 
 class SparseSegSlicer(ScriptedLoadableModule):
@@ -38,7 +38,7 @@ class SparseSegSlicer(ScriptedLoadableModule):
         self.parent.dependencies = ["Segmentations", "SegmentEditor"]
         self.parent.contributors = ["SparseSegSlicer developers (SparseSegSlicer)"]
         self.parent.helpText = _HELP
-        self.parent.acknowledgementText = (
+        self.parent.acknowledgementText = _(
             "Method: Cicek et al., 3D U-Net: learning dense volumetric segmentation from sparse annotation, MICCAI 2016."
         )
         slicer.app.connect("startupCompleted()", registerSampleData)
@@ -126,4 +126,4 @@ class SparseSegSlicerTest(ScriptedLoadableModuleTest):
 
         slicer.util.selectModule("SparseSegSlicer")
         skipped = runTutorial(slicer.modules.SparseSegSlicerWidget.panel)
-        self.delayDisplay(f"Test passed. {skipped}")
+        self.delayDisplay(" ".join([_("Test passed."), skipped]))

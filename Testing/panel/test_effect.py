@@ -339,7 +339,7 @@ def test_nothing_outlives_its_end(host, editor, how):
 
     panel = activate(host, editor)
     segmented(host, panel)
-    controller, run, pump = panel.controller, panel.controller.run, panel.session._pump
+    controller, run, pump = panel.controller, panel.controller.run, panel.session.pump
     if how == "scene":
         editor.setSegmentationNode(None)  # as Slicer's module does when a scene begins to close
         host.close_scene()

@@ -141,9 +141,8 @@ def test_a_number_can_be_typed_while_events_come(host, panel, begin, name, typed
 
     begin()
     box = standin.behind(getattr(panel.ui, name))
-    for section in ("advancedSection", "settingsSection"):
-        if hasattr(panel.ui, section):
-            getattr(panel.ui, section).collapsed = False
+    for section in ("trainSection", "advancedSection"):
+        getattr(panel.ui, section).collapsed = False
     host.screenshot(panel.top, panel.folder / "typing.png")
     box.window().activateWindow()
     box.setFocus()

@@ -124,6 +124,7 @@ def test_double_click_jumps_and_the_button_marks_the_slice(host, panel, begin):
 
 def test_the_weight_map_is_shown_and_hidden(host, panel, begin):
     begin()
+    host.click(panel.ui.slicesSection)
     host.click(panel.ui.weightsButton)
     host.spin(until=lambda: panel.controller.weightMap.isShown, timeout_s=20)
     host.click(panel.ui.weightsButton)
@@ -249,12 +250,12 @@ def test_cancel_and_the_error_paths_leave_the_scene_as_it_was(host, panel, begin
     assert "stopped because you stopped it" in panel.ui.messageLabel.text
     assert (voxels(panel) == before).all()
     host.click(panel.ui.discardButton)
-    monkeypatch.setattr(panel.controller, "_launch", lambda: Launch(python=("/nowhere/python",)))
+    monkeypatch.setattr(panel.controller._training, "_launch", lambda: Launch(python=("/nowhere/python",)))
     host.click(panel.ui.segmentButton)
     host.spin(until=lambda: panel.controller.message.level == "error", timeout_s=30)
     host.spin(0.25)
     assert "could not be started" in panel.ui.messageLabel.text
-    assert "c0392b" in panel.ui.messageLabel.styleSheet
+    assert "bold" in panel.ui.messageLabel.styleSheet
     assert panel.controller.state is State.IDLE
     assert (voxels(panel) == before).all()
     picture("6-error")
@@ -333,6 +334,7 @@ def test_the_log_is_copied_and_names_no_patient(host, panel, begin):
 
     volume, _ = begin()
     volume.SetName("Doe^Jane")
+    host.click(panel.ui.trainSection)
     host.click(panel.ui.logSection)
     host.click(panel.ui.copyLogButton)
     text = qt.QApplication.clipboard().text()

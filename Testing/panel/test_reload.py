@@ -85,6 +85,7 @@ def test_closing_leaves_no_observer(host, panel):
     """Of a second panel beside the first, which made the nodes that both need."""
     from SparseSegSlicerLib.panel.Widget import Widget
 
+    host.exit()  # two panels that are shown would take the same keys
     before = observers(host)
     second = Widget(str(MODULE.parent / "Resources" / "UI" / "SparseSegSlicer.ui"))
     second.enter()

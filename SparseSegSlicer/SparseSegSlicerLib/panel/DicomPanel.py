@@ -5,6 +5,7 @@ from pathlib import Path
 import qt
 import slicer
 
+from ..i18n import tr as _
 from ..scene import DicomFiles
 from ..session.Allowed import Action
 from ..session.DicomExchange import PACKAGES, PACKAGES_SIZE, DicomExchange
@@ -19,7 +20,7 @@ class DicomPanel:
         self.exchange = DicomExchange(controller, setup, slicer.app.temporaryPath)
         self.exchange.askToInstall = self._confirmed
         if DicomFiles.hasSlicersExporter():
-            ui.dicomKindBox.addItem("Segmentation (SEG), by Slicer's exporter")
+            ui.dicomKindBox.addItem(_("Segmentation (SEG), by Slicer's exporter"))
         ui.dicomExportButton.connect("clicked()", self.onExport)
         ui.dicomLoadButton.connect("clicked()", self.onLoad)
 
@@ -29,16 +30,16 @@ class DicomPanel:
             node = self.exchange.resultNode()
             DicomFiles.sourceFiles(self.controller.volumeNode)  # what cannot be exported needs no file name
             if kind == _SLICERS:
-                folder = qt.QFileDialog.getExistingDirectory(self.ui.dicomSection, "Export to DICOM: folder")
+                folder = qt.QFileDialog.getExistingDirectory(self.ui.dicomSection, _("Export to DICOM: folder"))
                 if folder:
                     self.exchange.exportWithSlicer(Path(str(folder)))
                 return
-            path = qt.QFileDialog.getSaveFileName(self.ui.dicomSection, "Export to DICOM", f"{node.GetName()}.dcm", "DICOM (*.dcm)")
+            path = qt.QFileDialog.getSaveFileName(self.ui.dicomSection, _("Export to DICOM"), f"{node.GetName()}.dcm", "DICOM (*.dcm)")
             if path:
                 self.exchange.export(kind, Path(str(path)).with_suffix(".dcm"))
 
     def onLoad(self) -> None:
-        path = qt.QFileDialog.getOpenFileName(self.ui.dicomSection, "Load a DICOM segmentation", "", "DICOM (*.dcm);;All files (*)")
+        path = qt.QFileDialog.getOpenFileName(self.ui.dicomSection, _("Load a DICOM segmentation"), "", "DICOM (*.dcm);;" + _("All files") + " (*)")
         if path:
             with self.controller.complaining():
                 self.exchange.load(Path(str(path)))
@@ -48,14 +49,13 @@ class DicomPanel:
         free, may = not self.exchange.busy, controller.allowed()
         ui.dicomExportButton.enabled = free and Action.EXPORT in may
         ui.dicomLoadButton.enabled = free and Action.LOAD in may
-        ui.dicomLabel.text = f"{self.exchange.busy.capitalize()}... You can go on working." if self.exchange.busy else ""
+        ui.dicomLabel.text = _("{what}... You can go on working.").format(what=self.exchange.busy.capitalize()) if self.exchange.busy else ""
         ui.dicomLabel.visible = not free
 
     def _confirmed(self) -> bool:
-        text = (
-            f"DICOM needs more packages. Install them?\n\nInstalls: of {', '.join(PACKAGES)} and what they need, what {self.setup.where} lacks.\n"
-            f"Size: {PACKAGES_SIZE}.\nWhere: {self.setup.packages}\n"
-            f"Keeps as they are: Slicer's own packages, its pydicom too.\n\nSlicer can be used meanwhile."
-        )
+        text = _(
+            "DICOM needs more packages. Install them?\n\nInstalls: of {packages} and what they need, what {where} lacks.\nSize: {size}.\n"
+            "Where: {folder}\nKeeps as they are: Slicer's own packages, its pydicom too.\n\nSlicer can be used meanwhile."
+        ).format(packages=", ".join(PACKAGES), where=self.setup.where, size=PACKAGES_SIZE, folder=self.setup.packages)
         buttons = qt.QMessageBox.Ok | qt.QMessageBox.Cancel
-        return qt.QMessageBox.question(slicer.util.mainWindow(), "Sparse Segmentation", text, buttons) == qt.QMessageBox.Ok
+        return qt.QMessageBox.question(slicer.util.mainWindow(), _("Sparse Segmentation"), text, buttons) == qt.QMessageBox.Ok

@@ -80,9 +80,10 @@ class EffectPanel:
 
     # -- showing ---------------------------------------------------------------------------------------------------------
 
-    def onTimer(self) -> None:
+    def onTimer(self) -> bool:
         if self._updateDue:
             self.update()
+        return False
 
     def scheduleUpdate(self) -> None:
         self._updateDue = True

@@ -7,7 +7,10 @@ from pathlib import Path
 import qt
 import slicer
 
+from ..i18n import number
+from ..i18n import tr as _
 from ..session.EngineSetup import SIZE, EngineSetup, EngineState, freeGigabytes
+from .Theme import wordStyle
 
 _PYTHON_KEY = "SparseSegSlicer/Python"  # belongs to the machine, so in the application's settings and not in the scene
 _AFTER_TYPING_MS = 800
@@ -63,32 +66,32 @@ class Install:
 
     def _confirmed(self, repair: bool) -> bool:
         where = self.setup.python or sysconfig.get_path("purelib")
-        text = (
-            f"{'Remove PyTorch and install it again' if repair else 'Install PyTorch'} for {self.setup.where}?\n\n{self.setup.plan(repair)}\n\n"
-            f"Size: {SIZE}; {freeGigabytes(sys.prefix):.0f} GB are free.\nWhere: {where}\n\nSlicer can be used meanwhile."
-        )
+        question = _("Remove PyTorch and install it again for {python}?") if repair else _("Install PyTorch for {python}?")
+        size = _("Size: {size}; {free} GB are free.\nWhere: {where}\n\nSlicer can be used meanwhile.")
+        size = size.format(size=SIZE, free=number(round(freeGigabytes(sys.prefix))), where=where)
+        text = "\n\n".join([question.format(python=self.setup.where), self.setup.plan(repair), size])
         buttons = qt.QMessageBox.Ok | qt.QMessageBox.Cancel
-        return qt.QMessageBox.question(slicer.util.mainWindow(), "Sparse Segmentation", text, buttons) == qt.QMessageBox.Ok
+        return qt.QMessageBox.question(slicer.util.mainWindow(), _("Sparse Segmentation"), text, buttons) == qt.QMessageBox.Ok
 
     def update(self) -> None:
         setup, ui = self.setup, self.ui
         busy, lacking = setup.state in (EngineState.CHECKING, EngineState.INSTALLING), setup.state in _LACKING
-        text = f"The engine ({setup.where}) {_STATE_TEXT[setup.state]}" + (f" {setup.detail}" if setup.detail else "")
+        text = f"{_STATE_TEXT[setup.state].format(where=setup.where, size=SIZE)} {setup.detail}".strip()
         for label in (ui.engineLabel, ui.engineNotice):
-            label.text, label.styleSheet = text, "color: #c0392b" if lacking else ""
+            label.text, label.styleSheet = text, wordStyle(label, "error" if lacking else "info")
         ui.engineNotice.visible = lacking or setup.state is EngineState.INSTALLING
         ui.installHereButton.visible = lacking
-        ui.installHereButton.text = "Repair PyTorch..." if setup.state is EngineState.BROKEN else "Install PyTorch..."
+        ui.installHereButton.text = _("Repair PyTorch...") if setup.state is EngineState.BROKEN else _("Install PyTorch...")
         ui.installButton.enabled = lacking
         ui.repairButton.enabled = ui.checkButton.enabled = not busy
         ui.pythonPath.enabled = setup.state is not EngineState.INSTALLING
 
 
 _STATE_TEXT = {
-    EngineState.UNKNOWN: "was not checked yet.",
-    EngineState.CHECKING: "is being checked...",
-    EngineState.INSTALLING: "is being installed; this can take many minutes. You can go on working...",
-    EngineState.MISSING: f"needs PyTorch, which is not installed there ({SIZE}).",
-    EngineState.BROKEN: "does not work:",
-    EngineState.READY: "is ready.",
+    EngineState.UNKNOWN: _("The engine ({where}) was not checked yet."),
+    EngineState.CHECKING: _("The engine ({where}) is being checked..."),
+    EngineState.INSTALLING: _("The engine ({where}) is being installed; this can take many minutes. You can go on working..."),
+    EngineState.MISSING: _("The engine ({where}) needs PyTorch, which is not installed there ({size})."),
+    EngineState.BROKEN: _("The engine ({where}) does not work:"),
+    EngineState.READY: _("The engine ({where}) is ready."),
 }

@@ -5,6 +5,7 @@ import time
 import numpy as np
 import qt
 
+from ..i18n import tr as _
 from ..scene.SamplePhantom import addPhantom, phantomOverlap
 from ..scene.SceneExport import takeSnapshot
 from ..scene.StrokeReader import Choices, readStrokes
@@ -34,7 +35,7 @@ def runTutorial(panel, budgetS: float = 10.0) -> str:
         panel.update()
         check("Install PyTorch" in ui.messageLabel.text, "the missing PyTorch is not said")
         check(not controller.running, "training began without PyTorch")
-        return "Training, preview, Apply and undo were skipped: PyTorch is not installed."
+        return _("Training, preview, Apply and undo were skipped: PyTorch is not installed.")
     waitFor(lambda: controller.preview.labels is not None, "the first preview")
     waitFor(lambda: controller.state is State.RESULT or controller.message.level == "error", "the result")
     check(controller.state is State.RESULT, controller.message.text())

@@ -13,18 +13,20 @@ import qt
 import slicer
 
 from ..session.Controller import Controller
+from ..session.EngineSetup import EngineState
 from .EventPump import EventPump
 from .Install import makeSetup
 
 _PATIENCE_S = 5.0
+_SETTING_UP = (EngineState.CHECKING, EngineState.INSTALLING)
 
 
 class Face(Protocol):
     def scheduleUpdate(self) -> None:
         """What is shown may have changed."""
 
-    def onTimer(self) -> None:
-        """Many times a second, after the Controller was polled."""
+    def onTimer(self) -> bool:
+        """After the Controller was polled; whether something of the face's own is under way that wants the next look soon."""
 
     def close(self) -> None:
         """The session ends: the face leaves it."""
@@ -46,14 +48,15 @@ class SharedSession:
 
     def __init__(self) -> None:
         self._faces: list[Face] = []
+        self.pump = EventPump(self._poll, None)
         self.setup = makeSetup()
         self.controller = Controller(slicer.mrmlScene, self.setup.launch, self._onChanged)
         self.controller.waiting = waitCursor
         self.controller.whyNoEngine = lambda: self.setup.refusal
         self.controller.engineLacks = self.setup.check  # which offers the installation
         self.setup.tidy()
-        self._pump = EventPump(self._poll, None)
-        self._pump.start()
+        self.pump.wake()
+        self.pump.start()
         slicer.app.connect("aboutToQuit()", self.close)
 
     def join(self, face: Face) -> None:
@@ -74,20 +77,24 @@ class SharedSession:
             return
         SharedSession._current = None
         slicer.app.disconnect("aboutToQuit()", self.close)
-        self._pump.stop()
+        self.pump.stop()
         self.setup.close()
         for thread in self.controller.close():
             thread.join(_PATIENCE_S)  # the application is about to go; otherwise folders would stay
 
     def _onChanged(self) -> None:
+        self.pump.wake()
         for face in self._faces:
             face.scheduleUpdate()
 
-    def _poll(self) -> None:
-        self.setup.poll()
-        self.controller.poll()
-        for face in tuple(self._faces):
-            face.onTimer()
+    def _poll(self) -> bool:
+        """Whether something is under way that wants the next look soon."""
+        setup, controller = self.setup, self.controller
+        setup.poll()
+        controller.poll()
+        busy = [face.onTimer() for face in tuple(self._faces)]
+        working = controller.running or controller.isApplying or not controller.isSettled
+        return any(busy) or setup.state in _SETTING_UP or working
 
 
 @contextlib.contextmanager

@@ -3,15 +3,15 @@ filling are ignored."""
 
 import qt
 
+from ..i18n import number
+from ..i18n import tr as _
 from ..scene.Segments import backgroundSegmentID
+from .Theme import lineHeight
 
-_SLICE_COLUMNS = ("View", "Position", "Complete", "Use", "Voxels per segment")
-_SEGMENT_COLUMNS = ("Segment", "Takes part", "Keep as is", "Estimated Dice")
-_PLACE_COLUMNS = ("What", "Show", "Fix", "Keep")
-_BUTTON_WIDTH = 46
+_MOST_LINES = 9  # of text, a table is high; then it scrolls
 
 
-def _item(text, checked=None, tip="", color=None):
+def _item(text, checked=None, tip="", swatch=None):
     item = qt.QTableWidgetItem(text)
     flags = qt.Qt.ItemIsEnabled | qt.Qt.ItemIsSelectable
     if checked is not None:
@@ -20,19 +20,30 @@ def _item(text, checked=None, tip="", color=None):
     item.setFlags(flags)
     if tip:
         item.setToolTip(tip)
-    if color is not None:
-        swatch = qt.QPixmap(12, 12)
-        swatch.fill(qt.QColor(*(round(255 * c) for c in color)))
-        item.setIcon(qt.QIcon(swatch))
+    if swatch is not None:
+        item.setIcon(swatch)
     return item
 
 
-def _prepare(table, columns) -> None:
+def _swatch(color, size: int):
+    pixmap = qt.QPixmap(size, size)
+    pixmap.fill(qt.QColor(*(round(255 * c) for c in color)))
+    return qt.QIcon(pixmap)
+
+
+def _prepare(table, columns, stretched: int) -> None:
+    """One column takes the width that the others leave, and its text as many lines as it needs; the table is as high as its rows, up to a limit."""
     table.setColumnCount(len(columns))
     table.setHorizontalHeaderLabels(columns)
-    table.verticalHeader().setVisible(False)
-    table.verticalHeader().setDefaultSectionSize(22)
-    table.horizontalHeader().setStretchLastSection(True)
+    header, rows = table.horizontalHeader(), table.verticalHeader()
+    header.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    header.setSectionResizeMode(stretched, qt.QHeaderView.Stretch)
+    rows.setVisible(False)
+    rows.setSectionResizeMode(qt.QHeaderView.ResizeToContents)
+    table.setSizeAdjustPolicy(qt.QAbstractScrollArea.AdjustToContents)
+    table.setSizePolicy(qt.QSizePolicy.Ignored, qt.QSizePolicy.Fixed)
+    table.setMaximumHeight(2 * _MOST_LINES * lineHeight(table))
+    table.setHorizontalScrollBarPolicy(qt.Qt.ScrollBarAlwaysOff)
     table.setSelectionBehavior(qt.QAbstractItemView.SelectRows)
     table.setEditTriggers(qt.QAbstractItemView.NoEditTriggers)
 
@@ -40,7 +51,7 @@ def _prepare(table, columns) -> None:
 class SliceTable:
     def __init__(self, table, controller) -> None:
         self._table, self._controller, self._rows, self._key = table, controller, (), None
-        _prepare(table, _SLICE_COLUMNS)
+        _prepare(table, (_("View"), _("Position"), _("Complete"), _("Use"), _("Voxels per segment")), stretched=4)
         table.connect("cellChanged(int,int)", self._onChanged)
         table.connect("cellDoubleClicked(int,int)", self._onDoubleClicked)
 
@@ -55,14 +66,13 @@ class SliceTable:
         self._table.blockSignals(True)
         self._table.setRowCount(len(rows))
         for n, row in enumerate(rows):
-            voxels = ", ".join(f"{names.get(sid, sid)} {count}" for sid, count in row.voxels.items()) or "nothing painted"
-            self._table.setItem(n, 0, _item(row.plane, tip=f"Slice {row.index} of the volume. Double click jumps there."))
-            self._table.setItem(n, 1, _item(f"{row.position_mm:.1f} mm"))
-            self._table.setItem(n, 2, _item("", row.complete, "Finished: what is unpainted on this slice is background."))
-            self._table.setItem(n, 3, _item("", not row.ignored, "Unticked: the strokes on this slice are kept, but not trained on."))
+            voxels = ", ".join(f"{names.get(sid, sid)} {number(count)}" for sid, count in row.voxels.items()) or _("nothing painted")
+            self._table.setItem(n, 0, _item(row.plane, tip=_("Slice {index} of the volume. Double click jumps there.").format(index=row.index)))
+            self._table.setItem(n, 1, _item(f"{number(row.position_mm, 1)} mm"))
+            self._table.setItem(n, 2, _item("", row.complete, _("Finished: what is unpainted on this slice is background.")))
+            self._table.setItem(n, 3, _item("", not row.ignored, _("Unticked: the strokes on this slice are kept, but not trained on.")))
             self._table.setItem(n, 4, _item(voxels, tip=voxels))
         self._table.blockSignals(False)
-        self._table.resizeColumnsToContents()
 
     def _onChanged(self, row: int, column: int) -> None:
         place, ticked = self._rows[row], self._table.item(row, column).checkState() == qt.Qt.Checked
@@ -78,7 +88,8 @@ class SliceTable:
 class SegmentTable:
     def __init__(self, table, controller) -> None:
         self._table, self._controller, self._ids, self._key = table, controller, [], None
-        _prepare(table, _SEGMENT_COLUMNS)
+        _prepare(table, (_("Segment"), _("Takes part"), _("Keep as is"), _("Estimated Dice")), stretched=0)
+        self._swatchSize = lineHeight(table) * 3 // 4
         table.connect("cellChanged(int,int)", self._onChanged)
 
     def update(self) -> None:
@@ -88,13 +99,12 @@ class SegmentTable:
         self._key, self._ids = rows, [row[0] for row in rows]
         self._table.blockSignals(True)
         self._table.setRowCount(len(rows))
-        for n, (_, name, color, trained, locked, estimate) in enumerate(rows):
-            self._table.setItem(n, 0, _item(name, color=color))
-            self._table.setItem(n, 1, _item("", trained, "Unticked: this segment takes no part; its voxels say nothing."))
-            self._table.setItem(n, 2, _item("", locked, "Ticked: the result neither shows nor replaces this segment; its strokes still teach."))
-            self._table.setItem(n, 3, _item(estimate, tip="Dice that is expected, measured on strokes that were held back from training."))
+        for n, (__, name, color, trained, locked, estimate) in enumerate(rows):
+            self._table.setItem(n, 0, _item(name, swatch=_swatch(color, self._swatchSize)))
+            self._table.setItem(n, 1, _item("", trained, _("Unticked: this segment takes no part; its voxels say nothing.")))
+            self._table.setItem(n, 2, _item("", locked, _("Ticked: the result neither shows nor replaces this segment; its strokes still teach.")))
+            self._table.setItem(n, 3, _item(estimate, tip=_("Dice that is expected, measured on strokes that were held back from training.")))
         self._table.blockSignals(False)
-        self._table.resizeColumnsToContents()
 
     def _wanted(self) -> list:
         controller = self._controller
@@ -108,7 +118,7 @@ class SegmentTable:
             if sid == background:
                 continue
             segment, estimate = segmentation.GetSegment(sid), controller.report.estimate.get(sid)
-            text = "" if estimate is None else f"{estimate:.2f}"
+            text = "" if estimate is None else number(estimate, 2)
             rows.append((sid, segment.GetName(), tuple(segment.GetColor()), sid not in unused, sid in locked, text))
         return rows
 
@@ -125,13 +135,8 @@ class PlaceTable:
 
     def __init__(self, table, section, controller) -> None:
         self._table, self._section, self._controller, self._places = table, section, controller, None
-        _prepare(table, _PLACE_COLUMNS)
-        table.horizontalHeader().setStretchLastSection(False)
+        _prepare(table, (_("What"), _("Show"), _("Fix"), _("Keep")), stretched=0)
         table.horizontalHeader().setVisible(False)
-        table.horizontalHeader().setSectionResizeMode(0, qt.QHeaderView.Stretch)
-        table.verticalHeader().setSectionResizeMode(qt.QHeaderView.ResizeToContents)  # sentences take as many lines as they need
-        for column in range(1, len(_PLACE_COLUMNS)):
-            table.setColumnWidth(column, _BUTTON_WIDTH)
 
     def update(self) -> None:
         places = self._controller.places
@@ -145,6 +150,7 @@ class PlaceTable:
             for column, (text, tip, call) in enumerate(self._actions(), start=1):
                 button = qt.QToolButton()
                 button.text = text
+                button.focusPolicy = qt.Qt.NoFocus
                 button.setToolTip(tip)
                 button.connect("clicked()", lambda call=call, place=place: call(place))
                 self._table.setCellWidget(n, column, button)
@@ -152,9 +158,9 @@ class PlaceTable:
     def _actions(self) -> tuple:
         controller = self._controller
         return (
-            ("Show", "Jumps there in all slice views.", controller.showPlace),
-            ("Fix", "Jumps there, and chooses the segment that it looks like for painting.", controller.fixPlace),
-            ("Keep", "It is right as it is: not shown again.", controller.keepPlace),
+            (_("Show"), _("Jumps there in all slice views."), controller.showPlace),
+            (_("Fix"), _("Jumps there, and chooses the segment that it looks like for painting."), controller.fixPlace),
+            (_("Keep"), _("It is right as it is: not shown again."), controller.keepPlace),
         )
 
 

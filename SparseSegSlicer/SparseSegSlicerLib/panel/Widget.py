@@ -8,6 +8,8 @@ import slicer
 
 from sparseseg.contract.errors import InputError
 
+from ..i18n import number
+from ..i18n import tr as _
 from ..session.Allowed import Action
 from ..session.Observers import Observers
 from .Chart import Chart
@@ -16,15 +18,17 @@ from .Install import Install
 from .SharedSession import SharedSession, waitCursor
 from .Status import Status
 from .Tables import PlaceTable, SegmentTable, SliceTable
+from .Theme import wordStyle
 
 PAINTING = ("Paint", "Draw", "Level tracing")
 STROKE_EFFECTS = ("Paint", "Draw", "Erase", "Level tracing")  # Scissors fill or cut thousands of voxels: no strokes
-_SHORTCUTS = (
-    ("Ctrl+Shift+T", "segmentButton"),
+_SHORTCUTS = (  # keys that neither Slicer's window, toolbars and Segment Editor nor input methods take: Qt lets none of two with the same keys act
+    ("Ctrl+Shift+G", "segmentButton"),
     ("Ctrl+Shift+M", "markSliceButton"),
     ("Ctrl+Shift+N", "nextSliceButton"),
-    ("Ctrl+Shift+U", "updateButton"),
+    ("Ctrl+Shift+R", "updateButton"),
 )
+_EDITOR_TAG = "SparseSegSlicer"  # of the singleton node: with Slicer's own, two editors would act on each click
 _SPINS = {
     "timeBudget": ("time_budget_s", float),
     "classBalance": ("class_balance", float),
@@ -201,7 +205,9 @@ class Widget:
             self._attachEditor()
 
     def onSegmentationAdded(self, node) -> None:
+        """Prepared before it is chosen: the editor complains of segments without a display node."""
         self.controller.prepareSegmentation(node)
+        self.ui.segmentationSelector.setCurrentNode(node)
 
     def onSelectSegment(self, segmentID: str) -> None:
         """With a brush, unless another stroke tool is in the hand."""
@@ -219,7 +225,7 @@ class Widget:
             self.controller.preview.setSurface(bool(on), self.controller.volumeNode, self.controller.parameters.get("locked"))
 
     def onSaveModel(self) -> None:
-        path = qt.QFileDialog.getSaveFileName(self.uiWidget, "Save model", "", "Model (*.pt)")
+        path = qt.QFileDialog.getSaveFileName(self.uiWidget, _("Save model"), "", _("Model") + " (*.pt)")
         if path:
             self.controller.saveModel(Path(str(path)).with_suffix(".pt"))
 
@@ -245,12 +251,15 @@ class Widget:
 
     # -- showing -------------------------------------------------------------------------------------------------------------
 
-    def onTimer(self) -> None:
+    def onTimer(self) -> bool:
+        """Whether something of the panel's own is under way that wants the next look soon."""
         self.dicom.exchange.poll()
         if self._entered and self.controller.volumeNode is None:
             self._takeUpShown()
         if self._updateDue or self._effect() != self._shownEffect:
             self.update()
+        self.chart.follow()
+        return bool(self.dicom.exchange.busy)
 
     def _effect(self) -> str:
         effect = self.ui.editor.activeEffect()
@@ -289,7 +298,7 @@ class Widget:
     def _showSettings(self) -> None:
         ui, parameters = self.ui, self.controller.parameters
         settings = parameters.settings()
-        for name, (setting, _) in _SPINS.items():
+        for name, (setting, __) in _SPINS.items():
             box = getattr(ui, name)
             if not _isBeingTypedIn(box):
                 box.value = type(box.value)(getattr(settings, setting))  # a QSpinBox holds whole numbers
@@ -314,18 +323,22 @@ class Widget:
     def _showWords(self) -> None:
         ui, controller = self.ui, self.controller
         report = controller.report
-        slow = " Without a graphics card, training takes several times longer." if report.onCpu else ""
-        ui.deviceLabel.text = f"{report.why}.{slow}" if report.why else ""
-        ui.deviceLabel.styleSheet = "color: #c0392b" if report.onCpu else ""
-        ui.summaryLabel.text = self._summary()
+        slow = _("Without a graphics card, training takes several times longer.") if report.onCpu else ""
+        ui.deviceLabel.text = f"{report.why}. {slow}".strip() if report.why else ""
+        ui.deviceLabel.styleSheet = wordStyle(ui.deviceLabel, "warning" if report.onCpu else "info")
+        ui.summaryLabel.text, ui.summaryLabel.toolTip = self._summary(), self._weights()
         if len(controller.log) != self._logLength:
             self._logLength = len(controller.log)
             ui.logText.setPlainText("\n".join(controller.log))
 
     def _summary(self) -> str:
-        rows = [f"{row.name}: {row.voxels} voxels, total weight {row.weight:.3g}" for row in self.controller.summary]
+        rows = [_("{name}: {count} voxels").format(name=row.name, count=number(row.voxels)) for row in self.controller.summary]
         notes = list(self.controller.strokes.notes) if self.controller.strokes is not None else []
         return "\n".join(["; ".join(rows), *notes]).strip()
+
+    def _weights(self) -> str:
+        rows = [f"{row.name} {number(round(row.weight))}" for row in self.controller.summary]
+        return _("What is painted. How much it weighs in training: {weights}.").format(weights=", ".join(rows)) if rows else ""
 
     def _colors(self) -> dict:
         strokes = self.controller.strokes
@@ -339,12 +352,11 @@ def _isBeingTypedIn(box) -> bool:
 
 
 def _segmentEditorNode(scene):
-    """The one that Slicer's Segment Editor module uses too, so that brush and masking are the same in both."""
-    tag = "SegmentEditor"
-    node = scene.GetSingletonNode(tag, "vtkMRMLSegmentEditorNode")
+    """This module's own: brush and masking are remembered, and what Slicer's Segment Editor module shows is left alone."""
+    node = scene.GetSingletonNode(_EDITOR_TAG, "vtkMRMLSegmentEditorNode")
     if node is None:
         node = scene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
         node.UnRegister(None)
-        node.SetSingletonTag(tag)
+        node.SetSingletonTag(_EDITOR_TAG)
         node = scene.AddNode(node)
     return node
