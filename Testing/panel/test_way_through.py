@@ -96,6 +96,12 @@ def test_a_segmentation_of_that_volume_is_only_looked_at(host, left):
     assert segment_names(left) == ["Tumour"] and effect(left) is None
 
 
+def test_the_background_is_not_what_first_strokes_land_in(host, panel, begin):
+    _, strokes = begin()
+    assert strokes.GetSegmentation().GetNthSegmentID(0) == "Background"
+    assert panel.ui.editor.currentSegmentID() == "Liver"
+
+
 def test_another_volume_is_taken_up_as_long_as_nothing_was_painted(host, left):
     first = shown_volume(name="first")
     host.enter()

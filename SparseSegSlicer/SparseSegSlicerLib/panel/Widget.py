@@ -10,6 +10,7 @@ from sparseseg.contract.errors import InputError
 
 from ..i18n import number
 from ..i18n import tr as _
+from ..scene.Segments import structureIDs
 from ..session.Allowed import Action
 from ..session.Observers import Observers
 from .Chart import Chart
@@ -156,8 +157,16 @@ class Widget:
         editor.setMRMLSegmentEditorNode(_segmentEditorNode(slicer.mrmlScene))
         if editor.segmentationNode() is not controller.segmentationNode:
             editor.setSegmentationNode(controller.segmentationNode)
+            self._selectStructure()
         if controller.segmentationNode is not None and editor.sourceVolumeNode() is not controller.volumeNode:
             editor.setSourceVolumeNode(controller.volumeNode)
+
+    def _selectStructure(self) -> None:
+        """The editor selects the first segment, which may be the background: the first strokes are none."""
+        node, editor = self.controller.segmentationNode, self.ui.editor
+        structures = structureIDs(node.GetSegmentation()) if node is not None else []
+        if structures and editor.currentSegmentID() not in structures:
+            editor.setCurrentSegmentID(structures[0])
 
     # -- clicks ------------------------------------------------------------------------------------------------------------
 

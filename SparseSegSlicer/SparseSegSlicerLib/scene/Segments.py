@@ -38,6 +38,12 @@ def markBackground(segment) -> None:
         segment.SetTag(terminology, _NO_TISSUE)
 
 
+def structureIDs(segmentation) -> list[str]:
+    """All but the background."""
+    background = backgroundSegmentID(segmentation)
+    return [sid for sid in segmentation.GetSegmentIDs() if sid != background]
+
+
 def backgroundSegmentID(segmentation) -> str:
     """The segment tagged as background, or else one of that name; empty where there is none."""
     ids = segmentation.GetSegmentIDs()

@@ -11,7 +11,7 @@ from ..i18n import tr as _
 from ..scene import SceneImport
 from ..scene.Grids import BINARY_LABELMAP
 from ..scene.KeptStrokes import TARGET_ROLE
-from ..scene.Segments import backgroundSegmentID, markBackground
+from ..scene.Segments import backgroundSegmentID, markBackground, structureIDs
 from ..scene.Surfaces import CLOSED_SURFACE
 from .Observers import Observers
 
@@ -114,7 +114,7 @@ def _isEmpty(segment) -> bool:
 def structureOf(segmentationNode, wanted: str = "") -> str:
     """The ID of a structure to paint: the wanted one, else the first; one is made where there is none."""
     segmentation = segmentationNode.GetSegmentation()
-    structures = [sid for sid in segmentation.GetSegmentIDs() if sid != backgroundSegmentID(segmentation)]
+    structures = structureIDs(segmentation)
     if wanted in structures:
         return wanted
     return structures[0] if structures else segmentation.AddEmptySegment("", "Structure 1")
