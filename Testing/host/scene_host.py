@@ -17,6 +17,7 @@ _LOGICS = {
     "subjecthierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
     "segmentations": "vtkSlicerSegmentationsModuleLogic",
     "transforms": "vtkSlicerTransformLogic",
+    "markups": "vtkSlicerMarkupsLogic",
 }
 _APPLICATION_LOGIC_NAMES = {"subjecthierarchy": "SubjectHierarchy"}
 

@@ -23,7 +23,7 @@ class ScriptedRun:
     """In the place of an EngineRun, with a job folder of its own."""
 
     def __init__(self, image, annotation, record, device, python, environment, parentFolder, model=None):
-        self.classes, self.geometry, self.revision, self.log = record.classes, record.geometry, record.revision, ""
+        self.record, self.classes, self.geometry, self.revision, self.log = record, record.classes, record.geometry, record.revision, ""
         self.folder = Path(tempfile.mkdtemp(prefix="sparseseg-", dir=parentFolder))
         self._image, self._events, self._numbers = image.copy(), [], 0
 
@@ -81,8 +81,8 @@ class Session(applying.Session):
         self.controller.setSegmentation(self.node)
         self.spin(lambda: self.controller.strokes is not None)
 
-    def spin(self, until):
-        end = time.monotonic() + PATIENCE_S
+    def spin(self, until, patience_s=PATIENCE_S):
+        end = time.monotonic() + patience_s
         while not until():
             assert time.monotonic() < end, f"{self.controller.state} {self.controller.message.text()}\n" + "\n".join(self.controller.log[-15:])
             self.controller.poll()

@@ -28,6 +28,7 @@ from ..i18n import number
 from ..i18n import tr as _
 from . import Claims, Merging
 from .Grids import sliceCentre
+from .Hinting import Given, Hinted, Hinting
 from .Layers import LayerCopies
 from .Snapshot import Snapshot
 from .Tally import Tally
@@ -38,12 +39,13 @@ _PLANE_COORDINATE = {"sagittal": 0, "coronal": 1, "axial": 2}  # of RAS
 @dataclass(frozen=True)
 class Choices:
     """What the user decided about the strokes. Slices are (axis, index), axis 0 = k; segments are named by ID. table: the unpainted segments that
-    have a place in the table all the same are among these; all of them are where it is None."""
+    have a place in the table all the same are among these, or have points; all of them are where it is None."""
 
     complete: tuple[tuple[int, int], ...] = ()
     ignored: tuple[tuple[int, int], ...] = ()
     unused: tuple[str, ...] = ()  # segments that take no part
     table: tuple[str, ...] | None = None
+    hints: Given = field(default_factory=Given)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Strokes:
     slices: tuple[SliceRow, ...]
     notes: tuple[str, ...]
     digest: int  # of the annotation's voxels: the same for the same strokes
+    hinted: Hinted = field(default_factory=Hinted)
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ class StrokeReader:
         """copies: where the layers' memory is given back."""
         self._copies = copies
         self._state: _State | None = None
+        self._hinting = Hinting()
 
     def read(self, snapshot: Snapshot, choices: Choices = Choices(), settings: Settings | None = None, quick: bool = False) -> Reading:
         """quick: leave slices and summary for later where they are not needed to know whether the strokes can be trained on."""
@@ -130,6 +134,9 @@ class StrokeReader:
         anew = state is None
         if state is None:
             state, box = _whole(before, snapshot, choices)
+        strokes = state.strokes
+        hinted = self._hinting.beside(strokes.annotation, choices.hints, strokes.classes, strokes.geometry)
+        state.strokes = replace(strokes, hinted=hinted, notes=_notes(state, hinted))
         current = anew or not quick or before.problem is not None or before.choices != choices
         if current:
             _detail(state, settings)
@@ -176,8 +183,10 @@ def filledSegments(snapshot: Snapshot) -> list[str]:
 
 def _kept(snapshot: Snapshot, choices: Choices) -> list[bool]:
     """Which segments have a place in the table though nothing may be painted in them; the background, which needs none, never."""
+    pointed = choices.hints.pointed
     return [
-        place != snapshot.background and (choices.table is None or segment.id in choices.table) for place, segment in enumerate(snapshot.segments)
+        place != snapshot.background and (choices.table is None or segment.id in choices.table or segment.id in pointed)
+        for place, segment in enumerate(snapshot.segments)
     ]
 
 
@@ -207,8 +216,7 @@ def _followed(before: _State, snapshot: Snapshot, choices: Choices) -> tuple[_St
         strokes.annotation[box] = values
     state = replace(before, snapshot=snapshot, choices=choices, tally=tally, overlaps=overlaps, outside=_outside(snapshot), held=held)
     classes = _classes(snapshot, before.codes, before.renumber)
-    notes = _notes(state)
-    state.strokes = replace(strokes, classes=classes, complete=_complete(snapshot, choices), notes=notes, digest=tally.digest)
+    state.strokes = replace(strokes, classes=classes, complete=_complete(snapshot, choices), digest=tally.digest)
     return state, box
 
 
@@ -245,7 +253,6 @@ def _whole(before: _State | None, snapshot: Snapshot, choices: Choices) -> tuple
     state = _State(
         snapshot, choices, codes, renumber, overlaps, _outside(snapshot), tally, strokes, Claims.resultVoxels(snapshot, codes, whole(shape))
     )
-    state.strokes = replace(strokes, notes=_notes(state))
     return state, box
 
 
@@ -299,8 +306,10 @@ def _detail(state: _State, settings: Settings | None) -> None:
         rows = tuple(_sliceRow(state.snapshot, segments, pair, state.tally.tables[pair[0]][pair[1]], choices) for pair in _covering(state))
         state.strokes = replace(strokes, slices=rows)
     try:
+        if strokes.hinted.refusal is not None:
+            raise strokes.hinted.refusal
         counted = state.tally.withComplete(strokes.annotation, strokes.complete)
-        state.summary, state.problem = counted.summary(strokes.classes, settings or Settings()), None
+        state.summary, state.problem = counted.summary(strokes.classes, settings or Settings(), strokes.hinted.voxels), None
     except SparseSegError as error:
         state.summary, state.problem = (), error
 
@@ -344,7 +353,7 @@ def _outside(snapshot: Snapshot) -> int:
     return sum(Merging.outside(layer, snapshot.geometry.shape_kji) for layer in snapshot.strokeLayers)
 
 
-def _notes(state: _State) -> tuple[str, ...]:
+def _notes(state: _State, hinted: Hinted) -> tuple[str, ...]:
     snapshot, codes = state.snapshot, state.codes
     notes = [_overlapNote(snapshot, codes, pair, voxels) for pair, voxels in state.overlaps.items()]
     if snapshot.loose:
@@ -356,7 +365,8 @@ def _notes(state: _State) -> tuple[str, ...]:
     voxels, values = state.tally.voxels, state.renumber[codes]
     empty, out = [], []
     for place, segment in enumerate(snapshot.segments):
-        if place != snapshot.background and not (values[place] and voxels[values[place]]):
+        labelled = values[place] and (voxels[values[place]] or hinted.labels(int(values[place])))
+        if place != snapshot.background and not labelled:
             (empty if values[place] else out).append(segment.name)
     if empty:
         notes.append(" ".join(remark(empty)))

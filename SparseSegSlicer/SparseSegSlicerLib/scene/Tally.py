@@ -59,12 +59,13 @@ class Tally:
                 tables[other][:, 1] += np.count_nonzero(free, axis=1 - place)
         return replace(self, tables=tuple(tables))
 
-    def summary(self, classes: ClassTable, settings: Settings) -> tuple[SegmentSummary, ...]:
-        """Raises AnnotationError where this cannot be trained on."""
+    def summary(self, classes: ClassTable, settings: Settings, hinted: Sequence[int] = ()) -> tuple[SegmentSummary, ...]:
+        """hinted: voxels that hints alone label, by value. Raises AnnotationError where this cannot be trained on."""
         counts = Counts([len(table) for table in self.tables], len(classes) + 1)
         counts.slices = [table[:, 1:].T for table in self.tables]
-        check_counts(counts.voxels)
-        return summary(counts, weight_table(counts.voxels, settings), classes)
+        voxels = counts.voxels + hinted[1:] if len(hinted) else counts.voxels
+        check_counts(voxels)
+        return summary(counts, weight_table(voxels, settings), classes)
 
 
 def _counted(part: np.ndarray, box: Box, shape_kji: Sequence[int], values: int) -> Tally:

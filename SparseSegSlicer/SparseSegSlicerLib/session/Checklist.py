@@ -24,16 +24,17 @@ def checklist(strokes: Strokes | None, standing: Standing = Standing.STROKES) ->
     if strokes is None:
         return ""
     voxels = [row.voxels for row in strokes.slices]
-    painted = [segment for segment in strokes.classes.segments if any(row.get(segment.id) for row in voxels)]
-    background = strokes.classes.background
-    hasBackground = bool(strokes.complete) or (background is not None and any(row.get(background.id) for row in voxels))
-    there = [_on(segment.name, sum(bool(row.get(segment.id)) for row in voxels)) for segment in painted]
-    said = ", ".join(there) + (_("; background") if there and hasBackground else "")
-    return f"{said}. {_missing(painted, hasBackground) or _next(standing, len(voxels))}".removeprefix(". ")
+    hinted, background = strokes.hinted, strokes.classes.background
+    counts = [(segment.name, sum(bool(row.get(segment.id)) for row in voxels)) for segment in strokes.classes.segments]
+    known = [_on(name, count) for value, (name, count) in enumerate(counts, start=2) if count or hinted.labels(value)]
+    hasBackground = bool(strokes.complete) or (background is not None and any(row.get(background.id) for row in voxels)) or hinted.labels(1)
+    said = ", ".join(known) + (_("; background") if known and hasBackground else "")
+    missing = str(hinted.refusal) if hinted.refusal is not None else _missing(known, hasBackground)
+    return f"{said}. {missing or _next(standing, len(voxels))}".removeprefix(". ")
 
 
-def _missing(painted: list, hasBackground: bool) -> str:
-    if not painted:
+def _missing(known: list, hasBackground: bool) -> str:
+    if not known:
         return _("Paint a structure on a few slices.")
     if not hasBackground:
         return _("Paint some background too, or mark a slice complete.")
@@ -53,4 +54,6 @@ def _next(standing: Standing, slices: int) -> str:
 
 
 def _on(name: str, slices: int) -> str:
+    if not slices:
+        return _("{name} by hints").format(name=name)
     return _("{name} on 1 slice").format(name=name) if slices == 1 else _("{name} on {count} slices").format(name=name, count=slices)

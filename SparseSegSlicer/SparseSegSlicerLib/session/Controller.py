@@ -21,6 +21,7 @@ from ..scene.StrokeReader import Reading
 from .Allowed import Action, allowed
 from .Applying import Applying
 from .EngineRun import EngineRun
+from .HintBook import Entry
 from .Inputs import Inputs, ensureBackground, isUntouched, prepareSegmentation, segmentationOf, structureOf, whyNoInput
 from .Session import Session
 from .Slices import Slices
@@ -125,6 +126,7 @@ class Controller(Session):
 
     def _adoptInputs(self) -> None:
         self._inputs.forget()
+        self.hints.close()
         self.feed.clear()
         volume, segmentation = self.volumeNode, self.segmentationNode
         self._adopted = (volume, segmentation)
@@ -135,6 +137,7 @@ class Controller(Session):
             self._beginWith(volume)
         self._applying.adopt()
         self._inputs.observe(volume, segmentation, self._onPainted, self._onVolumeMoved, self._onImageChanged)
+        self.hints.observe()
         self.become(State.IDLE, _PAINT if SliceViews.areAligned(volume) else _TURNED)
         self.saved.restore(self.report)
         if self.preview.node is not None:
@@ -148,6 +151,7 @@ class Controller(Session):
         if self.parameters.getNode("slicesOf") is not None:
             for name in ("complete", "ignored", "kept"):
                 self.parameters.set(name, [])
+            self.hints.clear()
             self.saved.drop()
             self.preview.remove()
             self.frames.forget()
@@ -191,6 +195,16 @@ class Controller(Session):
             self.preview.redraw(self.parameters.get("locked"))
         if unused is not None:
             self.refresh()
+        self.changed()
+
+    def hintsOf(self, segmentID: str) -> Entry:
+        """What is said of a segment, or of BACKGROUND, without painting it."""
+        return self.hints.entry(segmentID)
+
+    def setHints(self, segmentID: str, **changes) -> None:
+        """changes: fields of Entry. A run that is under way keeps those that it has."""
+        self.hints.write(segmentID, **changes)
+        self.feed.touch()
         self.changed()
 
     @property
@@ -307,6 +321,7 @@ class Controller(Session):
         self.weightMap.hide()
         self.preview.remove()
         self._inputs.close()
+        self.hints.close()
         self._applying.close()
         self._slices.close()
         self.feed.close()
@@ -318,6 +333,7 @@ class Controller(Session):
         self._applying.forget()
         self.weightMap.hide()
         self._inputs.forget()
+        self.hints.close()
         self.feed.clear()
         self.preview.release()
         self.report, self.state = Report(), State.EMPTY
@@ -344,6 +360,9 @@ class Controller(Session):
             self.preview.nodeIsGone()
             if self.state is State.RESULT:
                 self.become(State.IDLE, Message("info", _("The preview was deleted."), _("Press Segment for a new one.")))
+        elif self.hints.forgetNode(node):
+            self.feed.touch()
+            self.changed()
         else:
             self.parameters.removeOwn(node)
 

@@ -30,6 +30,7 @@ _OF_SEGMENTATION: dict[str, Any] = {
     "unused": [],  # segment IDs that take no part
     "frame": -1,  # of a sequence, on which the result was made; -1: of none
     "frameIsLeft": False,  # whether the volume shows another one
+    "hints": {},  # by segment ID: a number, which names its Markups' references, and what was ticked or typed
     "found": {},  # what the last result said: estimate by segment ID, next slices
 }
 _DEFAULTS = _SHARED | _OF_SEGMENTATION
@@ -89,6 +90,12 @@ class Parameters:
         owner, role = self._place(name)
         owner.SetNodeReferenceID(role, node.GetID() if node is not None else None)
 
+    def getHintNode(self, number: int, kind: str):
+        return self._ownerOfHints.GetNodeReference(_hintRole(number, kind))
+
+    def setHintNode(self, number: int, kind: str, node) -> None:
+        self._ownerOfHints.SetNodeReferenceID(_hintRole(number, kind), node.GetID() if node is not None else None)
+
     def settings(self) -> Settings:
         """Raises InputError where a stored value is out of range."""
         return Settings.from_json(self.get("settings"))
@@ -138,6 +145,10 @@ class Parameters:
             return self.node, _ROLES[name]
         return self.getNode("segmentation") or self.node, _ROLES_OF_SEGMENTATION[name]
 
+    @property
+    def _ownerOfHints(self):
+        return self.getNode("segmentation") or self.node
+
     def _make(self):
         node = self._scene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
         node.UnRegister(None)
@@ -145,6 +156,10 @@ class Parameters:
         node.SetSingletonTag(MODULE_NAME)
         node.SetName(MODULE_NAME)
         return self._scene.AddNode(node)
+
+
+def _hintRole(number: int, kind: str) -> str:
+    return f"{MODULE_NAME}.Hint{number}.{kind}"
 
 
 def _attribute(name: str) -> str:

@@ -14,6 +14,7 @@ from ..scene.Preview import Preview
 from .Diary import Diary
 from .EngineRun import EngineRun
 from .Frames import Frames
+from .HintBook import HintBook
 from .Parameters import Parameters
 from .PreviewFeed import PreviewFeed
 from .SavedSession import SavedSession
@@ -40,7 +41,8 @@ class Session:
         self.say, self.complain, self.complaining = self.diary.say, self.diary.complain, self.diary.complaining
         self.parameters, self.applied = Parameters(scene), AppliedResult()
         self.preview = Preview(self.parameters)
-        self.feed = StrokeFeed(self.parameters, self.applied, onRead, onReadFailed)
+        self.hints = HintBook(self.parameters, lambda: self.feed.touch())
+        self.feed = StrokeFeed(self.parameters, self.applied, self.hints, onRead, onReadFailed)
         self.previews = PreviewFeed(self.preview, self.parameters, lambda run: run is self.run, self.complain)
         self.weightMap = WeightMap(scene, self.parameters, self.feed.background, self.complain)
         self.frames = Frames(self)

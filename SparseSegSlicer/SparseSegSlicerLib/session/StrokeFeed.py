@@ -17,6 +17,7 @@ from ..scene.Layers import LayerCopies
 from ..scene.SceneExport import missingMemory, takeSnapshot
 from ..scene.StrokeReader import Choices, Reading, StrokeReader, Strokes
 from .Background import Background
+from .HintBook import HintBook
 from .Parameters import Parameters
 
 UPDATE_AFTER_S = 0.1  # of quiet after the last stroke
@@ -26,8 +27,8 @@ DETAILS_AFTER_S = 1.0  # what the tables say of a stroke that was sent already
 class StrokeFeed:
     """done(reading) and failed(error) are called from `poll`. table: IDs of the segments that the engine knows, None where it has not begun."""
 
-    def __init__(self, parameters: Parameters, applied: AppliedResult, done: Callable[[Reading], None], failed: Callable) -> None:
-        self._parameters, self._applied, self._done, self._failed = parameters, applied, done, failed
+    def __init__(self, parameters: Parameters, applied: AppliedResult, hints: HintBook, done: Callable[[Reading], None], failed: Callable) -> None:
+        self._parameters, self._applied, self._hints, self._done, self._failed = parameters, applied, hints, done, failed
         self.background = Background("sparseseg strokes")
         self.table: tuple[str, ...] | None = None
         self.hurried = True  # whether what the tables say can wait
@@ -123,7 +124,9 @@ class StrokeFeed:
     def _takeSnapshot(self, waiting) -> None:
         parameters, reader, quick = self._parameters, self._reader, self.hurried and self.table is not None
         unused = tuple(parameters.get("unused"))
-        choices = Choices(parameters.pairs("complete"), parameters.pairs("ignored"), unused, self.table)
+        choices = Choices(
+            parameters.pairs("complete"), parameters.pairs("ignored"), unused, self.table, self._hints.read(parameters.getNode("volume"))
+        )
         try:
             settings = parameters.settings()
             with waiting():

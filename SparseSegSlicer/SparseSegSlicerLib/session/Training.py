@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sparseseg.contract.errors import PackageError, SparseSegError
+from sparseseg.contract.hints import Hints
 from sparseseg.contract.job import JobRecord
 from sparseseg.contract.place import Place
 from sparseseg.contract.protocol import Check, Device, Error, Preview, Progress, Ready, Result, Warning
@@ -29,6 +30,8 @@ class Training:
         self._session, self._launch, self._makeRun = session, launch, makeRun
         self._trainWanted = self._updateWanted = False  # as soon as the strokes are read
         self._ended: list = []  # clean-up threads
+        self._hints: Hints | None = None  # those of the run
+        self._hintsTold: Hints | None = None  # those that the user was last told of
 
     # -- what the user asks for ----------------------------------------------------------------------------------------
 
@@ -70,6 +73,7 @@ class Training:
         session = self._session
         wantsTraining, wantsUpdate = self._trainWanted, self._updateWanted
         self.forget()
+        self._tellHints()
         if problem is not None and (wantsTraining or wantsUpdate or session.hasRun):
             session.say(Message("warning", problem.sentence, problem.advice, Until.STROKES))
         elif problem is None and wantsTraining:
@@ -85,7 +89,7 @@ class Training:
         session = self._session
         try:
             settings = session.parameters.settings()
-            if session.hasRun and self._fits():
+            if session.hasRun and self._fits() and session.strokes.hinted.hints == self._hints:
                 if session.strokesAreNew:
                     self._send()
                 session.run.train(settings)
@@ -104,7 +108,12 @@ class Training:
         session, launch = self._session, self._launch()
         strokes, model, parameters = session.strokes, session.saved.model(), session.parameters
         record = JobRecord(
-            strokes.geometry, strokes.classes, settings, complete_slices=strokes.complete, source_uids=instanceUIDs(session.volumeNode)
+            strokes.geometry,
+            strokes.classes,
+            settings,
+            complete_slices=strokes.complete,
+            source_uids=instanceUIDs(session.volumeNode),
+            hints=strokes.hinted.hints,
         )
         run = self._makeRun(
             volumeArray(session.volumeNode),
@@ -119,6 +128,7 @@ class Training:
         run.train(settings, "" if model else parameters.get("startFrom"))
         parameters.set("settings", parameters.get("settings"))  # these belong to the segmentation now
         session.run, session.feed.table = run, tuple(run.classes.ids)
+        self._hints = self._hintsTold = strokes.hinted.hints
         session.report = Report()
         session.frames.begin()
         session.feed.take()
@@ -136,6 +146,16 @@ class Training:
     def _send(self) -> None:
         strokes, box = self._session.feed.take()
         self._session.run.update(strokes.annotation, strokes.complete, box)
+
+    def _tellHints(self) -> None:
+        """The engine takes hints at the beginning of a run alone."""
+        session = self._session
+        hints = None if session.strokes is None else session.strokes.hinted.hints
+        if session.hasRun and hints != self._hintsTold:
+            self._hintsTold = hints
+            if hints != self._hints:
+                advice = "Press Stop, then Segment." if session.running else "Press Segment."
+                session.say(Message("info", "The hints have changed: a new training takes them.", advice))
 
     def _fits(self) -> bool:
         run, strokes = self._session.run, self._session.strokes
