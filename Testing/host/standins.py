@@ -27,6 +27,42 @@ class qSlicerWidget(qMRMLWidget):
 
 
 @behaviour
+class qSlicerMarkupsPlaceWidget(qSlicerWidget):
+    """Chooses the node that clicks into the views place, and whether they do."""
+
+    def prepare(self):
+        self.node, self.buttons = None, [QtWidgets.QToolButton(self), QtWidgets.QToolButton(self)]
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        for button in self.buttons:
+            layout.addWidget(button)
+        self.values["buttonsVisible"] = True
+
+    def set_buttonsVisible(self, visible):
+        for button in self.buttons:
+            button.setVisible(visible)
+
+    def do_placeButton(self):
+        return self.buttons[0]
+
+    def do_deleteButton(self):
+        return self.buttons[1]
+
+    def do_currentNode(self):
+        return self.node
+
+    do_currentMarkupsNode = do_currentNode
+
+    def do_setCurrentNode(self, node):
+        self.node = node
+        if node is None:
+            self.values["placeModeEnabled"] = False
+
+    def set_placeModeEnabled(self, enabled):
+        self.values["placeModeEnabled"] = bool(enabled and self.node is not None and self.scene is not None)
+
+
+@behaviour
 class qSlicerAbstractModuleWidget(qMRMLWidget):
     """A module's panel; the host drives enter and exit."""
 

@@ -195,7 +195,8 @@ def test_the_engine_segments_from_points_alone(session, tmp_path):
     session.volume, strokes = addPhantom()
     painted = strokes.GetSegmentation().GetSegmentIDs()
     session.controller = Controller(session.scene, lambda: Launch(temporaryFolder=str(tmp_path)))
-    session.controller.parameters.setSetting("steps", 8)
+    for name, value in {"steps": 8, "width": 4, "depth": 2, "patch_voxels": 16**3}.items():
+        session.controller.parameters.setSetting(name, value)
     session.controller.setInputs(session.volume, strokes)
     session.spin(lambda: session.controller.strokes is not None)
     annotation, ids = session.controller.strokes.annotation.copy(), session.controller.strokes.classes.ids

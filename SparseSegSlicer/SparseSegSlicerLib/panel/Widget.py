@@ -15,6 +15,7 @@ from ..session.Allowed import Action
 from ..session.Observers import Observers
 from .Chart import Chart
 from .DicomPanel import DicomPanel
+from .HintsPanel import HintsPanel
 from .Install import Install
 from .SharedSession import SharedSession, waitCursor
 from .Status import Status
@@ -64,6 +65,7 @@ class Widget:
         self.dicom = DicomPanel(self.ui, self.controller, self.install.setup)
         self.slices, self.segments = SliceTable(self.ui.sliceTable, self.controller), SegmentTable(self.ui.segmentTable, self.controller)
         self.places = PlaceTable(self.ui.placeTable, self.ui.placesSection, self.controller)
+        self.hints = HintsPanel(self.ui, self.controller)
         self.chart = Chart(self.ui.chartLabel)
         self._shortcuts: list = []
         self._entered = self._updating = self._updateDue = False
@@ -116,6 +118,7 @@ class Widget:
         self._observers.clear()
         self.exit()
         self._updating = True  # what the selectors signal from now on, losing their scene, is not the user's choice
+        self.hints.close()
         self.dicom.exchange.close()
         self.install.close()
         self.controller = None
@@ -291,6 +294,7 @@ class Widget:
             self.slices.update()
             self.places.update()
             self.segments.update()
+            self.hints.update()
             self.dicom.update()
             self.chart.show(self.controller.report.curve, self._colors())
         finally:

@@ -1,5 +1,4 @@
-"""Slicer's Markups -> hints, in the volume's own frame: a ROI is the box that holds a segment, control points are places in it or not. No qt; nodes
-are only read."""
+"""Slicer's Markups -> hints, in the volume's own frame: a ROI is the box that holds a segment, control points are places in it or not. No qt."""
 
 from __future__ import annotations
 
@@ -41,6 +40,12 @@ def pointsOf(node, volumeNode) -> tuple[Point, ...]:
     placed = [n for n in range(node.GetNumberOfControlPoints()) if node.GetNthControlPointPositionStatus(n) == node.PositionDefined]
     places = (toVolume.TransformPoint(node.GetNthControlPointPosition(n)) for n in placed)
     return tuple(Point(_vector(_TO_LPS * place)) for place in places)
+
+
+def makeVisible(node) -> None:
+    """Of a new node: whoever adds it may have left that out."""
+    if node.GetDisplayNode() is None:
+        node.CreateDefaultDisplayNodes()
 
 
 def _vector(values) -> Vector:

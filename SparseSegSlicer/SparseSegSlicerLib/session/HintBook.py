@@ -48,6 +48,8 @@ class HintBook:
 
     def write(self, segmentID: str, **changes: Any) -> None:
         """changes: fields of Entry."""
+        if all(getattr(self.entry(segmentID), name) == value for name, value in changes.items()):
+            return
         hints = dict(self._parameters.get("hints"))
         number = 1 + max((values["number"] for values in hints.values()), default=0)
         values = hints[segmentID] = dict(hints.get(segmentID, {"number": number}))
