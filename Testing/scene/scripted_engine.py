@@ -25,7 +25,8 @@ class ScriptedRun:
     def __init__(self, image, annotation, record, device, python, environment, parentFolder, model=None):
         self.record, self.classes, self.geometry, self.revision, self.log = record, record.classes, record.geometry, record.revision, ""
         self.folder = Path(tempfile.mkdtemp(prefix="sparseseg-", dir=parentFolder))
-        self._image, self._events, self._numbers = image.copy(), [], 0
+        self.image = np.array(image() if callable(image) else image)
+        self._events, self._numbers = [], 0
 
     def train(self, *_):
         pass
@@ -38,7 +39,7 @@ class ScriptedRun:
         return self.revision
 
     def hasImage(self, image):
-        return np.array_equal(image, self._image)
+        return np.array_equal(image, self.image[0] if self.image.ndim == 4 else self.image)
 
     def poll(self):
         events, self._events = self._events, []

@@ -1,5 +1,6 @@
 """The section "Hints": what is known of a segment without painting it. It shows the Controller's entry of one segment, and writes what is changed."""
 
+import qt
 import slicer
 
 from ..scene.Hinting import BACKGROUND
@@ -105,6 +106,7 @@ class HintsPanel:
         """Slicer's own, beside the selector."""
         place = slicer.qSlicerMarkupsPlaceWidget()
         place.setMRMLScene(slicer.mrmlScene)
+        place.setSizePolicy(qt.QSizePolicy.Fixed, qt.QSizePolicy.Fixed)
         place.buttonsVisible = False
         place.placeButton().show()
         place.placeMultipleMarkups = place.ForcePlaceSingleMarkup if name == "roi" else place.ForcePlaceMultipleMarkups

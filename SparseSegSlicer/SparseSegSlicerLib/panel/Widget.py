@@ -13,6 +13,7 @@ from ..i18n import tr as _
 from ..scene.Segments import structureIDs
 from ..session.Allowed import Action
 from ..session.Observers import Observers
+from .ChannelsPanel import ChannelsPanel
 from .Chart import Chart
 from .DicomPanel import DicomPanel
 from .HintsPanel import HintsPanel
@@ -65,7 +66,7 @@ class Widget:
         self.dicom = DicomPanel(self.ui, self.controller, self.install.setup)
         self.slices, self.segments = SliceTable(self.ui.sliceTable, self.controller), SegmentTable(self.ui.segmentTable, self.controller)
         self.places = PlaceTable(self.ui.placeTable, self.ui.placesSection, self.controller)
-        self.hints = HintsPanel(self.ui, self.controller)
+        self.channels, self.hints = ChannelsPanel(self.ui, self.controller), HintsPanel(self.ui, self.controller)
         self.chart = Chart(self.ui.chartLabel)
         self._shortcuts: list = []
         self._entered = self._updating = self._updateDue = False
@@ -118,6 +119,7 @@ class Widget:
         self._observers.clear()
         self.exit()
         self._updating = True  # what the selectors signal from now on, losing their scene, is not the user's choice
+        self.channels.close()
         self.hints.close()
         self.dicom.exchange.close()
         self.install.close()
@@ -294,6 +296,7 @@ class Widget:
             self.slices.update()
             self.places.update()
             self.segments.update()
+            self.channels.update()
             self.hints.update()
             self.dicom.update()
             self.chart.show(self.controller.report.curve, self._colors())

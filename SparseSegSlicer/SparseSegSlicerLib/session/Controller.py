@@ -41,7 +41,7 @@ class Controller(Session):
     """Its constructor takes up what the scene has chosen; the host calls `poll`, and `close` at the end."""
 
     def __init__(self, scene, launch: Callable[[], Launch] = Launch, changed: Callable[[], None] = lambda: None, makeRun=EngineRun) -> None:
-        super().__init__(scene, changed, self._onRead, self._onReadFailed)
+        super().__init__(scene, changed, self._onRead, self._onReadFailed, self._onOtherChannels)
         self._training, self._applying, self._slices = Training(self, launch, makeRun), Applying(self), Slices(self)
         self._inputs = Inputs(scene)
         self._inputs.observeScene(self._onSceneClose, self._onSceneReplaced, self.parameters.remember, self._onNodeRemoved)
@@ -90,6 +90,20 @@ class Controller(Session):
     def _isOn(self, volume, segmentation) -> bool:
         return volume is self.volumeNode and segmentation is self.segmentationNode
 
+    def setChannel(self, place: int, node) -> None:
+        """One of up to three more volumes that are seen together with the first; None for none."""
+        if node is self.channels.node(place) or self.state is State.EMPTY:
+            return
+        why = None if node is None else self.channels.whyNot(node, self.volumeNode)
+        if why is not None:
+            self.say(why)
+            return
+        self.channels.set(place, node)
+        self._onOtherChannels("other channels were chosen")
+        if node is not None and self.channels.isElsewhere(node, self.volumeNode):
+            name = self.volumeNode.GetName()
+            self.say(Message("info", f"{node.GetName()} lies on another grid: it is resampled to that of {name} (linear)."))
+
     def makeSegmentation(self):
         """A segmentation for the volume, with a first structure, chosen as input."""
         node = self.scene.AddNewNodeByClass("vtkMRMLSegmentationNode", self.scene.GenerateUniqueName("Segmentation"))
@@ -127,6 +141,7 @@ class Controller(Session):
     def _adoptInputs(self) -> None:
         self._inputs.forget()
         self.hints.close()
+        self.channels.close()
         self.feed.clear()
         volume, segmentation = self.volumeNode, self.segmentationNode
         self._adopted = (volume, segmentation)
@@ -138,6 +153,7 @@ class Controller(Session):
         self._applying.adopt()
         self._inputs.observe(volume, segmentation, self._onPainted, self._onVolumeMoved, self._onImageChanged)
         self.hints.observe()
+        self.channels.observe()
         self.become(State.IDLE, _PAINT if SliceViews.areAligned(volume) else _TURNED)
         self.saved.restore(self.report)
         if self.preview.node is not None:
@@ -152,6 +168,7 @@ class Controller(Session):
             for name in ("complete", "ignored", "kept"):
                 self.parameters.set(name, [])
             self.hints.clear()
+            self.channels.clear()
             self.saved.drop()
             self.preview.remove()
             self.frames.forget()
@@ -322,6 +339,7 @@ class Controller(Session):
         self.preview.remove()
         self._inputs.close()
         self.hints.close()
+        self.channels.close()
         self._applying.close()
         self._slices.close()
         self.feed.close()
@@ -334,6 +352,7 @@ class Controller(Session):
         self.weightMap.hide()
         self._inputs.forget()
         self.hints.close()
+        self.channels.close()
         self.feed.clear()
         self.preview.release()
         self.report, self.state = Report(), State.EMPTY
@@ -360,6 +379,8 @@ class Controller(Session):
             self.preview.nodeIsGone()
             if self.state is State.RESULT:
                 self.become(State.IDLE, Message("info", _("The preview was deleted."), _("Press Segment for a new one.")))
+        elif self.channels.forgetNode(node):
+            self._onOtherChannels(f"{node.GetName()}, one of the channels, was deleted")
         elif self.hints.forgetNode(node):
             self.feed.touch()
             self.changed()
@@ -369,6 +390,7 @@ class Controller(Session):
     def _onVolumeMoved(self) -> None:
         if self.preview.node is not None:
             self.preview.node.SetAndObserveTransformNodeID(self.volumeNode.GetTransformNodeID())
+        self.channels.follow()
         self._onPainted()
 
     def _onImageChanged(self) -> None:
@@ -388,6 +410,14 @@ class Controller(Session):
             self._imageIsAnother(_("the volume's image was replaced"))
         else:
             self.feed.background.submit(lambda: run.hasImage(image), lambda same: self._onCompared(run, same), self.complain)
+
+    def _onOtherChannels(self, reason: str) -> None:
+        """What was made of other channels is not of these."""
+        if self.run is not None or self.preview.labels is not None:
+            self._imageIsAnother(reason)
+        else:
+            self.saved.drop()
+            self.changed()
 
     def _onCompared(self, run, same: bool) -> None:
         if run is self.run and not same:

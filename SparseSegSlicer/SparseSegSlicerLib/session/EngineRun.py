@@ -43,7 +43,7 @@ class EngineRun:
 
     def __init__(
         self,
-        image: np.ndarray,
+        image: np.ndarray | Callable[[], np.ndarray],
         annotation: np.ndarray,
         record: JobRecord,
         device: str = "auto",
@@ -53,8 +53,9 @@ class EngineRun:
         makeClient: Callable[..., WorkerClient] = WorkerClient,
         model: Callable[[], bytes] | None = None,
     ) -> None:
-        """image: (K, J, I) or (C, K, J, I), as of sparseseg.contract.channels.stack, kept until it is written; annotation: (K, J, I) uint8. model()
-        gives, in a thread, the checkpoint of an earlier run of this volume, from which training goes on. Raises WorkerError, OutputError."""
+        """image: (K, J, I) or (C, K, J, I), as of sparseseg.contract.channels.stack, kept until it is written, or what makes it, in a thread;
+        annotation: (K, J, I) uint8. model() gives, in a thread, the checkpoint of an earlier run of this volume, from which training goes on. Raises
+        WorkerError, OutputError."""
         self._device, self._makeClient = device, makeClient
         self._clientArguments = {"environment": environment} | ({"python": tuple(python)} if python else {})
         self.classes: ClassTable = record.classes
@@ -80,7 +81,7 @@ class EngineRun:
         self._client = self._start()  # loads torch while the volume is being written
 
         def create() -> None:
-            Job.create(self.folder, image, annotation, record).close()
+            Job.create(self.folder, image() if callable(image) else image, annotation, record).close()
             if model is not None:
                 (self.folder / MODEL).write_bytes(model())
 
@@ -132,11 +133,12 @@ class EngineRun:
         self._background.submit(copy, done, failed)
 
     def hasImage(self, image: np.ndarray) -> bool:
-        """Whether these are the voxels that the engine works on. May run in a thread."""
+        """Whether these, (K, J, I), are the voxels that the engine works on, of the first channel. May run in a thread."""
         try:
             written = np.load(self.folder / IMAGE, mmap_mode="r")
         except (OSError, ValueError):
             return False
+        written = written[0] if written.ndim == 4 and image.ndim == 3 else written
         return written.shape == image.shape and all(np.array_equal(mine, other) for mine, other in zip(written, image, strict=True))
 
     def poll(self) -> list[Event]:

@@ -49,9 +49,9 @@ class Inputs:
             (contents, changes, painted),
             (segmentation, turned, painted),
             (volume, turned, moved),
-            (volume, [slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, vtk.vtkCommand.ModifiedEvent], _ifImageIsNewer(volume, imageChanged)),
         ):
             self._ofInputs.add(subject, event, lambda *_, call=call: call())
+        whenVoxelsChange(self._ofInputs, volume, imageChanged)
 
     def forget(self) -> None:
         self._ofInputs.clear()
@@ -59,6 +59,12 @@ class Inputs:
     def close(self) -> None:
         self._ofInputs.clear()
         self._ofScene.clear()
+
+
+def whenVoxelsChange(observers: Observers, volume, call: Callable[[], None]) -> None:
+    events = (slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, vtk.vtkCommand.ModifiedEvent)
+    heard = _ifImageIsNewer(volume, call)
+    observers.add(volume, events, lambda *_: heard())
 
 
 def _ifImageIsNewer(volume, call: Callable) -> Callable[[], None]:

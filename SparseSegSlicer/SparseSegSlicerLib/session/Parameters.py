@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from sparseseg.contract.channels import MOST_CHANNELS
 from sparseseg.contract.settings import Settings
 
 MODULE_NAME = "SparseSegSlicer"
@@ -38,6 +39,7 @@ _ROLES = {"volume": "InputVolume", "segmentation": "InputSegmentation", "applied
 _ROLES_OF_SEGMENTATION = {
     "preview": "SparseSegSlicer.Preview",
     "model": "SparseSegSlicer.Model",
+    **{f"channel{place}": f"SparseSegSlicer.Channel{place}" for place in range(1, MOST_CHANNELS)},
     "slicesOf": "SparseSegSlicer.Volume",  # the volume that these slices, places, preview and model belong to
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from ..scene import SliceViews
 from ..scene.AppliedResult import AppliedResult, Holding
 from ..scene.Preview import Preview
+from .Channels import Channels
 from .Diary import Diary
 from .EngineRun import EngineRun
 from .Frames import Frames
@@ -26,9 +27,10 @@ from .WeightMap import WeightMap
 class Session:
     """`changed` is called after anything that a face shows may have changed; `waiting` is entered around the slow main-thread steps; `selectSegment`
     is given the ID of the segment to paint with; `whyNoEngine` tells what keeps the engine from running, if that is known, and `engineLacks` is
-    called where a run lacked a package. onRead(reading) and onReadFailed(error) hear of strokes that were read."""
+    called where a run lacked a package. onRead(reading) and onReadFailed(error) hear of strokes that were read, onOtherChannels(reason) of channels
+    that are others now."""
 
-    def __init__(self, scene, changed: Callable[[], None], onRead: Callable, onReadFailed: Callable) -> None:
+    def __init__(self, scene, changed: Callable[[], None], onRead: Callable, onReadFailed: Callable, onOtherChannels: Callable) -> None:
         self.scene, self.changed = scene, changed
         self.waiting: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext
         self.selectSegment: Callable[[str], None] = lambda segmentID: None
@@ -41,6 +43,7 @@ class Session:
         self.say, self.complain, self.complaining = self.diary.say, self.diary.complain, self.diary.complaining
         self.parameters, self.applied = Parameters(scene), AppliedResult()
         self.preview = Preview(self.parameters)
+        self.channels = Channels(self.parameters, onOtherChannels)
         self.hints = HintBook(self.parameters, lambda: self.feed.touch())
         self.feed = StrokeFeed(self.parameters, self.applied, self.hints, onRead, onReadFailed)
         self.previews = PreviewFeed(self.preview, self.parameters, lambda run: run is self.run, self.complain)

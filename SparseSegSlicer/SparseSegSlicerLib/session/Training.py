@@ -16,8 +16,8 @@ from sparseseg.contract.protocol import Check, Device, Error, Preview, Progress,
 
 from ..i18n import duration
 from ..i18n import tr as _
+from ..scene.ChannelVolumes import imageOf
 from ..scene.DicomFiles import instanceUIDs
-from ..scene.Grids import volumeArray
 from .EngineRun import EngineRun
 from .Session import Session
 from .States import STANDING, Launch, Message, Report, State, Until
@@ -107,6 +107,7 @@ class Training:
     def _startRun(self, settings) -> None:
         session, launch = self._session, self._launch()
         strokes, model, parameters = session.strokes, session.saved.model(), session.parameters
+        others = session.channels.nodes
         record = JobRecord(
             strokes.geometry,
             strokes.classes,
@@ -114,9 +115,10 @@ class Training:
             complete_slices=strokes.complete,
             source_uids=instanceUIDs(session.volumeNode),
             hints=strokes.hinted.hints,
+            channels=tuple(node.GetName() for node in (session.volumeNode, *others)) if others else (),
         )
         run = self._makeRun(
-            volumeArray(session.volumeNode),
+            imageOf(session.volumeNode, others),
             strokes.annotation,
             record,
             parameters.get("device"),

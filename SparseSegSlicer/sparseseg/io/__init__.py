@@ -1,6 +1,6 @@
 """Image files: the one door for all that is not `io`. What is in the list below may be used; which format a file has stays behind it."""
 
-from .channels import read_channel
+from .channels import onto_grid, read_channel
 from .dicomseries import Series, find_series
 from .export import KINDS, Dense, check_possible, read_dense, write_dicom
 from .files import read_annotation, read_labels, read_volume, write_annotation, write_segmentation, write_volume
@@ -20,6 +20,7 @@ __all__ = [
     "check_output",
     "check_possible",
     "find_series",
+    "onto_grid",
     "read_annotation",
     "read_channel",
     "read_dense",

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ..contract.errors import InputError
+from ..contract.geometry import Geometry
 from . import itk
 from .dicomidentity import check_same_patient
 from .files import kind_of, read_volume
@@ -25,15 +26,22 @@ def read_channel(path: Path, image: Image, transform: str = "auto", other_patien
     path = Path(path)
     volume = read_volume(path, transform=transform if kind_of(path) == "nifti" else "auto")
     remarks = [*volume.remarks, *check_same_patient(path, volume.series, image.series, other_patient)]
-    if not volume.geometry.difference_from(image.geometry):
-        return Image(volume.array, image.geometry, tuple(remarks), volume.series)
-    array, outside = itk.resample(volume.array, volume.geometry, image.geometry)
-    if outside == 1 or array.min() == array.max():
-        raise InputError(f"{path.name} shows nothing where the image lies.", "Choose a volume of the same region, registered to the image.")
-    remarks.append(f"{path.name} lies on another grid; it was resampled to the image's (linear).")
+    array, more = onto_grid(path.name, volume.array, volume.geometry, image.geometry)
+    return Image(array, image.geometry, (*remarks, *more), volume.series)
+
+
+def onto_grid(name: str, array: np.ndarray, grid: Geometry, onto: Geometry) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Voxels (K, J, I) of a grid on another, and what is to be said of that: as they are where the grids are the same, else resampled linearly. What
+    lies outside has the least value. Raises InputError for a volume that does not reach the other grid."""
+    if not grid.difference_from(onto):
+        return array, ()
+    resampled, outside = itk.resample(array, grid, onto)
+    if outside == 1 or resampled.min() == resampled.max():
+        raise InputError(f"{name} shows nothing where the image lies.", "Choose a volume of the same region, registered to the image.")
+    remarks = [f"{name} lies on another grid; it was resampled to the image's (linear)."]
     if outside > _MUCH:
-        remarks.append(f"{_percent(outside)} of the image lie outside of {path.name}; they have its least value there ({np.min(volume.array):g}).")
-    return Image(array, image.geometry, tuple(remarks), volume.series)
+        remarks.append(f"{_percent(outside)} of the image lie outside of {name}; they have its least value there ({np.min(array):g}).")
+    return resampled, tuple(remarks)
 
 
 def _percent(share: float) -> str:
