@@ -1,5 +1,6 @@
 """One training's side of the pipe, with a scripted worker: no stroke is lost, whatever the worker refuses or loses."""
 
+import threading
 import time
 
 import numpy as np
@@ -36,8 +37,6 @@ class Worker:
         self.killed = True
 
     def close(self, grace_s=0):
-        import threading
-
         thread = threading.Thread(target=lambda: None)
         thread.start()
         return thread
@@ -115,8 +114,21 @@ def test_an_image_of_several_channels_is_written_and_known_again(tmp_path):
     session.open()
     changed = image.copy()
     changed[2, 5, 6, 7] += 1
-    assert session.run.hasImage(image)
-    assert not any(map(session.run.hasImage, (changed, image[:2], image[0])))
+    assert session.run.hasImage(image) and session.run.hasImage(image[0])
+    assert not any(map(session.run.hasImage, (changed, image[:2], image[1])))
+    session.run.close().join()
+
+
+def test_an_image_may_be_made_in_the_thread_that_writes_it(tmp_path):
+    image, threads = np.ones((2, *SHAPE), np.float32), []
+
+    def make():
+        threads.append(threading.current_thread())
+        return image
+
+    session = Session(tmp_path, make)
+    session.open()
+    assert session.run.hasImage(image) and threads != [threading.main_thread()]
     session.run.close().join()
 
 

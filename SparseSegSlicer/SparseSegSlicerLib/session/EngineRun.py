@@ -133,7 +133,7 @@ class EngineRun:
         self._background.submit(copy, done, failed)
 
     def hasImage(self, image: np.ndarray) -> bool:
-        """Whether these, (K, J, I), are the voxels that the engine works on, of the first channel. May run in a thread."""
+        """Whether these are the voxels that the engine works on: all of them, or those of the first channel, (K, J, I). May run in a thread."""
         try:
             written = np.load(self.folder / IMAGE, mmap_mode="r")
         except (OSError, ValueError):
