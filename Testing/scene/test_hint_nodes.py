@@ -103,7 +103,7 @@ def test_a_sheared_box_is_refused(scene):
     shear = np.eye(4)
     shear[0, 1] = 0.5
     putUnder(roi, shear)
-    with pytest.raises(InputError, match="sheared box"):
+    with pytest.raises(InputError, match="shears box"):
         roiOf(roi, volume)
 
 

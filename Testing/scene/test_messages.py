@@ -5,6 +5,7 @@ import pytest
 pytest.importorskip("slicer")
 
 from sparseseg.contract.errors import InputError
+from SparseSegSlicerLib.scene.Hinting import Hinted
 from SparseSegSlicerLib.session.Checklist import Standing, checklist
 from SparseSegSlicerLib.session.Diary import Diary
 from SparseSegSlicerLib.session.States import STANDING, Message, State, Until
@@ -72,7 +73,7 @@ def strokes():
 
     structures = (Some(id="a", name="Liver"), Some(id="b", name="Kidney"))
     rows = [Some(voxels={"a": 9, "bg": 5})] * 3 + [Some(voxels={"b": 2})]
-    return Some(slices=rows, complete=(), classes=Some(segments=structures, background=Some(id="bg", name="Background")))
+    return Some(slices=rows, complete=(), hinted=Hinted(), classes=Some(segments=structures, background=Some(id="bg", name="Background")))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import qt
 import slicer
 
+from ..i18n import tr as _
 from ..scene.Hinting import BACKGROUND
 from ..scene.HintNodes import makeVisible
 from ..scene.Segments import backgroundSegmentID
@@ -57,8 +58,8 @@ class HintsPanel:
             return
         self._segments = wanted
         box.clear()
-        box.addItems([name for _, name in wanted])
-        ids = [segmentID for segmentID, _ in wanted]
+        box.addItems([name for __, name in wanted])
+        ids = [segmentID for segmentID, __ in wanted]
         box.currentIndex = ids.index(chosen) if chosen in ids else 0 if ids else -1
 
     def _wanted(self) -> list:
@@ -68,7 +69,7 @@ class HintsPanel:
         segmentation = node.GetSegmentation()
         background = backgroundSegmentID(segmentation)
         structures = [(sid, segmentation.GetSegment(sid).GetName()) for sid in segmentation.GetSegmentIDs() if sid != background]
-        return [*structures, (BACKGROUND, "Background (none of them)")]
+        return [*structures, (BACKGROUND, _("Background (none of them)"))]
 
     def _showEntry(self) -> None:
         ui, segmentID = self._ui, self._segmentID

@@ -9,11 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from sparseseg.contract.channels import stack
-from sparseseg.contract.errors import InputError
 from sparseseg.contract.geometry import Geometry
 from sparseseg.io import onto_grid
 
-from .Grids import matrixBetween, volumeArray, volumeGeometry
+from .Grids import nodeToNode, volumeArray, volumeGeometry
 
 
 class _Volume(NamedTuple):
@@ -25,13 +24,7 @@ class _Volume(NamedTuple):
 def channelGrid(node, volumeNode) -> Geometry:
     """Where a volume lies in the frame of another. Raises InputError where it holds no image, or transforms leave no grid of it."""
     grid = volumeGeometry(node)
-    between = matrixBetween(node.GetParentTransformNode(), volumeNode.GetParentTransformNode())
-    if between is None:
-        raise InputError(
-            f"{node.GetName()} and {volumeNode.GetName()} are under different transforms, and one is not linear.",
-            "Harden that transform, or put both under the same one.",
-        )
-    return Geometry.from_ijk_to_ras(grid.shape_kji, between @ grid.ijk_to_ras())
+    return Geometry.from_ijk_to_ras(grid.shape_kji, nodeToNode(node, volumeNode) @ grid.ijk_to_ras())
 
 
 def imageOf(volumeNode, others: Sequence) -> np.ndarray | Callable[[], np.ndarray]:

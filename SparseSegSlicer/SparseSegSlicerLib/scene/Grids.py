@@ -56,17 +56,20 @@ def matrixBetween(sourceTransform, targetTransform) -> np.ndarray | None:
     return arrayFromMatrix(matrix) if linear else None
 
 
-def gridInSegmentation(volumeNode, segmentationNode, geometry: Geometry) -> np.ndarray:
-    """4 x 4 from the volume's IJK to the frame in which the segmentation's layers lie, both parent transforms included."""
-    between = matrixBetween(volumeNode.GetParentTransformNode(), segmentationNode.GetParentTransformNode())
+def nodeToNode(source, target) -> np.ndarray:
+    """4 x 4 from one node's frame to another's. Raises InputError where a transform on the way is not linear."""
+    between = matrixBetween(source.GetParentTransformNode(), target.GetParentTransformNode())
     if between is None:
         raise InputError(
-            _("{volume} and {segmentation} are under different transforms, and one is not linear.").format(
-                volume=volumeNode.GetName(), segmentation=segmentationNode.GetName()
-            ),
+            _("{one} and {other} are under different transforms, and one is not linear.").format(one=source.GetName(), other=target.GetName()),
             _("Harden that transform, or put both under the same one."),
         )
-    return between @ geometry.ijk_to_ras()
+    return between
+
+
+def gridInSegmentation(volumeNode, segmentationNode, geometry: Geometry) -> np.ndarray:
+    """4 x 4 from the volume's IJK to the frame in which the segmentation's layers lie, both parent transforms included."""
+    return nodeToNode(volumeNode, segmentationNode) @ geometry.ijk_to_ras()
 
 
 def makeLabelmaps(segmentation, grid: np.ndarray, shape_kji) -> None:

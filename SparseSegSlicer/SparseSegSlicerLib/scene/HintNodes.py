@@ -9,7 +9,8 @@ import vtk
 from sparseseg.contract.errors import InputError
 from sparseseg.contract.hints import Point, Roi, Vector
 
-from .Grids import arrayFromMatrix, matrixBetween
+from ..i18n import tr as _
+from .Grids import arrayFromMatrix, nodeToNode
 
 ROI_CLASS, POINTS_CLASS = "vtkMRMLMarkupsROINode", "vtkMRMLMarkupsFiducialNode"
 _TO_LPS = np.array([-1.0, -1.0, 1.0])
@@ -20,15 +21,13 @@ def roiOf(node, volumeNode) -> Roi | None:
     """None where it is not placed yet. Raises InputError where transforms leave no box of it."""
     if min(node.GetSize()) <= 0:
         return None
-    between = matrixBetween(node.GetParentTransformNode(), volumeNode.GetParentTransformNode())
-    advice = "Harden that transform, or put both under the same one."
-    if between is None:
-        raise InputError(f"{node.GetName()} and {volumeNode.GetName()} are under different transforms, and one is not linear.", advice)
-    box = between @ arrayFromMatrix(node.GetObjectToNodeMatrix())
+    box = nodeToNode(node, volumeNode) @ arrayFromMatrix(node.GetObjectToNodeMatrix())
     lengths = np.linalg.norm(box[:3, :3], axis=0)
     axes = (_TO_LPS[:, None] * box[:3, :3] / lengths).T
     if np.abs(axes @ axes.T - np.eye(3)).max() > _RIGHT_ANGLES:
-        raise InputError(f"A transform has sheared {node.GetName()}, so it is no box any more.", advice)
+        raise InputError(
+            _("A transform shears {name}, so it is no box any more.").format(name=node.GetName()), _("Put it under the transform of the volume.")
+        )
     x, y, z = (_vector(axis) for axis in axes)
     return Roi(_vector(_TO_LPS * box[:3, 3]), _vector(lengths * node.GetSize()), (x, y, z))
 

@@ -10,6 +10,7 @@ from sparseseg.contract.channels import MOST_CHANNELS
 from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.geometry import Geometry
 
+from ..i18n import tr as _
 from ..scene.ChannelVolumes import channelGrid
 from ..scene.Grids import volumeArray, volumeGeometry
 from .Inputs import whenVoxelsChange
@@ -38,7 +39,7 @@ class Channels:
     def whyNot(self, node, volumeNode) -> Message | None:
         """Why a volume cannot be one more channel; None where it can."""
         if node is volumeNode or node in self.nodes:
-            return Message("warning", f"{node.GetName()} is among the volumes already.", "Choose another one, or none.")
+            return Message("warning", _("{name} is among the volumes already.").format(name=node.GetName()), _("Choose another one, or none."))
         try:
             volumeArray(node)
             channelGrid(node, volumeNode)
@@ -70,14 +71,14 @@ class Channels:
         before, self._grids = self._grids, self._where()
         pairs = zip(before, self._grids, strict=True)
         if any(now is not old and (now is None or old is None or now.difference_from(old)) for old, now in pairs):
-            self._changed("a channel was moved")
+            self._changed(_("a channel was moved"))
 
     def observe(self) -> None:
         self._observers.clear()
         self._grids = self._where()
         turned = slicer.vtkMRMLTransformableNode.TransformModifiedEvent
         for node in self.nodes:
-            whenVoxelsChange(self._observers, node, lambda: self._changed("the voxels of a channel have changed"))
+            whenVoxelsChange(self._observers, node, lambda: self._changed(_("the voxels of a channel have changed")))
             self._observers.add(node, turned, lambda *_: self.follow())
 
     def close(self) -> None:

@@ -99,10 +99,10 @@ class Controller(Session):
             self.say(why)
             return
         self.channels.set(place, node)
-        self._onOtherChannels("other channels were chosen")
+        self._onOtherChannels(_("other channels were chosen"))
         if node is not None and self.channels.isElsewhere(node, self.volumeNode):
-            name = self.volumeNode.GetName()
-            self.say(Message("info", f"{node.GetName()} lies on another grid: it is resampled to that of {name} (linear)."))
+            said = _("{channel} lies on another grid: it is resampled to that of {volume} (linear).")
+            self.say(Message("info", said.format(channel=node.GetName(), volume=self.volumeNode.GetName())))
 
     def makeSegmentation(self):
         """A segmentation for the volume, with a first structure, chosen as input."""
@@ -380,7 +380,7 @@ class Controller(Session):
             if self.state is State.RESULT:
                 self.become(State.IDLE, Message("info", _("The preview was deleted."), _("Press Segment for a new one.")))
         elif self.channels.forgetNode(node):
-            self._onOtherChannels(f"{node.GetName()}, one of the channels, was deleted")
+            self._onOtherChannels(_("a channel was deleted"))
         elif self.hints.forgetNode(node):
             self.feed.touch()
             self.changed()

@@ -156,8 +156,8 @@ class Training:
         if session.hasRun and hints != self._hintsTold:
             self._hintsTold = hints
             if hints != self._hints:
-                advice = "Press Stop, then Segment." if session.running else "Press Segment."
-                session.say(Message("info", "The hints have changed: a new training takes them.", advice))
+                advice = _("Press Stop, then Segment.") if session.running else _("Press Segment.")
+                session.say(Message("info", _("The hints have changed: a new training takes them."), advice))
 
     def _fits(self) -> bool:
         run, strokes = self._session.run, self._session.strokes
