@@ -9,6 +9,7 @@ from SparseSegSlicerLib.scene.Hinting import Hinted
 from SparseSegSlicerLib.session.Checklist import Standing, checklist
 from SparseSegSlicerLib.session.Diary import Diary
 from SparseSegSlicerLib.session.States import STANDING, Message, State, Until
+from SparseSegSlicerLib.session.Training import Training
 
 
 class Situation:
@@ -94,3 +95,18 @@ def test_what_is_missing_is_said_before_anything_else(strokes):
     assert checklist(strokes, Standing.RESULT) == "Kidney on 1 slice. Paint some background too, or mark a slice complete."
     strokes.slices = []
     assert checklist(strokes, Standing.RESULT) == "Paint a structure on a few slices."
+
+
+def test_segment_waits_for_what_was_painted_while_older_strokes_were_read():
+    """Pressed right after the first background stroke, it must not end in the complaint that there is none."""
+    from types import SimpleNamespace as Some
+
+    said = []
+    session = Some(isSettled=False, hasRun=False, changed=lambda: None, say=said.append, feed=Some(isSettled=False, isReading=True))
+    training, problem = Training(session, launch=None), InputError("No background is labelled.", "Paint some.")
+    training.train()
+    training.onStrokes(problem)
+    assert said == [] and training.isUrgent
+    session.isSettled = True
+    training.onStrokes(problem)
+    assert said == [Message("warning", problem.sentence, problem.advice, Until.STROKES)] and not training.isUrgent

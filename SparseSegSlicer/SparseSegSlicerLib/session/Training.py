@@ -71,6 +71,8 @@ class Training:
     def onStrokes(self, problem) -> None:
         """They were read: what was asked for begins, unless a problem (sentence and advice) holds it back."""
         session = self._session
+        if problem is not None and not session.isSettled:  # what was painted since may have mended it, and is read next
+            return
         wantsTraining, wantsUpdate = self._trainWanted, self._updateWanted
         self.forget()
         self._tellHints()
