@@ -22,20 +22,20 @@ EXTRA = voxels((5, 6, slice(4, 8)))
 
 
 class Host:
-    """A Controller's part in it, and the engine's: `call` keeps what it would export, and gives what it would import."""
+    """A Controller's part in it, and the engine's: `engine` keeps what it would export, and gives what it would import."""
 
     def __init__(self, scene, volume, node, folder):
         self.scene, self.volumeNode, self.segmentationNode, self.folder = scene, volume, node, folder
         self.parameters, self.messages, self.exported, self.imported = Parameters(scene), [], [], None
         self.parameters.setNode("segmentation", node)
         self.waiting = contextlib.nullcontext
-        self.exchange = DicomExchange(self, self.call, str(folder))
+        self.exchange = DicomExchange(self, SimpleNamespace(engine=self.engine), str(folder))
 
-    def call(self, *arguments, timeout):
+    def engine(self, *arguments, timeout):
         words = list(map(str, arguments))
         target = Path(words[words.index("-o") + 1])
         if "export" in words:
-            self.exported.append(files.read_annotation(Path(words[3]), volumeGeometry(self.volumeNode)))
+            self.exported.append(files.read_annotation(Path(words[words.index("export") + 1]), volumeGeometry(self.volumeNode)))
             target.write_bytes(b"DICM")
         else:
             files.write_annotation(target, self.imported[0], volumeGeometry(self.volumeNode), self.imported[1])

@@ -1,5 +1,8 @@
 """What a session does in the scene, from painting to quitting, with a scripted engine: Apply, previews, scenes saved, opened and added."""
 
+import threading
+import time
+
 import numpy as np
 import pytest
 from applying import STROKES, read
@@ -386,10 +389,14 @@ def test_another_image_of_the_same_geometry_in_the_same_volume(session):
 # -- ends ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("state", ["empty", "idle", "reading", "starting", "training", "finishing", "result", "weights", "applying", "applied"])
-def test_closing_in_any_state_leaves_nothing(session, state):
-    import threading
+@pytest.fixture
+def others():
+    """Threads that were there before."""
+    return set(threading.enumerate())
 
+
+@pytest.mark.parametrize("state", ["empty", "idle", "reading", "starting", "training", "finishing", "result", "weights", "applying", "applied"])
+def test_closing_in_any_state_leaves_nothing(others, session, state):
     controller, before = session.controller, nodesOf(session.scene)
     if state == "empty":
         controller.setSegmentation(None)
@@ -421,10 +428,7 @@ def test_closing_in_any_state_leaves_nothing(session, state):
     left = [node for node in nodesOf(session.scene) if node not in before]
     assert [name for _, name in left if "strokes" not in name and "SegmentationDisplay" not in name] == []
     assert bool([name for _, name in left if name == "segmentation strokes"]) == (state == "applied")
-    names = [thread.name for thread in threading.enumerate()]
-    for _ in range(200):
-        names = [thread.name for thread in threading.enumerate()]
-        if not any(name.startswith("sparseseg") for name in names):
-            break
-        threading.Event().wait(0.01)
-    assert not any(name.startswith("sparseseg") for name in names)
+    end = time.monotonic() + 20
+    while left := [thread.name for thread in threading.enumerate() if thread not in others and thread.name.startswith("sparseseg")]:
+        assert time.monotonic() < end, left
+        time.sleep(0.01)
