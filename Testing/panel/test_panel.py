@@ -384,6 +384,7 @@ def test_the_whole_way_on_a_real_ct(host, panel, picture):
     node = panel.controller.segmentationNode
     segmentation = node.GetSegmentation()
     segmentation.RemoveSegment(segmentation.GetSegmentIdBySegmentName("Structure 1"))
+    host.spin(until=lambda: panel.ui.paintBackgroundButton.enabled, timeout_s=10)
     host.click(panel.ui.paintBackgroundButton)
     ids = {value: segmentation.AddEmptySegment("", name) for value, name in enumerate(case.classes.names, start=2)}
     for value, sid in {1: segmentation.GetSegmentIdBySegmentName("Background"), **ids}.items():

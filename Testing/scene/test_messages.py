@@ -102,7 +102,7 @@ def test_segment_waits_for_what_was_painted_while_older_strokes_were_read():
     from types import SimpleNamespace as Some
 
     said = []
-    session = Some(isSettled=False, hasRun=False, changed=lambda: None, say=said.append, feed=Some(isSettled=False, isReading=True))
+    session = Some(isSettled=False, hasRun=False, strokes=None, changed=lambda: None, say=said.append, feed=Some(isSettled=False, isReading=True))
     training, problem = Training(session, launch=None), InputError("No background is labelled.", "Paint some.")
     training.train()
     training.onStrokes(problem)

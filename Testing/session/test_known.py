@@ -229,7 +229,8 @@ def test_the_refiner_is_asked_once_a_segment_is_painted_on_two_slices(opened):
     session._grow()
     session._refine_all()
     assert not session.prior.refines(1)
-    second = (slice(painted[2], painted[2] + 1), slice(0, annotation.shape[1]), slice(0, annotation.shape[2]))
+    k = int(painted[2])
+    second = (slice(k, k + 1), slice(0, annotation.shape[1]), slice(0, annotation.shape[2]))
     send(session, second, phantom.annotation[second], 2)
     assert session.prior.refines(1)
     assert session.prior._refined.views[1].added is not None
