@@ -3,6 +3,7 @@
 What is said of each class in detail is in the other tests here; these take the generators as they are, where they are.
 """
 
+import os
 import re
 import shutil
 import subprocess
@@ -113,6 +114,16 @@ def test_each_value_of_a_label_map_is_a_segment(made, run):
         assert run("import", folder / f"{name}.dcm", folder / "series", "-o", back)[0] == 0
         values = np.unique(array_of(folder / f"{name}.nii.gz"))
         assert len(np.unique(array_of(back))) == len(values), name
+
+
+@pytest.mark.slow
+def test_a_path_that_the_console_has_no_letters_for_is_said_all_the_same(made):
+    folder = made("06")
+    out = next(entry for entry in folder.iterdir() if entry.is_dir()) / "out.nrrd"
+    command = [sys.executable, "-m", "sparseseg", "segment", str(folder / "image.nrrd"), str(folder / "strokes.nrrd"), "-o", str(out), "--steps", "1"]
+    done = subprocess.run(command, env={**os.environ, "PYTHONIOENCODING": "cp1252"}, capture_output=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert out.exists() and b"Traceback" not in done.stderr
 
 
 def test_an_image_of_64_bits_is_read(made):
