@@ -77,6 +77,23 @@ def test_growing_begins_anew_where_new_labels_ask_for_other_gray_values(grown_la
     assert host.boxes[-1] is not None
 
 
+def test_a_stroke_whose_gray_values_are_cancelled_is_grown_with_the_next(session_on, contrasts, monkeypatch):
+    session, _ = trained(session_on, contrasts)
+    renewals = session.prior.grown.renewals
+
+    def cancelled(*_):
+        raise InterruptedError
+
+    annotation = contrasts.annotation.copy()
+    annotation[2, 3:6, 4:7] = contrasts.truth[2, 3:6, 4:7] + 1
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        patch.setattr(type(session.prior._gray), "is_outdated", cancelled)
+        send(session, 2, annotation)
+    annotation[3, 3:6, 4:7] = contrasts.truth[3, 3:6, 4:7] + 1
+    send(session, 3, annotation)
+    assert session.prior.grown.renewals > renewals
+
+
 def test_a_run_is_taken_up_again_and_a_model_of_other_channels_is_refused(session_on, contrasts, tmp_path):
     session, _ = trained(session_on, contrasts)
     model = tmp_path / "model.pt"

@@ -273,7 +273,12 @@ class PriorVoice:
         """Growing after the annotation changed in a box; what that changed. Where the gray values that it looks at tell the classes apart worse than
         others would by now, it begins anew on these."""
         assert self.grown is not None
-        if not self._gray.is_outdated(annotation.labels, annotation.labelled, self._tick):
+        try:
+            outdated = self._gray.is_outdated(annotation.labels, annotation.labelled, self._tick)
+        except BaseException:
+            self.grown.forget()  # as an update that is cancelled: it has not seen the change
+            raise
+        if not outdated:
             return self.grown.update(box, annotation.labels, annotation.labelled, self._tick)
         self.grown.forget()  # first: what follows may be cancelled
         self._gray, self._refined = self._gray_of(annotation), None
