@@ -4,8 +4,8 @@ import os
 from pathlib import Path
 
 import pytest
+from driving import MODULE
 
-MODULE = Path(__file__).resolve().parents[2] / "SparseSegSlicer" / "SparseSegSlicer.py"
 PICTURES = os.environ.get("SPARSESEG_SCREENSHOTS", "")  # a folder to keep the screenshots in
 
 

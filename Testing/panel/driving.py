@@ -1,5 +1,8 @@
 """What panel tests do again and again: wait, train, read the strokes."""
 
+from pathlib import Path
+
+MODULE = Path(__file__).resolve().parents[2] / "SparseSegSlicer" / "SparseSegSlicer.py"
 PATIENCE_S = 120
 
 

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from driving import apply
+from driving import MODULE, apply
 
-MODULE = Path(__file__).resolve().parents[2] / "SparseSegSlicer" / "SparseSegSlicer.py"
 NAME = "Sparse Segmentation"
 
 

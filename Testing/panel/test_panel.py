@@ -5,10 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from driving import apply, train, voxels, wait
-
-MODULE = Path(__file__).resolve().parents[2] / "SparseSegSlicer" / "SparseSegSlicer.py"
-
+from driving import MODULE, apply, train, voxels, wait
 
 # ---------------------------------------------------------------- what stands there
 

@@ -2,11 +2,9 @@
 
 import gc
 import sys
-from pathlib import Path
 
 import pytest
-
-MODULE = Path(__file__).resolve().parents[2] / "SparseSegSlicer" / "SparseSegSlicer.py"
+from driving import MODULE
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from ..i18n import tr as _
 from ..scene import DicomFiles
 from ..session.Allowed import Action
 from ..session.DicomExchange import PACKAGES, PACKAGES_SIZE, DicomExchange
+from .Dialogs import confirmed
 
 _SLICERS = "slicer"
 _KINDS = ("seg", "rtstruct", _SLICERS)  # in the order of the box
@@ -57,5 +58,4 @@ class DicomPanel:
             "DICOM needs more packages. Install them?\n\nInstalls: of {packages} and what they need, what {where} lacks.\nSize: {size}.\n"
             "Where: {folder}\nKeeps as they are: Slicer's own packages, its pydicom too.\n\nSlicer can be used meanwhile."
         ).format(packages=", ".join(PACKAGES), where=self.setup.where, size=PACKAGES_SIZE, folder=self.setup.packages)
-        buttons = qt.QMessageBox.Ok | qt.QMessageBox.Cancel
-        return qt.QMessageBox.question(slicer.util.mainWindow(), _("Sparse Segmentation"), text, buttons) == qt.QMessageBox.Ok
+        return confirmed(text)

@@ -6,18 +6,19 @@ import slicer
 from ..i18n import tr as _
 from ..scene.Hinting import BACKGROUND
 from ..scene.HintNodes import makeVisible
-from ..scene.Segments import backgroundSegmentID
+from ..scene.Segments import structureIDs
 from ..session.States import State
+from .Section import Section
 
 _SELECTORS = {"roi": "hintRoiSelector", "inside": "hintInsideSelector", "outside": "hintOutsideSelector"}  # by field of the entry
 _CHECKS = {"onePiece": "hintOnePiece", "noHoles": "hintNoHoles"}
 _SPINS = {"leastMl": "hintLeastMl", "mostMl": "hintMostMl"}
 
 
-class HintsPanel:
+class HintsPanel(Section):
     def __init__(self, ui, controller) -> None:
-        self._ui, self._controller = ui, controller
-        self._updating, self._segments = False, None
+        super().__init__()
+        self._ui, self._controller, self._segments = ui, controller, None
         self._places = {name: self._makePlaceButton(name) for name in _SELECTORS}
         for name, selector in _SELECTORS.items():
             widget = getattr(ui, selector)
@@ -29,21 +30,11 @@ class HintsPanel:
             getattr(ui, spin).connect("valueChanged(double)", lambda value, name=name: self._write(name, float(value)))
         ui.hintSegmentBox.connect("currentIndexChanged(int)", lambda index: self.update())
 
-    def close(self) -> None:
-        """What the selectors signal from now on, losing their scene, is not the user's choice."""
-        self._updating = True
-
-    def update(self) -> None:
-        if self._updating:
-            return
-        self._updating = True
-        try:
-            self._listSegments()
-            self._showEntry()
-        finally:
-            self._updating = False
-
     # -- showing ---------------------------------------------------------------------------------------------------------
+
+    def _show(self) -> None:
+        self._listSegments()
+        self._showEntry()
 
     @property
     def _segmentID(self) -> str | None:
@@ -67,8 +58,7 @@ class HintsPanel:
         if node is None:
             return []
         segmentation = node.GetSegmentation()
-        background = backgroundSegmentID(segmentation)
-        structures = [(sid, segmentation.GetSegment(sid).GetName()) for sid in segmentation.GetSegmentIDs() if sid != background]
+        structures = [(sid, segmentation.GetSegment(sid).GetName()) for sid in structureIDs(segmentation)]
         return [*structures, (BACKGROUND, _("Background (none of them)"))]
 
     def _showEntry(self) -> None:
@@ -93,7 +83,7 @@ class HintsPanel:
     # -- what the user does ----------------------------------------------------------------------------------------------
 
     def _write(self, name: str, value) -> None:
-        if not self._updating and self._controller.state is not State.EMPTY and self._segmentID is not None:
+        if not self._isOurs and self._controller.state is not State.EMPTY and self._segmentID is not None:
             self._controller.setHints(self._segmentID, **{name: value})
 
     def _onAdded(self, name: str, node) -> None:

@@ -10,6 +10,7 @@ import slicer
 from ..i18n import number
 from ..i18n import tr as _
 from ..session.EngineSetup import SIZE, EngineSetup, EngineState, freeGigabytes
+from .Dialogs import confirmed
 from .Theme import wordStyle
 
 _PYTHON_KEY = "SparseSegSlicer/Python"  # belongs to the machine, so in the application's settings and not in the scene
@@ -70,8 +71,7 @@ class Install:
         size = _("Size: {size}; {free} GB are free.\nWhere: {where}\n\nSlicer can be used meanwhile.")
         size = size.format(size=SIZE, free=number(round(freeGigabytes(sys.prefix))), where=where)
         text = "\n\n".join([question.format(python=self.setup.where), self.setup.plan(repair), size])
-        buttons = qt.QMessageBox.Ok | qt.QMessageBox.Cancel
-        return qt.QMessageBox.question(slicer.util.mainWindow(), _("Sparse Segmentation"), text, buttons) == qt.QMessageBox.Ok
+        return confirmed(text)
 
     def update(self) -> None:
         setup, ui = self.setup, self.ui

@@ -6,14 +6,13 @@ with the first face, and ends with the last one, at a reload, or with the applic
 
 from __future__ import annotations
 
-import contextlib
 from typing import ClassVar, Protocol
 
-import qt
 import slicer
 
 from ..session.Controller import Controller
 from ..session.EngineSetup import EngineState
+from .Dialogs import waitCursor
 from .EventPump import EventPump
 from .Install import makeSetup
 
@@ -95,12 +94,3 @@ class SharedSession:
         busy = [face.onTimer() for face in tuple(self._faces)]
         working = controller.running or controller.isApplying or not controller.isSettled
         return any(busy) or setup.state in _SETTING_UP or working
-
-
-@contextlib.contextmanager
-def waitCursor():
-    qt.QApplication.setOverrideCursor(qt.QCursor(qt.Qt.WaitCursor))
-    try:
-        yield
-    finally:
-        qt.QApplication.restoreOverrideCursor()

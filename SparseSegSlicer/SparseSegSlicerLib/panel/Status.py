@@ -36,8 +36,7 @@ class Status:
             "markSliceButton": controller.markShownSlice,
             "paintBackgroundButton": controller.paintBackground,
         }
-        for name, call in clicks.items():
-            getattr(ui, name).connect("clicked()", lambda call=call: call())
+        onClicks(ui, clicks)
 
     def segment(self) -> None:
         """One button begins and ends."""
@@ -88,6 +87,12 @@ class Status:
         if not controller.hasResult:
             return Standing.STROKES
         return Standing.RESULT if Action.APPLY in controller.allowed() else Standing.APPLIED
+
+
+def onClicks(ui, calls) -> None:
+    """calls: what each button does, by its name; each is called without arguments."""
+    for name, call in calls.items():
+        getattr(ui, name).connect("clicked()", lambda call=call: call())
 
 
 def _progressText(progress) -> str:

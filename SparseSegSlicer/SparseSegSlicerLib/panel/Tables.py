@@ -5,7 +5,7 @@ import qt
 
 from ..i18n import number
 from ..i18n import tr as _
-from ..scene.Segments import backgroundSegmentID
+from ..scene.Segments import structureIDs
 from .Theme import lineHeight
 
 _MOST_LINES = 9  # of text, a table is high; then it scrolls
@@ -113,10 +113,7 @@ class SegmentTable:
             return []
         segmentation, locked, unused = node.GetSegmentation(), controller.parameters.get("locked"), controller.parameters.get("unused")
         rows = []
-        background = backgroundSegmentID(segmentation)
-        for sid in segmentation.GetSegmentIDs():
-            if sid == background:
-                continue
+        for sid in structureIDs(segmentation):
             segment, estimate = segmentation.GetSegment(sid), controller.report.estimate.get(sid)
             text = "" if estimate is None else number(estimate, 2)
             rows.append((sid, segment.GetName(), tuple(segment.GetColor()), sid not in unused, sid in locked, text))

@@ -10,16 +10,19 @@ from sparseseg.contract.errors import InputError
 
 from ..i18n import number
 from ..i18n import tr as _
+from ..scene.Nodes import newNode
 from ..scene.Segments import structureIDs
+from ..scene.SliceViews import shownVolume
 from ..session.Allowed import Action
 from ..session.Observers import Observers
 from .ChannelsPanel import ChannelsPanel
 from .Chart import Chart
+from .Dialogs import waitCursor
 from .DicomPanel import DicomPanel
 from .HintsPanel import HintsPanel
 from .Install import Install
-from .SharedSession import SharedSession, waitCursor
-from .Status import Status
+from .SharedSession import SharedSession
+from .Status import Status, onClicks
 from .Tables import PlaceTable, SegmentTable, SliceTable
 from .Theme import wordStyle
 
@@ -190,8 +193,7 @@ class Widget:
             "saveModelButton": self.onSaveModel,
             "copyLogButton": self.onCopyLog,
         }
-        for name, call in clicks.items():
-            getattr(ui, name).connect("clicked()", lambda call=call: call())
+        onClicks(ui, clicks)
         ui.weightsButton.connect("toggled(bool)", controller.showWeights)
         # not the preview's own method: after a scene was closed it is another preview
         ui.opacitySlider.connect("valueChanged(double)", lambda value: controller.preview.setOpacity(value))
@@ -268,7 +270,7 @@ class Widget:
     def onTimer(self) -> bool:
         """Whether something of the panel's own is under way that wants the next look soon."""
         self.dicom.exchange.poll()
-        if self._entered and self.controller.volumeNode is None:
+        if self._entered and self.controller.volumeNode is None and shownVolume(slicer.mrmlScene) is not None:
             self._takeUpShown()
         if self._updateDue or self._effect() != self._shownEffect:
             self.update()
@@ -371,8 +373,5 @@ def _segmentEditorNode(scene):
     """This module's own: brush and masking are remembered, and what Slicer's Segment Editor module shows is left alone."""
     node = scene.GetSingletonNode(_EDITOR_TAG, "vtkMRMLSegmentEditorNode")
     if node is None:
-        node = scene.CreateNodeByClass("vtkMRMLSegmentEditorNode")
-        node.UnRegister(None)
-        node.SetSingletonTag(_EDITOR_TAG)
-        node = scene.AddNode(node)
+        node = scene.AddNode(newNode(scene, "vtkMRMLSegmentEditorNode", tag=_EDITOR_TAG))
     return node

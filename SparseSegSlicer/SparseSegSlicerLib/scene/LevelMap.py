@@ -16,6 +16,7 @@ from ..i18n import number
 from ..i18n import tr as _
 from .Grids import matrixFromArray, volumeGeometry
 from .LabelLayer import LabelMemory
+from .Nodes import newNode, nodesOf
 
 _TAG = "SparseSegSlicerWeights"
 _NODE, _COLORS = "vtkMRMLLabelMapVolumeNode", "vtkMRMLColorTableNode"
@@ -60,7 +61,7 @@ def show(volumeNode, levels: Levels, segmentationNodes: Iterable) -> None:
         node.CreateDefaultDisplayNodes()
         node.GetDisplayNode().SetSaveWithScene(False)
     node.GetDisplayNode().SetAndObserveColorNodeID(_colors(scene, levels.highest).GetID())
-    for composite in _nodes(scene, "vtkMRMLSliceCompositeNode"):
+    for composite in nodesOf(scene, "vtkMRMLSliceCompositeNode"):
         if composite.GetAttribute(_BEFORE) is None:
             composite.SetAttribute(_BEFORE, repr(composite.GetLabelOpacity()))
             composite.SetNodeReferenceID(_BEFORE, composite.GetLabelVolumeID())
@@ -75,7 +76,7 @@ def show(volumeNode, levels: Levels, segmentationNodes: Iterable) -> None:
 def hide(scene) -> None:
     """Views and displays become what they were; where the user has chosen another label layer since, that stays."""
     node = shown(scene)
-    for composite in _nodes(scene, "vtkMRMLSliceCompositeNode"):
+    for composite in nodesOf(scene, "vtkMRMLSliceCompositeNode"):
         before = composite.GetAttribute(_BEFORE)
         if before is not None:
             if composite.GetNodeReferenceID("labelVolume") in (None, f"{_NODE}{_TAG}"):
@@ -83,7 +84,7 @@ def hide(scene) -> None:
                 composite.SetLabelOpacity(float(before))
             composite.SetNodeReferenceID(_BEFORE, None)
             composite.RemoveAttribute(_BEFORE)
-    for display in _nodes(scene, "vtkMRMLSegmentationDisplayNode"):
+    for display in nodesOf(scene, "vtkMRMLSegmentationDisplayNode"):
         if display.GetAttribute(_BEFORE):
             display.RemoveAttribute(_BEFORE)
             display.SetVisibility2DFill(True)
@@ -94,10 +95,7 @@ def hide(scene) -> None:
 
 def _make(scene, className: str, name: str):
     """Out of all selectors and of the subject hierarchy, whose saved items would be of nothing."""
-    node = scene.CreateNodeByClass(className)
-    node.UnRegister(None)
-    node.SetName(name)
-    node.SetSingletonTag(_TAG)
+    node = newNode(scene, className, name, _TAG)
     node.SetHideFromEditors(True)
     node.SetSaveWithScene(False)
     return scene.AddNode(node)
@@ -114,7 +112,3 @@ def _colors(scene, highest: float):
         color = [float(np.interp(level / _LEVELS, places, channel)) for channel in zip(*_SCALE, strict=True)]
         node.SetColor(level, _("weight {weight}").format(weight=number(highest * level / _LEVELS)), *color, 1.0)
     return node
-
-
-def _nodes(scene, className: str) -> list:
-    return [scene.GetNthNodeByClass(n, className) for n in range(scene.GetNumberOfNodesByClass(className))]

@@ -11,11 +11,10 @@ from collections.abc import Collection, Sequence
 import numpy as np
 import slicer
 import vtk
-from vtk.util import numpy_support
 
 from sparseseg.contract.classes import ClassTable, Segment
 
-from .Grids import matrixFromArray, volumeGeometry
+from .Grids import filledImage, volumeGeometry
 from .LabelLayer import LabelLayer, LabelMemory
 from .Merging import boxWhere
 from .Surfaces import makeSurfaces, removeSurfaces
@@ -143,8 +142,4 @@ def orientedImage(labels: np.ndarray, box, ijkToFrame: np.ndarray, ids: Sequence
     part = labels[box]
     if not (values[: len(ids) + 1] == np.arange(len(ids) + 1)).all():
         part = values[part]
-    image = slicer.vtkOrientedImageData()
-    image.SetExtent([v for piece in reversed(box) for v in (piece.start, piece.stop - 1)])
-    image.SetImageToWorldMatrix(matrixFromArray(ijkToFrame))
-    image.GetPointData().SetScalars(numpy_support.numpy_to_vtk(np.ascontiguousarray(part).reshape(-1), deep=True))
-    return image
+    return filledImage(part, ijkToFrame, box)

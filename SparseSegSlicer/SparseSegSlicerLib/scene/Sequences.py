@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from ..i18n import tr as _
+from .Nodes import nodesOf
 
 _BROWSERS = "vtkMRMLSequenceBrowserNode"
 
@@ -22,8 +23,7 @@ def frameOf(volumeNode) -> Frame | None:
     scene = None if volumeNode is None else volumeNode.GetScene()
     if scene is None:
         return None
-    browsers = (scene.GetNthNodeByClass(n, _BROWSERS) for n in range(scene.GetNumberOfNodesByClass(_BROWSERS)))
-    browser = next((node for node in browsers if node.IsProxyNodeID(volumeNode.GetID())), None)
+    browser = next((node for node in nodesOf(scene, _BROWSERS) if node.IsProxyNodeID(volumeNode.GetID())), None)
     index = -1 if browser is None else browser.GetSelectedItemNumber()
     return Frame(browser, index, frameWords(browser, index)) if 0 <= index < browser.GetNumberOfItems() else None
 

@@ -10,6 +10,7 @@ from sparseseg.contract.geometry import Geometry
 
 from ..i18n import tr as _
 from .Grids import arrayFromMatrix, matrixBetween, matrixFromArray, sliceCentre, volumeGeometry
+from .Nodes import nodesOf
 
 _PARALLEL = 0.999  # cosine: a view turned by less than 2.6 degrees shows the slice itself, not a cut through several
 _DEFAULT_ORIENTATION = {"axial": "Axial", "coronal": "Coronal", "sagittal": "Sagittal"}
@@ -91,13 +92,13 @@ def areAligned(volumeNode) -> bool:
 
 
 def sliceNodes(scene) -> list:
-    return [scene.GetNthNodeByClass(n, "vtkMRMLSliceNode") for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceNode"))]
+    return nodesOf(scene, "vtkMRMLSliceNode")
 
 
 def shownVolume(scene):
     """The scalar volume that the slice views show; None where they show none."""
-    for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSliceCompositeNode")):
-        shown = scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode").GetBackgroundVolumeID()
+    for composite in nodesOf(scene, "vtkMRMLSliceCompositeNode"):
+        shown = composite.GetBackgroundVolumeID()
         node = scene.GetNodeByID(shown) if shown else None
         # not a label map, nor a volume of vectors or tensors, which are scalar volumes by inheritance
         if node is not None and node.GetClassName() == "vtkMRMLScalarVolumeNode" and node.GetImageData() is not None:

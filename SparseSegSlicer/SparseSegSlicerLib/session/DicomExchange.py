@@ -23,7 +23,7 @@ from ..scene.SceneExport import takeSnapshot
 from ..scene.StrokeReader import filledSegments, readResult
 from .Background import Background
 from .Controller import Controller
-from .EngineSetup import EngineSetup
+from .EngineSetup import EngineSetup, lastLine
 from .States import Message
 
 PACKAGES = ("pydicom>=3", "highdicom>=0.25", "contourpy>=1.2")  # the engine's extra `dicom`
@@ -133,7 +133,7 @@ class DicomExchange:
         def work() -> None:
             done = self._setup.installPackages(PACKAGES)
             if done.returncode:
-                sentence = _("The packages for DICOM could not be installed: {reason}").format(reason=_lastLine(done.stderr))
+                sentence = _("The packages for DICOM could not be installed: {reason}").format(reason=lastLine(done.stderr))
                 raise OutputError(sentence, _("Look at the log; try again later."))
 
         self._begin(_("installing the packages for DICOM"), work, lambda __: then(), lambda: None)
@@ -160,7 +160,7 @@ class DicomExchange:
         """Runs one command to its end; its warnings. Raises what it says."""
         done = self._setup.engine(*map(str, arguments), timeout=_TIMEOUT_S)
         if done.returncode:
-            text = _lastLine(done.stderr).removeprefix("sparseseg: ")
+            text = lastLine(done.stderr).removeprefix("sparseseg: ")
             kind = MissingPackages if "is not installed" in text else SparseSegError
             raise kind(text or _("The engine ended with exit code {code}.").format(code=done.returncode))
         return [line.removeprefix("warning: ") for line in done.stderr.splitlines() if line.startswith("warning: ")]
@@ -171,8 +171,3 @@ def _list(folder: Path, paths: list[Path]) -> Path:
     listed = folder / "series.txt"
     listed.write_text("\n".join(map(str, paths)), encoding="utf-8")
     return listed
-
-
-def _lastLine(text: str) -> str:
-    lines = [line for line in (text or "").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else ""

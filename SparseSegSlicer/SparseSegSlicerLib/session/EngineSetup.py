@@ -218,11 +218,11 @@ class EngineSetup:
             state = EngineState.READY if found["works"] else EngineState.MISSING if missing else EngineState.BROKEN
             self._become(state, "" if missing else found["choice"])
         except (ValueError, KeyError, TypeError):
-            self._become(EngineState.BROKEN, _lastLine(done))
+            self._become(EngineState.BROKEN, _reason(done))
 
     def _onInstalled(self, done: subprocess.CompletedProcess) -> None:
         if done.returncode:
-            self._become(EngineState.BROKEN, _("PyTorch could not be installed: {reason}").format(reason=_lastLine(done)))
+            self._become(EngineState.BROKEN, _("PyTorch could not be installed: {reason}").format(reason=_reason(done)))
         else:
             self.check()
 
@@ -231,9 +231,13 @@ class EngineSetup:
         self.changed()
 
 
-def _lastLine(done: subprocess.CompletedProcess) -> str:
-    lines: Sequence[str] = [line for line in (done.stderr or done.stdout or "").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else f"exit code {done.returncode}"
+def lastLine(text: str | None) -> str:
+    lines = [line for line in (text or "").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else ""
+
+
+def _reason(done: subprocess.CompletedProcess) -> str:
+    return lastLine(done.stderr or done.stdout) or f"exit code {done.returncode}"
 
 
 def freeGigabytes(folder: str) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import slicer
@@ -17,14 +17,13 @@ from ..scene.HintNodes import pointsOf, roiOf
 from .Observers import Observers
 from .Parameters import Parameters
 
-NODES = ("roi", "inside", "outside")
-_VALUES: dict[str, Any] = {"onePiece": False, "noHoles": False, "leastMl": 0.0, "mostMl": 0.0}
+NODES = ("roi", "inside", "outside")  # the fields of Entry that are nodes
 
 
 @dataclass(frozen=True)
 class Entry:
-    """Of one segment, or of BACKGROUND, which has points alone. roi, inside,
-    outside: Markups nodes, or None; leastMl, mostMl: 0 where that is open."""
+    """Of one segment, or of BACKGROUND, which has points alone. roi, inside, outside: Markups nodes, or None; leastMl, mostMl: 0 where they are
+    open."""
 
     roi: Any = None
     inside: Any = None
@@ -33,6 +32,9 @@ class Entry:
     noHoles: bool = False
     leastMl: float = 0.0
     mostMl: float = 0.0
+
+
+_VALUES = {field.name: field.default for field in fields(Entry) if field.name not in NODES}
 
 
 class HintBook:

@@ -11,6 +11,7 @@ from ..i18n import tr as _
 from ..scene import SceneImport
 from ..scene.Grids import BINARY_LABELMAP
 from ..scene.KeptStrokes import TARGET_ROLE
+from ..scene.Nodes import nodesOf
 from ..scene.Segments import backgroundSegmentID, markBackground, structureIDs
 from ..scene.Surfaces import CLOSED_SURFACE
 from .Observers import Observers
@@ -100,9 +101,8 @@ def segmentationOf(scene, volumeNode):
     """A segmentation that the user has made for a volume, that of the Segment Editor first; None where there is none."""
     editor = scene.GetSingletonNode("SegmentEditor", "vtkMRMLSegmentEditorNode")
     edited = editor.GetSegmentationNode() if editor is not None and editor.GetSourceVolumeNode() is volumeNode else None
-    every = [scene.GetNthNodeByClass(n, "vtkMRMLSegmentationNode") for n in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode"))]
     role = slicer.vtkMRMLSegmentationNode.GetReferenceImageGeometryReferenceRole()
-    made = [node for node in every if node.GetNodeReference(role) is volumeNode]
+    made = [node for node in nodesOf(scene, "vtkMRMLSegmentationNode") if node.GetNodeReference(role) is volumeNode]
     return next((node for node in (edited, *made) if node is not None and whyNoInput(node) is None), None)
 
 

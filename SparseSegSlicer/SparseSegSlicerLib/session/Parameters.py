@@ -13,6 +13,8 @@ from typing import Any
 from sparseseg.contract.channels import MOST_CHANNELS
 from sparseseg.contract.settings import Settings
 
+from ..scene.Nodes import newNode
+
 MODULE_NAME = "SparseSegSlicer"
 _SHARED: dict[str, Any] = {
     "device": "auto",
@@ -152,11 +154,8 @@ class Parameters:
         return self.getNode("segmentation") or self.node
 
     def _make(self):
-        node = self._scene.CreateNodeByClass("vtkMRMLScriptedModuleNode")
-        node.UnRegister(None)
+        node = newNode(self._scene, "vtkMRMLScriptedModuleNode", MODULE_NAME, MODULE_NAME)
         node.SetModuleName(MODULE_NAME)
-        node.SetSingletonTag(MODULE_NAME)
-        node.SetName(MODULE_NAME)
         return self._scene.AddNode(node)
 
 

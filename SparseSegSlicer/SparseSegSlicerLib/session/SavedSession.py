@@ -9,6 +9,7 @@ import base64
 from collections.abc import Callable
 from pathlib import Path
 
+from ..scene.Nodes import newNode
 from .Background import Background
 from .Parameters import Parameters
 from .States import Report
@@ -47,10 +48,8 @@ class SavedSession:
     def _setModel(self, text: str) -> None:
         node = self._parameters.getNode("model")
         if node is None:
-            node = self._scene.CreateNodeByClass("vtkMRMLTextNode")
-            node.UnRegister(None)
+            node = newNode(self._scene, "vtkMRMLTextNode", f"{self._parameters.getNode('segmentation').GetName()} model")
             node.SetHideFromEditors(True)
-            node.SetName(f"{self._parameters.getNode('segmentation').GetName()} model")
             node = self._scene.AddNode(node)
             self._parameters.setNode("model", node)
         node.SetText(text)
