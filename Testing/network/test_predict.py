@@ -200,6 +200,18 @@ def test_a_real_network_answers_slice_by_slice():
     assert found.std(dim=(1, 2, 3)).min() > 0.01
 
 
+@pytest.mark.parametrize(("slices", "at_once", "ticks"), [(1, 4, 2 + 3), (3, 2, 2 + 3), (3, 8, 2 + 2)])
+def test_slabs_that_are_worked_on_as_one_are_answered_the_same(slices, at_once, ticks):
+    """As on a GPU. Across 7 slices the last slab of three is thinner, and one of its own; so it is across 10."""
+    torch.manual_seed(0)
+    network = UNet3d(plan_network(1, (10, 12), 3, 4, 1)).eval().requires_grad_(False)
+    told = []
+    together = predict(network, data_of(), (0, 1), slices, COMPUTE, told.append, at_once)
+    alone = predict(network, data_of(), (0, 1), slices, COMPUTE)
+    torch.testing.assert_close(together.classes.int(), alone.classes.int(), atol=1, rtol=0)
+    assert len(told) == ticks and told[-1] == 1
+
+
 # ---------------------------------------------------------------- only some slices
 
 

@@ -151,8 +151,8 @@ def test_gradients_lie_in_memory_as_their_parameters_do(monkeypatch):
     trainer, _ = trainer_of()
     plain = trainer._gradients
 
-    def transposed(draw):
-        losses, gradients = plain(draw)
+    def transposed(draws):
+        losses, gradients = plain(draws)
         return losses, tuple(g.transpose(0, -1).contiguous().transpose(0, -1) for g in gradients)
 
     monkeypatch.setattr(trainer, "_gradients", transposed)

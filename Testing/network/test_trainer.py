@@ -14,6 +14,7 @@ from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.settings import Settings
 from sparseseg.network import augmentation
 from sparseseg.network.augmentation import Augmenter, TrainingVolume
+from sparseseg.network.cores import batches
 from sparseseg.network.device import Compute, RunPlan
 from sparseseg.network.sampling import WorkingGrid
 from sparseseg.network.targets import Targets
@@ -75,7 +76,7 @@ def test_a_smaller_plan_takes_thinner_slabs_and_fewer(monkeypatch):
 def test_the_gradient_is_the_mean_of_the_slabs(monkeypatch):
     trainer = trainer_of(batch=3)
     draws = trainer._batch()
-    each = [trainer._gradients(draw)[1] for draw in draws]
+    each = [trainer._gradients([draw])[1] for draw in draws]
     monkeypatch.setattr(trainer, "_batch", lambda: draws)
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: None)
     trainer.step(0.5)
@@ -83,11 +84,27 @@ def test_the_gradient_is_the_mean_of_the_slabs(monkeypatch):
         torch.testing.assert_close(parameter.grad, sum(parts) / 3, atol=1e-6, rtol=1e-4)
 
 
+def test_slabs_of_a_shape_that_are_worked_on_as_one_teach_the_same():
+    """As on a GPU."""
+    trainer = trainer_of(batch=5)
+    draws = trainer._batch()
+    sums = []
+    for at_once in (1, 2, 8):
+        groups = batches(draws, lambda draw: draw.axis, at_once)
+        assert sorted(id(d) for group in groups for d in group) == sorted(map(id, draws)) and all(len(group) <= at_once for group in groups)
+        found = [trainer._gradients(group) for group in groups]
+        sums.append([sum(parts) for parts in zip(*(gradients for _, gradients in found), strict=True)])
+        assert torch.cat([losses for losses, _ in found]).shape == (5, 2)
+    assert len({draw.axis for draw in draws}) > 1
+    for other in sums[1:]:
+        torch.testing.assert_close(sums[0], other, atol=1e-5, rtol=1e-4)
+
+
 def test_supervised_is_the_share_of_voxels_with_a_label():
     trainer = trainer_of(batch=1, strength=0.0)
     assert trainer.supervised == 0
     for draw in trainer._batch() * 2 + [d for _ in range(10) for d in trainer._batch()]:
-        trainer._gradients(draw)
+        trainer._gradients([draw])
     square = (4 * 6 + 18 - 6) / (6 * 18)  # the square and the axial slice's line across it
     assert {round(float(share), 5) for share in trainer._supervised} == {1.0, round(square, 5)}
     assert trainer.supervised == pytest.approx(np.mean([float(share) for share in trainer._supervised]))

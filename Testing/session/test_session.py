@@ -17,6 +17,7 @@ from sparseseg.contract.errors import AnnotationError, Cancelled, DeviceError, J
 from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
 from sparseseg.network import device, start
+from sparseseg.network.cores import Cores
 from sparseseg.network.start import shipped
 from sparseseg.network.trainer import Trainer
 from sparseseg.prior.grown import Grown
@@ -126,8 +127,10 @@ def test_without_what_is_shipped_a_run_begins_from_nothing_and_says_so(opened, h
     assert code == "model" and sentence.startswith("The network begins from nothing: start.pt, which networks begin with, cannot be read")
 
 
-def test_out_of_memory_in_prediction_takes_thinner_slabs(opened, host, monkeypatch):
+@pytest.mark.parametrize(("at_once", "said"), [(1, "1 slab of 2 slices"), (4, "2 slabs of 4 slices")])
+def test_out_of_memory_in_prediction_takes_fewer_and_thinner_slabs_at_once(opened, host, monkeypatch, at_once, said):
     monkeypatch.setattr(device, "_SLICES", 4)
+    monkeypatch.setattr(network_voice, "cores_of", lambda _: Cores(1, at_once))
     running = opened()
     plain, left = network_voice.predict, [1]
 
@@ -141,7 +144,7 @@ def test_out_of_memory_in_prediction_takes_thinner_slabs(opened, host, monkeypat
     assert running.train().step == 12
     running.network.belief()
     ((code, sentence),) = host.warnings
-    assert code == "memory" and sentence.endswith(" ran out of memory; predicting in slabs of 2 slices.")
+    assert code == "memory" and sentence.endswith(f" ran out of memory; predicting {said} at a time.")
 
 
 @pytest.mark.slow

@@ -1,9 +1,10 @@
 """Slabs side by side, one core each. Torch spreads a single operation over all cores instead, and for slices of a few ten thousand pixels its threads
-spend more time meeting than working: on 2 cores that made a step two to five times as long as on one alone."""
+spend more time meeting than working: on 2 cores that made a step two to five times as long as on one alone. A GPU works on slabs of a shape as one:
+it waits for the launch of each kernel, and a single slice is done before the next one is launched."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import islice
@@ -22,7 +23,9 @@ R = TypeVar("R")
 class Cores:
     """Threads that share the cores; on a GPU, and with one core, everything runs in the thread that asks."""
 
-    def __init__(self, count: int) -> None:
+    def __init__(self, count: int, at_once: int = 1) -> None:
+        """at_once: how many items of a kind are best worked on as one."""
+        self.at_once = at_once
         self._pool = ThreadPoolExecutor(count, "core") if count > 1 else None
         if self._pool is not None:
             together = Barrier(count)
@@ -40,10 +43,18 @@ class Cores:
             yield from self._pool.map(work, some)
 
 
+def batches(items: Iterable[T], kind: Callable[[T], Hashable], at_once: int) -> list[list[T]]:
+    """The items in lists of one kind each, of so many at most, to be worked on as one."""
+    kinds: dict[Hashable, list[T]] = {}
+    for item in items:
+        kinds.setdefault(kind(item), []).append(item)
+    return [alike[n : n + at_once] for alike in kinds.values() for n in range(0, len(alike), at_once)]
+
+
 @cache
 def cores_of(kind: str) -> Cores:
     """Those of a type of device (cpu, cuda, mps): the same for all who ask."""
-    return Cores(min(device.usable_cores(), device.MOST_SLABS) if kind == "cpu" else 1)
+    return Cores(min(device.usable_cores(), device.MOST_SLABS)) if kind == "cpu" else Cores(1, device.MOST_SLABS)
 
 
 def _use_cores(together: Barrier, threads: int) -> None:

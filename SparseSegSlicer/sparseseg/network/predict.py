@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..contract.box import Box, intersection, shape_of
 from .augmentation import plane_input
-from .cores import cores_of
+from .cores import batches, cores_of
 from .device import Compute
 from .sampling import WorkingGrid
 from .unet import UNet3d
@@ -96,15 +96,19 @@ def predict(
     slices: int,
     compute: Compute,
     tick: Callable[[float], None] = lambda _: None,
+    at_once: int = 0,
 ) -> Probabilities:
-    """Every slab, in each of these orientations (axes). `tick` is called after every slab with the share that is done; it may raise."""
+    """Every slab, in each of these orientations (axes); at_once: how many slabs are worked on as one, 0: as the device likes best. `tick` is called
+    after them with the share that is done; it may raise."""
     grid, classes = data.grid, network.plan.classes
     total = torch.zeros((classes, *grid.shape_kji), dtype=torch.float16)
-    work = [(axis, first) for axis in orientations for first in range(0, grid.shape_kji[axis], slices)]
-    answers = cores_of(compute.device.type).map(lambda slab: _asked(network, data, *slab, slices, compute), work)
-    for done, ((axis, first), answer) in enumerate(zip(work, answers, strict=True), 1):
-        found = answer.movedim(1, axis + 1)
-        total.narrow(axis + 1, first, found.shape[axis + 1]).add_(found)
+    cores = cores_of(compute.device.type)
+    slabs = [(axis, first, min(slices, grid.shape_kji[axis] - first)) for axis in orientations for first in range(0, grid.shape_kji[axis], slices)]
+    work = batches(slabs, lambda slab: (slab[0], slab[2]), at_once or cores.at_once)
+    answers = cores.map(lambda batch: _asked(network, data, batch, compute), work)
+    for done, (batch, answer) in enumerate(zip(work, answers, strict=True), 1):
+        for (axis, first, thick), found in zip(batch, answer, strict=True):
+            total.narrow(axis + 1, first, thick).add_(found.movedim(1, axis + 1))
         tick(done / len(work))
     return Probabilities(_as_bytes(total.div_(len(orientations))), grid)
 
@@ -117,10 +121,9 @@ def _as_bytes(probabilities: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _asked(network: UNet3d, data: Input, axis: int, first: int, slices: int, compute: Compute) -> Tensor:
-    """Softmax of one slab, (C, k, j, i) float16 on the CPU, k across its planes."""
-    slices = min(slices, data.grid.shape_kji[axis] - first)
-    seen = plane_input(data.image, axis, first, slices, data.is_trained_on)
+def _asked(network: UNet3d, data: Input, slabs: Sequence[tuple[int, int, int]], compute: Compute) -> Tensor:
+    """Softmax of slabs of one shape, (N, C, k, j, i) float16 on the CPU, k across their planes. slabs: axis, first slice, how many."""
+    seen = torch.stack([plane_input(data.image, *slab, data.is_trained_on) for slab in slabs])
     with compute.autocast():
-        logits = network(seen[None].contiguous(memory_format=torch.channels_last_3d))[0]
-    return torch.softmax(logits.float(), 0).to(torch.float16).cpu()
+        logits = network(seen.contiguous(memory_format=torch.channels_last_3d))
+    return torch.softmax(logits.float(), 1).to(torch.float16).cpu()

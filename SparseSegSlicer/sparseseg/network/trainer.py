@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,7 @@ from ..contract.errors import TrainingError
 from ..contract.settings import Settings
 from . import augmentation
 from .augmentation import Draw
-from .cores import cores_of
+from .cores import batches, cores_of
 from .device import Compute, RunPlan
 from .loss import soft_dice_loss, weighted_cross_entropy
 from .start import Start, moments, solve_head
@@ -72,17 +72,18 @@ class Trainer:
         """One step. progress: how much of the run is over, 0..1; sets the learning rate. Raises TrainingError where the loss stays nan."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.rate_factor * _schedule(self.steps, progress)
-        losses, gradients = zip(*self.cores.map(self._gradients, self._batch()), strict=True)
+        together = batches(self._batch(), lambda draw: draw.axis, self.cores.at_once)
+        losses, gradients = zip(*self.cores.map(self._gradients, together), strict=True)
         for parameter, *parts in zip(self.network.parameters(), *gradients, strict=True):
             # in the parameter's own layout: flat convolutions on a GPU answer in another one, which the fused optimizer refuses
-            parameter.grad = torch.empty_like(parameter).copy_(sum(parts[1:], parts[0]) / len(parts))
+            parameter.grad = torch.empty_like(parameter).copy_(sum(parts[1:], parts[0]) / self.plan.batch)
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._update_average()
         self.steps += 1
-        self._recent.append(torch.stack(losses).mean(0))
+        self._recent.append(torch.cat(losses).mean(0))
         if self.steps % _CHECK_EVERY == 0:
             self._check()
 
@@ -149,16 +150,21 @@ class Trainer:
         sampler = self.volume.targets.sampler
         return [self.augmenter.draw(self.rng, *sampler.draw(self.rng)) for _ in range(self.plan.batch)]
 
-    def _gradients(self, draw: Draw) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Of one slab: cross-entropy and Dice loss, (2,), and the gradient of each parameter."""
-        image, labels, weights = (part[None] for part in augmentation.take_slab(self.volume, draw, self.plan.slices))
-        self._supervised.append((weights > 0).float().mean())
+    def _gradients(self, draws: Sequence[Draw]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Of slabs of one shape: cross-entropy and Dice loss of each, (N, 2), and the gradient of each parameter, summed over the slabs."""
+        slabs = zip(*(augmentation.take_slab(self.volume, draw, self.plan.slices) for draw in draws), strict=True)
+        image, labels, weights = (torch.stack(parts) for parts in slabs)
+        self._supervised.extend((weights > 0).float().mean((1, 2, 3)))
         with self.compute.autocast():
             logits = self.network(image.contiguous(memory_format=torch.channels_last_3d))
-        cross_entropy = weighted_cross_entropy(logits, labels, weights)
-        dice = soft_dice_loss(logits, labels, weights)
-        loss = self.scaler.scale(cross_entropy + self.settings.dice_weight * dice)
-        return torch.stack([cross_entropy.detach(), dice.detach()]), torch.autograd.grad(loss, list(self.network.parameters()))
+        losses = torch.stack([self._losses_of(logits[n : n + 1], labels[n : n + 1], weights[n : n + 1]) for n in range(len(draws))])
+        total = self.scaler.scale((losses[:, 0] + self.settings.dice_weight * losses[:, 1]).sum())
+        return losses.detach(), torch.autograd.grad(total, list(self.network.parameters()))
+
+    @staticmethod
+    def _losses_of(logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+        """Cross-entropy and Dice loss of one slab, (2,): each slab counts alike, however much of it is labelled."""
+        return torch.stack([weighted_cross_entropy(logits, labels, weights), soft_dice_loss(logits, labels, weights)])
 
     @torch.no_grad()
     def _update_average(self) -> None:

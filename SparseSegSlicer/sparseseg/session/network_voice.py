@@ -23,6 +23,7 @@ from ..contract.job import MODEL, Job
 from ..contract.settings import Settings
 from ..network import checkpoint, device
 from ..network.augmentation import Augmenter, TrainingVolume
+from ..network.cores import cores_of
 from ..network.device import RunPlan
 from ..network.intensity import Intensity, apply_all
 from ..network.predict import Input, Probabilities, predict
@@ -176,7 +177,7 @@ class NetworkVoice:
             device.release_memory(self.compute.device)
             if smaller is not None:
                 trainer.replan(smaller)
-                self._warn("memory", f"{self.compute.name} ran out of memory; going on with {_size(smaller)} a step.", "")
+                self._warn("memory", f"{self.compute.name} ran out of memory; going on with {_size(smaller.batch, smaller.slices)} a step.", "")
             else:
                 self._move_to_cpu()
 
@@ -226,16 +227,17 @@ class NetworkVoice:
         return self._predicted(network, data, model.orientations, model.slices, "predicting")
 
     def _predicted(self, network: UNet3d, data: Input, orientations: Sequence[int], slices: int, stage: str) -> Probabilities:
-        """predict(), with thinner slabs where memory runs out."""
+        """predict(), with fewer and then thinner slabs at once where memory runs out."""
+        at_once = cores_of(self.compute.device.type).at_once
         while True:
             try:
-                return predict(network, data, orientations, slices, self.compute, lambda _: self._tick(stage))
+                return predict(network, data, orientations, slices, self.compute, lambda _: self._tick(stage), at_once)
             except (RuntimeError, MemoryError) as error:
-                if not device.is_out_of_memory(error) or slices == 1:
+                if not device.is_out_of_memory(error) or slices * at_once == 1:
                     raise
             device.release_memory(self.compute.device)
-            slices = max(1, slices // 2)
-            self._warn("memory", f"{self.compute.name} ran out of memory; predicting in slabs of {slices} slices.", "")
+            at_once, slices = (at_once // 2, slices) if at_once > 1 else (1, slices // 2)
+            self._warn("memory", f"{self.compute.name} ran out of memory; predicting {_size(at_once, slices)} at a time.", "")
 
     # -- saving --------------------------------------------------------------------------------------------------------
 
@@ -301,5 +303,5 @@ def _shape_of_model(model: checkpoint.Checkpoint, own_kji: Triple, spacing: tupl
     return (k, j, i)
 
 
-def _size(plan: RunPlan) -> str:
-    return f"{plan.batch} slab{'s' if plan.batch > 1 else ''} of {plan.slices} slice{'s' if plan.slices > 1 else ''}"
+def _size(slabs: int, slices: int) -> str:
+    return f"{slabs} slab{'s' if slabs > 1 else ''} of {slices} slice{'s' if slices > 1 else ''}"
