@@ -172,7 +172,7 @@ def voice_rows(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
             beside = grow.get("painted") if grow else None
             found.append({"case": case, "annotation": protocol, **ours["voices"], "network's share": ours["share"], "Grow from seeds": beside})
     if found:
-        numbers = [name for name in found[0] if name not in ("case", "annotation")]
+        numbers = [name for name in max(found, key=len) if name not in ("case", "annotation")]  # a network that learned too little is left out
         found.append({"case": "**mean**", "annotation": "", **{name: mean_of([row.get(name) for row in found]) for name in numbers}})
     return found
 

@@ -86,9 +86,13 @@ def shown(what: Any, digits: int) -> str:
 
 
 def plain_table(rows: Sequence[Row], digits: int = 3) -> str:
-    """Rows with the same keys, floats with `digits` digits."""
-    head = list(rows[0])
-    return markdown([head, *([shown(r[k], digits) if isinstance(r[k], float) or r[k] is None else str(r[k]) for k in head] for r in rows)])
+    """Floats with `digits` digits; what only some rows have is empty in the others."""
+    head = list(max(rows, key=len))
+
+    def cell(value: Any) -> str:
+        return shown(value, digits) if isinstance(value, float) or value is None else str(value)
+
+    return markdown([head, *([cell(row.get(name)) for name in head] for row in rows)])
 
 
 def markdown(lines: Sequence[Sequence[str]]) -> str:

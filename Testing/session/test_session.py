@@ -699,3 +699,18 @@ def test_a_run_may_leave_the_refiner_out(opened, host):
     np.testing.assert_array_equal(running.prior.stands.label, grown.label)
     running.train({"refine": True})
     assert running.prior.grown is not grown
+
+
+@pytest.mark.parametrize(("budget", "steps_before"), [(1e6, 0), (1.0, 6)])
+def test_where_looking_for_mistakes_takes_long_the_network_learns_first(opened, monkeypatch, budget, steps_before):
+    running, looked = opened(replace(QUICK, estimate=False, time_budget_s=budget)), []
+    plain = running.checker.look
+
+    def look(*arguments):
+        looked.append(running.network.steps)
+        plain(*arguments)
+
+    monkeypatch.setattr(running.checker, "look", look)
+    monkeypatch.setattr(session_module, "_CHECK_COST", 1e4)
+    running.train()
+    assert looked[0] == steps_before and running.checker.is_current

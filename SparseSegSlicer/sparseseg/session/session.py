@@ -47,6 +47,9 @@ _AFTER_UPDATE = 0.5  # where in the run (and its learning rate) a correction tak
 _MIN_SIDE = 8  # voxels: below that a 3-D network makes no sense, except along one axis
 _HISTORY_EVERY_S = 0.5
 _CHECK_AFTER_S = 3.0  # of a run without a new annotation, until the last one is looked at for mistakes
+_CHECK_COST = 2.5  # times growing, about, to look for mistakes
+_QUICK_CHECK = 0.1  # share of a run that looking may take before learning; where it takes longer the network learns first
+_LATE_CHECK = 0.5  # and this is how much of the run is over then
 _NO_ANNOTATION = ("The job has no annotation.", "Paint each structure on a few slices, and some background.")
 
 
@@ -212,7 +215,6 @@ class Session:
             self._whole(self._judge_refiner)
             self._begin_network(start_from, resume)
             self._learn_from()
-            self._check()
             self._learn()
             return self._finish_training("finish" if self.host.finishing else "steps" if self.settings.steps else "budget")
         finally:
@@ -278,6 +280,14 @@ class Session:
         if held is not None and self.prior.refine_only(self.prior.use_without(self.labels, held), self.labels):
             self._show(self._fused(), "prior")
 
+    @property
+    def _check_is_due(self) -> bool:
+        """Whether to look for mistakes: soon where that is quick, else after the network has learned for a while."""
+        if self.checker.is_current or time.monotonic() - self._updated_at < _CHECK_AFTER_S:
+            return False
+        quick = _CHECK_COST * self.timings.get("prior", 0.0) <= _QUICK_CHECK * self.settings.time_budget_s
+        return quick or self._clock.fraction(self._steps) >= _LATE_CHECK
+
     def _check(self) -> None:
         """Look for mistakes in the annotation; a new annotation comes first, and then it is looked at after a while."""
         self._hurried = True
@@ -295,11 +305,11 @@ class Session:
         last_preview = last_saved = time.monotonic()
         self._tick("training")
         while self._clock.fraction(network.steps) < 1 and not self.host.finishing:
+            if self._check_is_due:
+                self._check()
             network.step(self._clock.schedule(network.steps))
             self._tick("training")
             self._take_updates()
-            if not self.checker.is_current and time.monotonic() - self._updated_at > _CHECK_AFTER_S:
-                self._check()
             if self.judge.is_due(self._clock.fraction(network.steps)):
                 self._look()
                 last_preview = time.monotonic()
