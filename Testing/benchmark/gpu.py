@@ -13,6 +13,7 @@ from simulate import opened, with_stroke, worst_stroke
 from tables import Row
 
 from cases import Case
+from sparseseg.contract.box import box_of
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.geometry import Geometry
 from sparseseg.network import device
@@ -36,7 +37,8 @@ def whole_run(shape: tuple[int, int, int], options: Options) -> Row:
         product.watch = used.look
         trained = product.train()
         stroke, _ = worst_stroke(trained.dense, truth, pair.annotation, [0])
-        answer = product.update(with_stroke(pair.annotation, truth, stroke))
+        corrected = with_stroke(pair.annotation, truth, stroke)
+        answer = product.update(corrected, box_of(corrected != pair.annotation))  # as hosts do
         peak, on = product.peak_gb, product.device
     first, network = trained.shown[0], next((s for s in trained.shown if s.source == "network"), None)
     return {

@@ -18,6 +18,7 @@ from tables import Row
 
 from cases import Case, annotate_slices, spread_slices
 from sparseseg.annotation.slices import annotated_planes
+from sparseseg.contract.box import box_of
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.geometry import Geometry
 
@@ -52,9 +53,9 @@ def corrections(pair: Pair, options: Options, correction_s: float) -> list[Row]:
         maps, facts = [(result, result, same, alone)], [dict.fromkeys(("slice", "voxels", "right in preview", "preview s"))]
         for _ in range(QUICK if options.quick else INTERACTIONS):
             stroke, where = worst_stroke(result, truth, ours, axes)
-            ours = with_stroke(ours, truth, stroke)
+            before, ours = ours, with_stroke(ours, truth, stroke)
             own = with_stroke(own, truth, worst_stroke(alone, truth, own, axes)[0]) if alone is not None else own
-            answer = product.update(ours)
+            answer = product.update(ours, box_of(ours != before))  # as hosts do
             result = product.train(time_budget_s=correction_s).dense
             same, alone = (grown(pair.with_annotation(strokes), options) for strokes in (ours, own))
             maps.append((answer.refined.dense, result, same, alone))

@@ -50,6 +50,7 @@ _CHECK_AFTER_S = 3.0  # of a run without a new annotation, until the last one is
 _CHECK_COST = 2.5  # times growing, about, to look for mistakes
 _QUICK_CHECK = 0.1  # share of a run that looking may take before learning; where it takes longer the network learns first
 _LATE_CHECK = 0.5  # and this is how much of the run is over then
+_AT_THE_END = {"prediction": 1, "estimate": 1, "fusion": 2}  # how often a run does them then: voices are joined for the result, and saved alone
 _NO_ANNOTATION = ("The job has no annotation.", "Paint each structure on a few slices, and some background.")
 
 
@@ -314,8 +315,7 @@ class Session:
                 self._look()
                 last_preview = time.monotonic()
             if time.monotonic() - last_preview > self._preview_interval() and self._steps >= _STEPS_TO_TRUST:
-                self._weigh()
-                self._show(self._fused(), self._source)
+                self._show_all_voices()
                 last_preview = time.monotonic()
             if time.monotonic() - last_saved > _CHECKPOINT_EVERY_S:
                 self._save_model(finished=False)
@@ -378,12 +378,18 @@ class Session:
     def _reserve(self, what: str, start: float) -> None:
         """Of the time budget, for what the end of the run does again, as long as it has just taken."""
         self.timings[what] = time.monotonic() - start
-        self._clock.reserved_s = sum(self.timings.get(part, 0.0) for part in ("prediction", "estimate"))
+        self._clock.reserved_s = sum(times * self.timings.get(part, 0.0) for part, times in _AT_THE_END.items())
+
+    def _show_all_voices(self) -> None:
+        """What all voices say now."""
+        self._weigh()
+        start = time.monotonic()
+        self._show(self._fused(), self._source)
+        self._reserve("fusion", start)
 
     def _look(self) -> None:
-        """What all voices say now: shown, and estimated."""
-        self._weigh()
-        self._show(self._fused(), self._source)
+        """The same, and the estimate of it."""
+        self._show_all_voices()
         if self.settings.estimate:
             start = time.monotonic()
             self._whole(self._estimate_shown)
