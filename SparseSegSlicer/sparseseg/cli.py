@@ -1,16 +1,17 @@
 """The command line: segment, predict, export, import, worker, doctor. Exit codes: 0 done; 1 unexpected failure; 2 an input, option or output
-that cannot be used (nothing was written); 3 the device or PyTorch; 4 the engine process died; 130 interrupted (segment writes the best so far)."""
+that cannot be used (what was written before is said); 3 the device or PyTorch; 4 the engine process died; 130 interrupted (segment writes the best
+so far); 128 + n ended by signal n (SIGTERM 143, SIGHUP 129); 141 done, but nobody read what belongs on stdout."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import os
+import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from io import TextIOWrapper
 from pathlib import Path
 from typing import NoReturn
 
@@ -18,7 +19,7 @@ import numpy as np
 
 from . import __version__, io
 from .annotation.slices import find_complete_slices
-from .console import Screen
+from .console import Screen, consoles, say_error
 from .contract import errors
 from .contract.channels import MOST_CHANNELS, stack
 from .contract.classes import ClassTable
@@ -27,7 +28,7 @@ from .contract.errors import DeviceError, InputError, OutputError, SparseSegErro
 from .contract.folders import PrivateFolder, remove_abandoned
 from .contract.geometry import Geometry
 from .contract.hints import Hints, classes_of
-from .contract.job import DENSE, REPORT, UNCERTAINTY, VOICES, WEIGHTS, Job, JobRecord
+from .contract.job import DENSE, MODEL, REPORT, UNCERTAINTY, VOICES, WEIGHTS, Job, JobRecord
 from .contract.protocol import (
     Cancel,
     Command,
@@ -41,29 +42,43 @@ from .contract.protocol import (
     Result,
     Train,
     Warning,
-    encode,
 )
 from .contract.settings import Settings
+from .stopping import Stop, asked
 
-_INTERRUPTED = 130
+_UNREAD = 141  # as of a program that a closed pipe ends
 _RESTARTS = 2
+_INPUTS = ("image", "annotation", "hints", "model", "start_from", "segmentation", "uncertainty")
+_MORE: dict[str, tuple[tuple[str, ...], ...]] = {  # what else is written, and the endings of its names; any where there are none
+    "--weights": (io.VOLUME_SUFFIXES,),
+    "--report": ((".html", ".htm"),),
+    "--save-model": ((),),
+}
 _ERRORS = (*vars(errors).values(), ProtocolError)
 _EXIT_BY_CODE = {cls.code: cls.exit_code for cls in _ERRORS if isinstance(cls, type) and issubclass(cls, SparseSegError)}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
-    options = _parser().parse_args(argv)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # a console or a file may not know the letters of a path
-    try:
-        return int(options.run(options))
-    except SparseSegError as error:
-        _say_error(options, error)
-        return error.exit_code
-    except KeyboardInterrupt:
-        return _INTERRUPTED
+    with consoles() as (out, _):
+        options = _parser().parse_args(argv)
+        code = _worker() if options.run is _worker else _run(options)
+    return _UNREAD if out.is_lost and not code else code
+
+
+def _run(options: argparse.Namespace) -> int:
+    as_json = getattr(options, "json", False)
+    with asked() as options.stop:
+        try:
+            return int(options.run(options))
+        except SparseSegError as error:
+            say_error(error, as_json)
+            return error.exit_code
+        except MemoryError:
+            say_error(SparseSegError("There is not enough memory for this.", "Close other programs, or crop the volume."), as_json)
+            return SparseSegError.exit_code
+        except KeyboardInterrupt:
+            return options.stop.exit_code
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -171,9 +186,11 @@ def _add_other_patient(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--other-patient", action="store_true", help="take DICOM though its patient or frame of reference differs")
 
 
-def _worker(_: argparse.Namespace) -> NoReturn:
+def _worker() -> NoReturn:
+    """It knows Ctrl-C itself."""
     from .worker import main as serve
 
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     serve()
 
 
@@ -181,34 +198,37 @@ def _worker(_: argparse.Namespace) -> NoReturn:
 
 
 def _segment(options: argparse.Namespace) -> int:
-    outputs = [p for p in (options.output, options.weights) if p]
-    for path in outputs:
-        io.check_output(path)
-    for path in (options.save_model, options.report):
-        _check_folder(path)
-    _refuse_overwriting_inputs(options, [*outputs, options.save_model, options.report])
-    settings = Settings(time_budget_s=options.time_budget, steps=options.steps, seed=options.seed, smooth_contours=options.smooth_contours)
+    stop: Stop = options.stop
     show = Screen(options.json)
-    show.stage(f"reading {options.image.name}")
-    volume = io.read_volume(options.image, options.series, options.nifti_transform)
-    _say_remarks(volume.remarks, show)
-    _check_dicom(options, volume)
-    image, names = _read_channels(options, volume, show)
-    strokes, hints = _read_annotation(options, volume)
-    _say_of_annotation(strokes, show)
-    complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
+    with stop.at_once():
+        _check_outputs(options)
+        settings = Settings(time_budget_s=options.time_budget, steps=options.steps, seed=options.seed, smooth_contours=options.smooth_contours)
+        volume = _read_image(options, show)
+        image, names = _read_channels(options, volume, show)
+        strokes, hints = _read_annotation(options, volume)
+        _say_of_annotation(strokes, show)
+        complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
     source_uids = volume.series.instance_uids if volume.series else ()
     record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=source_uids, hints=hints, channels=names)
     with _job_folder(options.job) as folder:
         _write_job(folder, image, strokes.annotation, record)
         train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
-        result, interrupted = _drive_on(folder, options.device, train, show)
+        result = _drive_on(folder, options.device, train, show, stop)
         if result is None:
-            return _INTERRUPTED
-        _write_result(options, folder, volume, strokes.classes, show, strokes.header)
-        _write_more(options, folder, record, volume)
+            return stop.exit_code
+        _write_outputs(_results(options, folder, record, volume, strokes.header, show), stop)
         show.done(result, strokes.classes, options.output)
-    return _INTERRUPTED if interrupted else 0
+    return stop.exit_code if stop.times else 0
+
+
+def _read_image(options: argparse.Namespace, show: Screen) -> io.Image:
+    show.stage(f"reading {options.image.name}")
+    volume = io.read_volume(options.image, options.series, options.nifti_transform)
+    _say_remarks(volume.remarks, show)
+    _check_apart(options, volume.series)
+    if io.suffix(options.output) == ".dcm":
+        io.check_possible(options.dicom, volume.series, options.image)
+    return volume
 
 
 def _read_channels(options: argparse.Namespace, volume: io.Image, show: Screen) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -220,7 +240,7 @@ def _read_channels(options: argparse.Namespace, volume: io.Image, show: Screen) 
         show.stage(f"reading {path.name}")
         channel = io.read_channel(path, volume, options.nifti_transform, options.other_patient)
         _say_remarks(channel.remarks, show)
-        _refuse_overwriting_inputs(options, _written(options), channel.series)
+        _check_apart(options, channel.series)
         arrays.append(channel.array)
     return stack(arrays), tuple(path.name for path in (options.image, *options.channel)) if options.channel else ()
 
@@ -285,16 +305,6 @@ def _write_job(folder: Path, image: np.ndarray, annotation: np.ndarray, record: 
     Job.create(folder, image, annotation, record).close()
 
 
-def _written(options: argparse.Namespace) -> list[Path | None]:
-    return [getattr(options, name, None) for name in ("output", "weights", "report", "save_model")]
-
-
-def _check_dicom(options: argparse.Namespace, volume: io.Image) -> None:
-    _refuse_overwriting_inputs(options, _written(options), volume.series)
-    if io.suffix(options.output) == ".dcm":
-        io.check_possible(options.dicom, volume.series, options.image)
-
-
 def _say_of_annotation(strokes: io.SparseLabels, show: Screen) -> None:
     if strokes.note:
         show.stage(strokes.note)
@@ -302,6 +312,75 @@ def _say_of_annotation(strokes: io.SparseLabels, show: Screen) -> None:
     for (a, b), voxels in strokes.overlaps.items():
         sentence = f"{voxels} voxels are painted in both {a} and {b}; they count as unlabelled."
         show.event(Warning("", 0, "overlap", sentence, "Erase one of the two there."))
+
+
+def _say_remarks(remarks: Sequence[str], show: Screen) -> None:
+    """What was noticed about a file, in reading or in writing."""
+    for remark in remarks:
+        show.event(Warning("", 0, "file", remark, ""))
+
+
+# -- outputs -----------------------------------------------------------------------------------------------------------
+
+
+def _outputs(options: argparse.Namespace) -> dict[str, Path]:
+    """Every file that the command writes, by its option."""
+    named = {name: getattr(options, name.strip("-").replace("-", "_"), None) for name in ("--output", *_MORE)}
+    return {name: path for name, path in named.items() if path is not None}
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """Before any work: could all of them be written, each to a place of its own? Raises InputError, OutputError."""
+    _check_apart(options)
+    for name, path in _outputs(options).items():
+        io.check_output(path, *_MORE.get(name, ()))
+
+
+def _check_apart(options: argparse.Namespace, series: io.Series | None = None) -> None:
+    """Raises InputError where an output would replace an input, a file of the series among them, or another output, or lies in the job folder."""
+    given = [getattr(options, name, None) for name in _INPUTS]
+    inputs = [path for path in (*given, *getattr(options, "channel", [])) if path is not None]
+    frames = [frame.file for frame in series.frames] if series is not None else []
+    io.check_apart(_outputs(options), [*inputs, *frames], getattr(options, "job", None))
+
+
+def _results(
+    options: argparse.Namespace, folder: Path, record: JobRecord, volume: io.Image, header: dict[str, str] | None, show: Screen
+) -> list[tuple[Path, Callable[[], None]]]:
+    """What is asked for of a finished job, and how it is written; the result first."""
+    named: list[tuple[Path | None, Callable[[], None]]] = [
+        (options.output, lambda: _write_result(options, folder, volume, record.classes, show, header)),
+        (options.weights, lambda: io.write_volume(options.weights, np.load(folder / WEIGHTS), record.geometry, like=volume)),
+        (options.report, lambda: _write_report(options, folder)),
+        (options.save_model, lambda: _write_model(options.save_model, folder)),
+    ]
+    return [(path, write) for path, write in named if path is not None]
+
+
+def _write_outputs(outputs: Sequence[tuple[Path, Callable[[], None]]], stop: Stop) -> None:
+    """All that can be written. What fails, for lack of space say, leaves the others whole; then it is said which these are.
+
+    Raises OutputError of the first that failed, KeyboardInterrupt between two where the user asks to stop meanwhile.
+    """
+    asked_before = stop.times
+    written: list[Path] = []
+    failed: list[tuple[Path, Exception]] = []
+    for path, write in outputs:
+        if stop.times > asked_before:
+            raise KeyboardInterrupt
+        try:
+            write()
+            written.append(path)
+        except (SparseSegError, OSError, MemoryError) as error:
+            failed.append((path, error))
+    if failed:
+        raise _unwritten(*failed[0], written) from failed[0][1]
+
+
+def _unwritten(path: Path, error: Exception, written: Sequence[Path]) -> SparseSegError:
+    reason = error.sentence if isinstance(error, SparseSegError) else f"{path} could not be written ({getattr(error, 'strerror', None) or error})."
+    rest = f"Whole and in place: {', '.join(map(str, written))}." if written else "Nothing was written."
+    return OutputError(reason, f"{rest} {getattr(error, 'advice', '')}".strip())
 
 
 def _write_result(
@@ -316,26 +395,16 @@ def _write_result(
     _say_remarks(io.write_dicom(options.output, options.dicom, dense, volume.series), show)
 
 
-def _say_remarks(remarks: Sequence[str], show: Screen) -> None:
-    """What was noticed about a file, in reading or in writing."""
-    for remark in remarks:
-        show.event(Warning("", 0, "file", remark, ""))
+def _write_report(options: argparse.Namespace, folder: Path) -> None:
+    from . import report
+
+    report.write_report(options.report, report_input(folder, options.image.name))
 
 
-def _write_more(options: argparse.Namespace, folder: Path, record: JobRecord, volume: io.Image) -> None:
-    if options.weights:
-        io.write_volume(options.weights, np.load(folder / WEIGHTS), record.geometry, like=volume)
-    if options.report:
-        from . import report
+def _write_model(path: Path, folder: Path) -> None:
+    from .network import checkpoint
 
-        report.write_report(options.report, report_input(folder, options.image.name))
-    if options.save_model:
-        from .network import checkpoint
-
-        try:
-            checkpoint.export(folder / "model.pt", options.save_model)
-        except OSError as error:
-            raise OutputError(f"Could not write {options.save_model}: {error.strerror or error}.", "Free space or choose another folder.") from error
+    checkpoint.export(folder / MODEL, path)
 
 
 def report_input(folder: Path, title: str, truth: np.ndarray | None = None) -> report.ReportInput:  # type: ignore[name-defined] # noqa: F821
@@ -359,67 +428,68 @@ def report_input(folder: Path, title: str, truth: np.ndarray | None = None) -> r
 def _export(options: argparse.Namespace) -> int:
     if io.suffix(options.output) != ".dcm":
         raise InputError(f"{options.output.name} is no name of a DICOM file.", "Give it the ending .dcm.")
-    io.check_output(options.output)
-    series = io.find_series(options.image, options.series)
-    _refuse_overwriting_inputs(options, [options.output], series)
-    io.check_possible(options.dicom, series, options.image)
     show = Screen()
-    _say_remarks(series.remarks, show)
-    dense = io.read_dense(options.segmentation, series.geometry, series, options.other_patient)
-    _say_remarks(dense.remarks, show)
-    if options.uncertainty:
-        dense = replace(dense, uncertainty=io.read_labels(options.uncertainty, series.geometry))
+    with options.stop.at_once():
+        _check_outputs(options)
+        series = io.find_series(options.image, options.series)
+        _check_apart(options, series)
+        io.check_possible(options.dicom, series, options.image)
+        _say_remarks(series.remarks, show)
+        dense = io.read_dense(options.segmentation, series.geometry, series, options.other_patient)
+        _say_remarks(dense.remarks, show)
+        if options.uncertainty:
+            dense = replace(dense, uncertainty=io.read_labels(options.uncertainty, series.geometry))
     _say_remarks(io.write_dicom(options.output, options.dicom, dense, series), show)
-    sys.stdout.write(f"{options.output}\n")
-    return 0
+    show.wrote(options.output)
+    return options.stop.exit_code if options.stop.times else 0
 
 
 def _import(options: argparse.Namespace) -> int:
-    io.check_output(options.output)
-    _refuse_overwriting_inputs(options, [options.output])
     show = Screen()
-    volume = io.read_volume(options.image, options.series, options.nifti_transform)
-    _say_remarks(volume.remarks, show)
-    geometry = volume.geometry
-    strokes = io.read_annotation(options.segmentation, geometry, series=volume.series, other_patient=options.other_patient)
-    _say_of_annotation(strokes, show)
-    io.write_annotation(options.output, strokes.annotation, geometry, strokes.classes, like=volume)
-    sys.stdout.write(f"{options.output}\n")
-    return 0
+    with options.stop.at_once():
+        _check_apart(options)
+        io.check_output(options.output, io.PLAIN_SUFFIXES)
+        volume = io.read_volume(options.image, options.series, options.nifti_transform)
+        _say_remarks(volume.remarks, show)
+        _check_apart(options, volume.series)
+        strokes = io.read_annotation(options.segmentation, volume.geometry, series=volume.series, other_patient=options.other_patient)
+        _say_of_annotation(strokes, show)
+    io.write_annotation(options.output, strokes.annotation, volume.geometry, strokes.classes, like=volume)
+    show.wrote(options.output)
+    return options.stop.exit_code if options.stop.times else 0
 
 
 # -- predict and doctor ------------------------------------------------------------------------------------------------
 
 
 def _predict(options: argparse.Namespace) -> int:
-    io.check_output(options.output)
-    _refuse_overwriting_inputs(options, [options.output])
+    stop: Stop = options.stop
     show = Screen(options.json)
-    show.stage(f"reading {options.image.name}")
-    volume = io.read_volume(options.image, options.series, options.nifti_transform)
-    _say_remarks(volume.remarks, show)
-    _check_dicom(options, volume)
-    from .network import checkpoint
+    with stop.at_once():
+        _check_outputs(options)
+        volume = _read_image(options, show)
+        from .network import checkpoint
 
-    model = checkpoint.load(options.model)
-    classes = model.classes
-    model.check_channels(1 + len(options.channel))
-    image, names = _read_channels(options, volume, show)
+        model = checkpoint.load(options.model)
+        classes = model.classes
+        model.check_channels(1 + len(options.channel))
+        image, names = _read_channels(options, volume, show)
     with _job_folder(None) as folder:
         Job.create(folder, image, None, JobRecord(volume.geometry, classes, Settings(), channels=names)).close()
-        result, interrupted = _drive(folder, options.device, Predict("predict", str(options.model.resolve())), show)
-        if result is None or interrupted:
-            return _INTERRUPTED
+        result = _drive(folder, options.device, Predict("predict", str(options.model.resolve())), show, stop)
+        if result is None or stop.times:
+            return stop.exit_code
         _write_result(options, folder, volume, classes, show)
         show.done(result, classes, options.output)
-    return 0
+    return stop.exit_code if stop.times else 0
 
 
 def _doctor(options: argparse.Namespace) -> int:
     os.environ.update(worker_environment())  # before torch loads, so that it measures what the worker will get
     from .doctor import examine, text
 
-    found = examine()
+    with options.stop.at_once():
+        found = examine()
     sys.stdout.write(json.dumps(found) + "\n" if options.json else text(found) + "\n")
     return 0 if found["works"] else DeviceError.exit_code
 
@@ -427,35 +497,36 @@ def _doctor(options: argparse.Namespace) -> int:
 # -- driving the worker ------------------------------------------------------------------------------------------------
 
 
-def _drive_on(folder: Path, device: str, train: Train, show: Screen) -> tuple[Result | None, bool]:
+def _drive_on(folder: Path, device: str, train: Train, show: Screen, stop: Stop) -> Result | None:
     """As _drive; a worker that got stuck is started again, and goes on from its checkpoint."""
     for _ in range(_RESTARTS):
         try:
-            return _drive(folder, device, train, show)
+            return _drive(folder, device, train, show, stop)
         except SparseSegError as error:
             if error.code != StuckError.code:
                 raise
             show.event(Warning(train.id, 0, "restarted", error.sentence, "It was started again."))
-    return _drive(folder, device, train, show)
+    return _drive(folder, device, train, show, stop)
 
 
-def _drive(folder: Path, device: str, command: Command, show: Screen) -> tuple[Result | None, bool]:
-    """Run one command in a worker to its end: the result, and whether Ctrl-C asked for it. (None, True): interrupted with nothing to keep.
+def _drive(folder: Path, device: str, command: Command, show: Screen, stop: Stop) -> Result | None:
+    """Run one command in a worker to its end: the result, also that which `stop` asks for. None: stopped with nothing to keep.
 
     Raises SparseSegError with the worker's own sentence where the command failed.
     """
+    if stop.times:
+        return None
     client = WorkerClient()
     run = _Run(client, command, show)
     try:
         client.send(Open("open", str(folder), device))
         client.send(command)
         while run.result is None and not run.abandoned:
-            try:
-                if (event := client.wait(0.2)) is not None:
-                    run.take(event)
-            except KeyboardInterrupt:
-                run.interrupt()
-        return run.result, run.interrupted
+            if (event := client.wait(0.2)) is not None:
+                run.take(event)
+            if stop.times:
+                run.interrupt(stop.is_final)
+        return run.result
     finally:
         client.close().join(10)
         client.kill()
@@ -469,7 +540,7 @@ class _Run:
     command: Command
     show: Screen
     result: Result | None = None
-    interrupted: bool = False
+    finishing: bool = False
     abandoned: bool = False
     has_preview: bool = False
 
@@ -485,15 +556,17 @@ class _Run:
                 return
             raise _as_exception(event)
 
-    def interrupt(self) -> None:
+    def interrupt(self, is_final: bool) -> None:
         """First Ctrl-C: the best result so far. Second, or where there is none yet: stop."""
-        if self.interrupted or not self.has_preview:
-            self.interrupted = self.abandoned = True
-            self.client.send(Cancel("cancel"))
+        if self.result is not None:
             return
-        self.interrupted = True
-        self.show.stage("stopping: the best result so far is being written (Ctrl-C again: stop without it)")
-        self.client.send(Finish("finish"))
+        if is_final or not self.has_preview:
+            self.abandoned = True
+            self.client.send(Cancel("cancel"))
+        elif not self.finishing:
+            self.finishing = True
+            self.show.stage("stopping: the best result so far is being written (Ctrl-C again: stop without it)")
+            self.client.send(Finish("finish"))
 
 
 def _as_exception(event: Error) -> SparseSegError:
@@ -501,13 +574,6 @@ def _as_exception(event: Error) -> SparseSegError:
     error.code = event.code
     error.exit_code = _EXIT_BY_CODE.get(event.code, 1)
     return error
-
-
-def _say_error(options: argparse.Namespace, error: SparseSegError) -> None:
-    if getattr(options, "json", False):
-        sys.stdout.write(encode(Error("", 0, error.code, error.sentence, error.advice, fatal=True)))
-    else:
-        sys.stderr.write(f"sparseseg: {error}\n")
 
 
 @contextmanager
@@ -519,18 +585,3 @@ def _job_folder(kept: Path | None) -> Iterator[Path]:
     remove_abandoned()
     with PrivateFolder() as folder:
         yield folder / "job"
-
-
-def _check_folder(path: Path | None) -> None:
-    if path is not None and (path.is_dir() or not path.resolve().parent.is_dir()):
-        raise OutputError(f"Cannot write {path}: its folder does not exist, or it is a folder.", "Choose a file in an existing folder.")
-
-
-def _refuse_overwriting_inputs(options: argparse.Namespace, outputs: Sequence[Path | None], series: io.Series | None = None) -> None:
-    names = ("image", "annotation", "hints", "model", "segmentation", "uncertainty")
-    inputs = {path.resolve() for path in [*(getattr(options, name, None) for name in names), *getattr(options, "channel", [])] if path}
-    if series is not None:
-        inputs |= {frame.file.resolve() for frame in series.frames}
-    for path in outputs:
-        if path is not None and path.resolve() in inputs:
-            raise InputError(f"{path} is an input; it would be overwritten.", "Choose another output file.")

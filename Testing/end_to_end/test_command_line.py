@@ -247,6 +247,8 @@ def _broken_inputs(folder, phantom):
     (folder / "foreign.nrrd").write_bytes(b"MZ" + bytes(500))
     (folder / "short.nrrd").write_bytes(image.read_bytes()[:-2000])
     (folder / "nodicom").mkdir()
+    (folder / "foreign").mkdir()
+    (folder / "foreign" / "notes.txt").write_text("hello")
     labels = np.zeros_like(phantom.annotation)
     no_background = np.where(phantom.annotation > 1, phantom.annotation, 0).astype(np.uint8)
     background_alone = np.where(phantom.annotation > 0, 1, 0).astype(np.uint8)
@@ -292,7 +294,7 @@ def _broken_inputs(folder, phantom):
         "model of the future": (image, strokes, ["--start-from", str(folder / "future.pt")], "version 99"),
         "broken model": (image, strokes, ["--start-from", str(folder / "broken.pt")], "damaged"),
         "model with code": (image, strokes, ["--start-from", str(folder / "evil.pt")], "code"),
-        "foreign job folder": (image, strokes, ["--job", str(folder)], "holds no job"),
+        "foreign job folder": (image, strokes, ["--job", str(folder / "foreign")], "holds no job"),
     }
 
 

@@ -7,16 +7,19 @@ from .files import read_annotation, read_labels, read_volume, write_annotation, 
 from .hintsfile import read_hints
 from .image import Image
 from .nifti import TRANSFORMS
-from .output import check_output, suffix
+from .output import PLAIN_SUFFIXES, VOLUME_SUFFIXES, check_apart, check_output, suffix
 from .segnrrd import SparseLabels
 
 __all__ = [
     "KINDS",
+    "PLAIN_SUFFIXES",
     "TRANSFORMS",
+    "VOLUME_SUFFIXES",
     "Dense",
     "Image",
     "Series",
     "SparseLabels",
+    "check_apart",
     "check_output",
     "check_possible",
     "find_series",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import stat
+import unicodedata
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from itertools import combinations
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,6 +17,9 @@ from ..contract.folders import patiently
 
 COPY_AGAIN = "Copy or export the file again."
 WRITE_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha", ".dcm")
+PLAIN_SUFFIXES = tuple(known for known in WRITE_SUFFIXES if known != ".dcm")  # for what belongs to no DICOM series
+VOLUME_SUFFIXES = tuple(known for known in PLAIN_SUFFIXES if known != ".seg.nrrd")
+_LONGEST_NAME = 240  # bytes; file systems take 255, and a file that is being written has a longer name
 
 
 def suffix(path: Path, suffixes: tuple[str, ...] = WRITE_SUFFIXES) -> str:
@@ -35,24 +41,80 @@ def damaged(path: Path) -> InputError:
     return InputError(f"{path.name} cannot be read: it is damaged, cut short, or not an image.", COPY_AGAIN)
 
 
-def check_output(path: Path) -> None:
-    """Whether a result could be written to `path`, asked before long work. Nothing is left behind.
+def check_output(path: Path, suffixes: Sequence[str] = WRITE_SUFFIXES) -> None:
+    """Whether a result could be written to `path`, asked before long work. Nothing is left behind. suffixes: what its name may end in; none: in
+    anything.
 
     Raises InputError for a suffix that cannot be written, OutputError for a folder or a place that cannot be written to.
     """
     path = Path(path)
-    if not suffix(path):
-        raise InputError(f"Cannot write {path.name}: its format is not known.", f"Use one of {', '.join(WRITE_SUFFIXES)}.")
-    if path.is_dir():
+    ending = suffix(path) or path.suffix.lower()
+    if suffixes and ending not in suffixes:
+        why = "its format is not known" if ending not in WRITE_SUFFIXES else "this cannot be written in that format"
+        raise InputError(f"Cannot write {path.name}: {why}.", f"Use one of {', '.join(suffixes)}.")
+    try:
+        _check_place(path)
+    except (OSError, ValueError) as error:  # ValueError: a name that is no name
+        if isinstance(error, OutputError):
+            raise
+        raise OutputError(
+            f"{path} cannot be written to ({getattr(error, 'strerror', None) or error}).", "Choose another name or another folder."
+        ) from error
+
+
+def _check_place(path: Path) -> None:
+    """Raises OutputError, OSError."""
+    if len(os.fsencode(path.name)) > _LONGEST_NAME:
+        raise OutputError(f"The name {path.name[:40]}... is too long.", f"Choose one of {_LONGEST_NAME} letters at most.")
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        mode = None
+    if mode is not None and stat.S_ISDIR(mode):
         raise OutputError(f"{path} is a folder.", "Give a file name.")
+    if mode is not None and not stat.S_ISREG(mode):
+        raise OutputError(f"{path} is a device or a pipe, not a file.", "Give the name of a file.")
+    if mode is not None and not (mode & 0o222 and os.access(path, os.W_OK)):
+        raise OutputError(f"{path} is write-protected.", "Choose another name, or allow that it is written to.")
     if not path.parent.is_dir():
         raise OutputError(f"There is no folder {path.parent}.", "Make the folder first, or choose another.")
-    trial = _temporary(path)
+    trial = _temporary(path) if os.path.lexists(path) else path  # its own name, where that is free: not every system takes every name
     try:
         trial.touch(exist_ok=False)
         trial.unlink()
     except OSError as error:
         raise OutputError(f"The folder {path.parent} cannot be written to ({error.strerror}).", "Choose another folder.") from error
+
+
+def check_apart(outputs: Mapping[str, Path], inputs: Sequence[Path], job: Path | None = None) -> None:
+    """Whether each output is a file of its own, by whatever name, and neither is it an input. outputs: by what the user calls them; job: a folder
+    whose files are the engine's. Raises InputError."""
+    taken = {key for path in inputs for key in _keys(path)}
+    for path in outputs.values():
+        if taken & _keys(path):
+            raise InputError(f"{path} is an input; it would be overwritten.", "Choose another output file.")
+    for (one, a), (other, b) in combinations(outputs.items(), 2):
+        if _keys(a) & _keys(b) or _differ_in_writing_only(a, b):
+            raise InputError(f"{one} and {other} are the same file, {b}.", "Give each a name of its own.")
+    for path in (*outputs.values(), *inputs):
+        if job is not None and any(_keys(job) & _keys(place) for place in (path, *Path(os.path.realpath(path)).parents)):
+            raise InputError(f"{path} lies in the job folder, where the engine replaces files.", "Choose another place for one of the two.")
+
+
+def _keys(path: Path) -> set[object]:
+    """Two paths with a key in common are the same place: by its whole name, and by what the system knows it by where it is there."""
+    keys: set[object] = {os.path.normcase(os.path.realpath(path))}
+    with suppress(OSError, ValueError):
+        found = path.stat()
+        if found.st_ino:
+            keys.add((found.st_dev, found.st_ino))
+    return keys
+
+
+def _differ_in_writing_only(a: Path, b: Path) -> bool:
+    """Whether two files that are not there would be one where capitals, or the ways to write an accent, do not count."""
+    alike = [unicodedata.normalize("NFC", path.name).casefold() for path in (a, b)]
+    return alike[0] == alike[1] and not a.exists() and not b.exists() and bool(_keys(a.parent) & _keys(b.parent))
 
 
 @contextmanager
