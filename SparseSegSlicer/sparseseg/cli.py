@@ -19,7 +19,7 @@ import numpy as np
 
 from . import __version__, io
 from .annotation.slices import find_complete_slices
-from .console import Screen, consoles, say_error
+from .console import Screen, consoles, occupy_closed, say_error
 from .contract import errors
 from .contract.channels import MOST_CHANNELS, stack
 from .contract.classes import ClassTable
@@ -62,12 +62,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; the exit code."""
     with consoles() as (out, _):
         options = _parser().parse_args(argv)
-        code = _worker() if options.run is _worker else _run(options)
+        code = 0 if options.run is _worker else _run(options)
+    if options.run is _worker:
+        _worker()  # which has its own use for the streams
     return _UNREAD if out.is_lost and not code else code
 
 
 def _run(options: argparse.Namespace) -> int:
     as_json = getattr(options, "json", False)
+    occupy_closed()
     with asked() as options.stop:
         try:
             return int(options.run(options))

@@ -72,7 +72,6 @@ def _discard(stream: TextIO) -> None:
 @contextmanager
 def consoles() -> Iterator[tuple[Console, Console]]:
     """stdout and stderr for everybody in this process."""
-    _occupy_closed()
     before = sys.stdout, sys.stderr
     both = Console(sys.stdout), Console(sys.stderr)
     sys.stdout, sys.stderr = both  # type: ignore[assignment]
@@ -84,7 +83,7 @@ def consoles() -> Iterator[tuple[Console, Console]]:
         sys.stdout, sys.stderr = before
 
 
-def _occupy_closed() -> None:
+def occupy_closed() -> None:
     """Where a standard stream is closed, the next file to be opened would take its number, and what libraries print would go there."""
     for number in range(3):
         try:

@@ -1,9 +1,7 @@
-"""Model files: written whole, loaded with weights_only, and refused with one sentence where they do not fit."""
+"""Model files: written whole, read without running what they hold, and refused with one sentence where they do not fit."""
 
 from __future__ import annotations
 
-import pickle
-import zipfile
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -12,13 +10,19 @@ import torch
 from torch import Tensor
 
 from .. import __version__
+from ..contract.channels import MOST_CHANNELS
 from ..contract.classes import ClassTable
 from ..contract.errors import ModelError
 from ..contract.job import write_whole
+from ..contract.numbers import number, whole
+from ..contract.tensorfile import TensorFile, UnsafeFileError
 from .intensity import Intensity
-from .unet import PLACE, SEEN, NetworkPlan, UNet3d
+from .unet import PLACE, SEEN, NetworkPlan, UNet3d, shapes_of
+from .weights import as_tensors, read_weights
 
 FORMAT, VERSION = "sparseseg-model", 2
+_SPACINGS_MM = (1e-7, 1e5)
+_MOST_SLICES = 32  # of a slab
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Checkpoint:
                 "version": VERSION,
                 "engine_version": __version__,
                 "network": self.network.to_json(),
-                "weights": self.weights,
+                "weights": dict(self.weights),
                 "intensity": self.intensities[0].to_json() if len(self.intensities) == 1 else [one.to_json() for one in self.intensities],
                 "classes": self.classes.to_json(),
                 "spacing_kji_mm": list(self.spacing_kji_mm),
@@ -77,69 +81,70 @@ def _counted(channels: int) -> str:
 
 def load(path: Path) -> Checkpoint:
     """Raises ModelError for a file that is missing, damaged, foreign, of another version or input, or that holds code."""
-    data = _read(path)
+    try:
+        with TensorFile(path) as file:
+            return _loaded(path, file)
+    except FileNotFoundError as error:
+        raise ModelError(f"There is no model file {path}.", "Check the path.") from error
+    except UnsafeFileError as error:
+        raise ModelError(f"{path.name} holds code, not only numbers, and was not loaded.", "Do not use this file.") from error
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"{path.name} is damaged or no model ({error}).", "Choose a file written by --save-model.") from error
+
+
+def _loaded(path: Path, file: TensorFile) -> Checkpoint:
+    data = file.content
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ModelError(f"{path.name} is no model of this program.", "Choose a file written by --save-model.")
-    if data.get("version") != VERSION:
+    if type(data.get("version")) is not int or data["version"] != VERSION:
         raise ModelError(
-            f"{path.name} has model version {data.get('version')}, this engine reads {VERSION}.",
+            f"{path.name} has model version {data.get('version')!s:.20}, this engine reads {VERSION}.",
             "Train a new model, or use the engine that wrote it.",
         )
     try:
-        plan = NetworkPlan.from_json(data["network"])
-        intensities = _intensities(data["intensity"])
-        if plan.in_channels != (given := len(intensities) * SEEN + PLACE):
-            raise ModelError(
-                f"{path.name} expects {plan.in_channels} input channels, this engine gives {given}.", "Choose a model that this engine trained."
-            )
-        spacing = data["spacing_kji_mm"]
-        return Checkpoint(
-            plan,
-            data["weights"],
-            intensities,
-            ClassTable.from_json(data["classes"]),
-            (float(spacing[0]), float(spacing[1]), float(spacing[2])),
-            _orientations(data["orientations"]),
-            _slices(data["slices"]),
-            data["training"],
-        )
-    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError) as error:
+        return _checked(path, file, data)
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, OverflowError, RecursionError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"{path.name} is damaged ({error}).", "Train a new model.") from error
+        raise ModelError(f"{path.name} is damaged ({error!s:.200}).", "Train a new model.") from error
+
+
+def _checked(path: Path, file: TensorFile, data: dict[str, Any]) -> Checkpoint:
+    """The description first: it says what the weights must be, before any is read."""
+    plan = NetworkPlan.from_json(data["network"])
+    intensities = _intensities(data["intensity"])
+    if plan.in_channels != (given := len(intensities) * SEEN + PLACE):
+        raise ModelError(
+            f"{path.name} expects {plan.in_channels} input channels, this engine gives {given}.", "Choose a model that this engine trained."
+        )
+    classes = ClassTable.from_json(data["classes"])
+    if len(classes) + 1 != plan.classes:
+        raise ValueError(f"{len(classes)} segments and a network for {plan.classes - 1}")
+    k, j, i = (number(mm, *_SPACINGS_MM) for mm in data["spacing_kji_mm"])
+    orientations, slices = _orientations(data["orientations"]), whole(data["slices"], 1, _MOST_SLICES)
+    if not isinstance(data["training"], dict):
+        raise ValueError("no training state")
+    weights = read_weights(file, data["weights"], shapes_of(plan))
+    return Checkpoint(plan, weights, intensities, classes, (k, j, i), orientations, slices, as_tensors(file.read(data["training"])))
 
 
 def _intensities(found: Any) -> tuple[Intensity, ...]:
     """A list of several channels' only, so that models of one channel are as they were before there were channels."""
-    return tuple(map(Intensity.from_json, [found] if isinstance(found, dict) else found))
+    given = [found] if isinstance(found, dict) else found
+    if not 1 <= len(given) <= MOST_CHANNELS:
+        raise ValueError(f"{len(given)} channels")
+    return tuple(map(Intensity.from_json, given))
 
 
 def _orientations(found: Any) -> tuple[int, ...]:
-    axes = tuple(int(axis) for axis in found)
-    if not axes or not set(axes) <= {0, 1, 2}:
+    axes = tuple(whole(axis, 0, 2) for axis in found[:4])
+    if not axes or len(set(axes)) != len(axes):
         raise ValueError(f"orientations {found!r:.80}")
     return axes
-
-
-def _slices(found: Any) -> int:
-    if int(found) < 1:
-        raise ValueError(f"slices {found!r:.80}")
-    return int(found)
 
 
 def export(source: Path, target: Path) -> None:
     """A job's checkpoint as a model file to keep: without the state that only resuming needs. Raises ModelError, OSError."""
     write_whole(target, replace(load(source), training={}).save)
-
-
-def _read(path: Path) -> Any:
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise ModelError(f"There is no model file {path}.", "Check the path.") from error
-    except pickle.UnpicklingError as error:
-        if "weights_only" in str(error).lower() or "unsupported global" in str(error).lower():
-            raise ModelError(f"{path.name} holds code, not only numbers, and was not loaded.", "Do not use this file.") from error
-        raise ModelError(f"{path.name} is damaged or no model.", "Choose a file written by --save-model.") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise ModelError(f"{path.name} is damaged or no model.", "Choose a file written by --save-model.") from error

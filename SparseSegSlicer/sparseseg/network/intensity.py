@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..contract.numbers import number
 from .sampling import WorkingGrid
 
 _SAMPLES = 200_000  # voxels looked at for percentiles
@@ -70,7 +71,10 @@ class Intensity:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Intensity:
-        return cls(float(data["centre"]), float(data["scale"]), bool(data["relative"]))
+        """Raises KeyError, TypeError or ValueError."""
+        if type(data["relative"]) is not bool:
+            raise ValueError(f"relative {data['relative']!r:.40}")
+        return cls(number(data["centre"], -_LARGEST, _LARGEST), number(data["scale"], 1 / _LARGEST, _LARGEST), data["relative"])
 
 
 def apply_all(

@@ -53,6 +53,11 @@ class Probabilities:
         result[:, k, j, i] = found
         return result
 
+    @property
+    def is_said_everywhere(self) -> bool:
+        """Whether any class is possible at each voxel; none is where a network's answer is no number."""
+        return all(bool(self.classes[:, k].any(0).all()) for k in range(self.classes.shape[1]))
+
     def tempered(self, temperature: float, tick: Callable[[], None] = lambda: None) -> Probabilities:
         """p ** (1 / temperature), to a sum of 1 again; what a byte calls 0 counts as half a step. tick is called plane by plane, and may raise."""
         result = torch.empty_like(self.classes)

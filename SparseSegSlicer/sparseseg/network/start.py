@@ -17,7 +17,10 @@ import torch
 from torch import Tensor
 
 from ..contract.errors import ModelError
-from .unet import PLACE, SEEN, NetworkPlan
+from ..contract.numbers import number
+from ..contract.tensorfile import TensorFile
+from .unet import PLACE, SEEN, NetworkPlan, shapes_of
+from .weights import read_weights
 
 FILE = Path(__file__).with_name("start.pt")
 FORMAT, VERSION = "sparseseg-start", 1
@@ -58,13 +61,18 @@ class Start:
 def shipped() -> Start:
     """The one that comes with the engine. Raises ModelError."""
     try:
-        data = torch.load(FILE, map_location="cpu", weights_only=True)
-        if (data["format"], data["version"]) != (FORMAT, VERSION):
-            raise ValueError("another format")
-        weights = {name: tensor.float() for name, tensor in data["weights"].items()}
-        return Start(NetworkPlan.from_json(data["network"]), weights, float(data["ridge"]), float(data["sharpness"]))
-    except Exception as error:  # torch raises what it likes where a file is damaged
-        raise ModelError(f"{FILE.name}, which networks begin with, cannot be read ({error}).", "Install the engine again.") from error
+        with TensorFile(FILE) as file:
+            return _checked(file, file.content)
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise ModelError(f"{FILE.name}, which networks begin with, cannot be read ({error!s:.200}).", "Install the engine again.") from error
+
+
+def _checked(file: TensorFile, data: dict[str, Any]) -> Start:
+    if (data["format"], data["version"]) != (FORMAT, VERSION):
+        raise ValueError("another format")
+    plan = NetworkPlan.from_json(data["network"])
+    shapes = {name: shape for name, shape in shapes_of(plan).items() if not name.startswith("head.")}
+    return Start(plan, read_weights(file, data["weights"], shapes), number(data["ridge"], 0, 1e6), number(data["sharpness"], 0, 1e6))
 
 
 def moments(features: Tensor, labels: Tensor, weights: Tensor, classes: int) -> Tensor:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..contract.errors import TrainingError
+from ..contract.errors import ModelError, TrainingError
+from ..contract.numbers import number, whole
 from ..contract.settings import Settings
 from . import augmentation
 from .augmentation import Draw
@@ -24,12 +25,14 @@ from .device import Compute, RunPlan
 from .loss import soft_dice_loss, weighted_cross_entropy
 from .start import Start, moments, solve_head
 from .unet import UNet3d
+from .weights import check_like
 
 _WARM_UP_STEPS = 20
 _CHECK_EVERY = 10  # steps between looks at the loss; on CUDA each look waits for the device
 _MAX_BAD_STATES = 5
 _CLIP_NORM = 5.0
 _SUPERVISED_OF = 200  # slabs
+_MOST_STEPS = 10**9
 _SLICES_OF_HEAD = 24  # at most, that a new network's head is solved from
 
 
@@ -107,12 +110,41 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any], average: dict[str, Tensor]) -> None:
+        """Go on from what `state` gave. Raises ModelError where that is not of such a network; then nothing has changed."""
+        try:
+            self._check_state(state, average)
+            rng = _restored(state["rng"])
+            steps, rate_factor = whole(state["steps"], 0, _MOST_STEPS), number(state["rate_factor"], 0, 1)
+            np.random.default_rng().bit_generator.state = rng  # numpy knows best what is none
+        except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
+            raise ModelError(f"Its training state is damaged ({error!s:.200}).", "Train a new model.") from error
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(average)
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.rng.bit_generator.state = _restored(state["rng"])
-        self.steps, self.rate_factor = int(state["steps"]), float(state["rate_factor"])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state["optimizer"]["state"]})  # with the rates of this run
+        self.rng.bit_generator.state = rng
+        self.steps, self.rate_factor = steps, rate_factor
         self._good = self._snapshot()
+
+    def _check_state(self, state: dict[str, Any], average: dict[str, Tensor]) -> None:
+        """Raises KeyError, TypeError, ValueError."""
+        own = self.network.state_dict()
+        for weights in (state["network"], average):
+            if weights.keys() != own.keys():
+                raise ValueError("weights of another network")
+            for name, weight in weights.items():
+                check_like(weight, own[name])
+        moments = state["optimizer"]["state"]
+        parameters = dict(enumerate(self.network.parameters()))
+        if moments.keys() not in (set(), parameters.keys()):
+            raise ValueError("the optimizer of another network")
+        for index, moment in moments.items():
+            if moment.keys() != {"step", "exp_avg", "exp_avg_sq"}:
+                raise ValueError("another optimizer")
+            check_like(moment["step"], torch.zeros(()))
+            check_like(moment["exp_avg"], parameters[index])
+            check_like(moment["exp_avg_sq"], parameters[index])
+            if moment["step"] < 0 or (moment["exp_avg_sq"] < 0).any():
+                raise ValueError("the optimizer's means are none")
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Begin with these weights, as far as they fit (a head for other classes does not); what they lack stays as it is."""

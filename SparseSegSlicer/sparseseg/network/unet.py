@@ -16,11 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..contract.channels import MOST_CHANNELS
+from ..contract.classes import MAX_SEGMENTS
+from ..contract.numbers import whole
+
 CONTEXT = 2  # slices on each side that a slice sees of the image, as channels
 SEEN = 2 * CONTEXT + 1  # slices of each channel of the image
 PLACE = 3 + 3  # where each voxel lies in the volume (k, j, i); across which axis the slices lie
 IN_CHANNELS = SEEN + PLACE  # of an image of one channel: the slice and its neighbours, of each channel in turn, then the place
 _WIDEST = 8  # times the first level's width
+_MOST_CLASSES, _MOST_WIDTH, _MOST_LEVELS = MAX_SEGMENTS + 1, 256, 7  # of a plan that a file describes
 _POOLABLE = 8  # pixels that a plane must have along each side to be halved, and slices that a slab must
 Triple = tuple[int, int, int]
 
@@ -69,8 +74,14 @@ class NetworkPlan:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> NetworkPlan:
-        pools, kernels = (tuple(triple(t) for t in data[name]) for name in ("pools", "kernels"))
-        return cls(int(data["classes"]), int(data["width"]), pools, kernels, bool(data["residual"]), int(data["in_channels"]))
+        """Raises KeyError, TypeError or ValueError for what is no plan, or one of a size that nobody asks for."""
+        pools, kernels = _triples(data["pools"], (1, 2)), _triples(data["kernels"], (1, 3))
+        if not len(pools) + 1 == len(kernels) <= _MOST_LEVELS:
+            raise ValueError(f"{len(kernels)} levels and {len(pools)} pools")
+        if type(data["residual"]) is not bool:
+            raise ValueError(f"residual {data['residual']!r:.40}")
+        classes, width = whole(data["classes"], 2, _MOST_CLASSES), whole(data["width"], 1, _MOST_WIDTH)
+        return cls(classes, width, pools, kernels, data["residual"], whole(data["in_channels"], 1, PLACE + MOST_CHANNELS * SEEN))
 
 
 def plan_network(slices: int, plane: Sequence[int], classes: int, width: int, depth: int, residual: bool = False, channels: int = 1) -> NetworkPlan:
@@ -91,6 +102,17 @@ def plan_network(slices: int, plane: Sequence[int], classes: int, width: int, de
 
 def _kernel(slices: int) -> Triple:
     return (3 if slices > 1 else 1, 3, 3)
+
+
+def _triples(found: Sequence[Any], allowed: Sequence[int]) -> tuple[Triple, ...]:
+    """Raises TypeError or ValueError."""
+    if len(found) > _MOST_LEVELS:
+        raise ValueError(f"{len(found)} levels")
+    lowest, highest = min(allowed), max(allowed)
+    triples = tuple(triple(whole(n, lowest, highest) for n in each) for each in found)
+    if not all(n in allowed for each in triples for n in each):
+        raise ValueError(f"kernels or pools {found!r:.80}")
+    return triples
 
 
 def triple(values: Iterable[Any]) -> Triple:
@@ -187,6 +209,27 @@ class UNet3d(nn.Module):
             x = F.interpolate(self.lift[level](x), size=skips[level].shape[2:], mode="nearest")
             x = self.decoder[level](torch.cat([skips.pop(), x], 1))
         return x
+
+
+def shapes_of(plan: NetworkPlan) -> dict[str, tuple[int, ...]]:
+    """Of the weights of a UNet3d, by their names and in its parameters' order, without making one: torch's way to do so loads it for seconds."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    widths = plan.widths
+
+    def block(name: str, before: int, after: int, kernel: Triple) -> None:
+        shapes.update({f"{name}.0.weight": (after, before, *kernel), f"{name}.1.weight": (after,), f"{name}.1.bias": (after,)})
+
+    for level, (width, kernel) in enumerate(zip(widths, plan.kernels, strict=True)):
+        before = plan.in_channels if level == 0 else widths[level - 1]
+        block(f"encoder.{level}.body.0", before, width, kernel)
+        block(f"encoder.{level}.body.1", width, width, kernel)
+        if plan.residual:
+            shapes[f"encoder.{level}.shortcut.weight"] = (width, before, 1, 1, 1)
+    for level in range(len(plan.pools)):
+        shapes[f"lift.{level}.weight"] = (widths[level], widths[level + 1], 1, 1, 1)
+    for level in range(len(plan.pools)):
+        block(f"decoder.{level}", 2 * widths[level], widths[level], plan.kernels[level])
+    return shapes | {"head.weight": (plan.classes, widths[0], 1, 1, 1), "head.bias": (plan.classes,)}
 
 
 def _pad_to(x: Tensor, multiple_kji: Triple) -> Tensor:

@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..contract.errors import ModelError
+from ..contract.tensorfile import TensorFile
+
 Tick = Callable[[], None]
 Triple = tuple[int, int, int]
 
@@ -103,9 +106,17 @@ def plan_pools(spacing_kji_mm: Sequence[float], shape_kji: Sequence[int]) -> lis
 
 @cache
 def load_refiner(device: torch.device) -> Refiner:
-    """The network with the weights that come with the engine."""
+    """The network with the weights that come with the engine. Raises ModelError where these are no longer what came."""
     network = Refiner()
-    network.load_state_dict({name: w.float() for name, w in torch.load(WEIGHTS, map_location="cpu", weights_only=True).items()})
+    try:
+        with TensorFile(WEIGHTS) as file:
+            weights = {name: torch.from_numpy(array).float() for name, array in file.read(file.content).items()}
+        network.load_state_dict(weights)
+        if not all(bool(torch.isfinite(each).all()) for each in weights.values()):
+            raise ValueError("weights that are not numbers")
+    except (OSError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ModelError(f"{WEIGHTS.name}, which corrects what growing says, cannot be read ({reason}).", "Install the engine again.") from error
     return network.to(device, memory_format=torch.channels_last_3d).eval().requires_grad_(False)  # type: ignore[call-overload,no-any-return]
 
 

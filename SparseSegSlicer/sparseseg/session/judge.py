@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..annotation.labels import Annotation
+from ..contract.numbers import number
 from ..quality import estimate, reverse, shares
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ class Judge:
         return {"share": self.share, "estimate": self.estimate}
 
     def load_state(self, state: dict[str, Any]) -> None:
-        self.share, self.estimate = float(state["share"]), dict(state["estimate"])
+        """Raises KeyError, TypeError or ValueError; then nothing has changed."""
+        estimate = {id_: number(state["estimate"][id_], 0, 1) for id_ in self._ids if id_ in state["estimate"]}
+        self.share, self.estimate = number(state["share"], 0, 1), estimate
 
 
 def choose_use(refined: Refined, held: np.ndarray) -> list[bool]:

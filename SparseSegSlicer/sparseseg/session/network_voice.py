@@ -6,10 +6,13 @@ network again.
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import torch
@@ -65,7 +68,8 @@ class NetworkVoice:
         self, annotation: Annotation, region: Box, settings: Settings, start: checkpoint.Checkpoint | None, saved: checkpoint.Checkpoint | None
     ) -> None:
         """A new trainer on a region of the volume: with an earlier model's weights (start), going on from a checkpoint of this job (saved), or with
-        what the engine's own start knows, once it has labels to learn from. Raises ModelError where the model is for another number of channels."""
+        what the engine's own start knows, once it has labels to learn from. Raises ModelError where the model is for another number of channels, or
+        for a grid that there is no memory for, or where its training state is damaged."""
         model, self._start = start or saved, None
         if model is not None:
             model.check_channels(len(self._channels))
@@ -73,13 +77,14 @@ class NetworkVoice:
         plan = device.plan_run(self.compute, self.spacing, own, self.classes, settings, len(self._channels))
         if model is not None:
             plan = _with_network(plan, model, self.classes, own, self.spacing)
+            _check_memory(plan.grid_kji, self.classes, len(self._channels))
         self._load_image(plan, annotation, region, model)
         self.trainer = self._new_trainer(plan, settings)
         self._belief = self._calibrated = None
         if start is not None:
             self.trainer.start_from(start.weights)
         elif saved is not None:
-            self.trainer.load_state(saved.training["trainer"], saved.weights)
+            self.trainer.load_state(saved.training.get("trainer", {}), saved.weights)
         else:
             self._start = self._known(plan, annotation)
 
@@ -103,16 +108,23 @@ class NetworkVoice:
 
     def saved(self) -> checkpoint.Checkpoint | None:
         """The job's own checkpoint, if it holds a training state of the same segments. One that cannot be read is told of, and replaced in time."""
-        if not self._job.path(MODEL).exists():
+        path = self._job.path(MODEL)
+        if not os.path.lexists(path):
             return None
         try:
-            saved = checkpoint.load(self._job.path(MODEL))
+            saved = checkpoint.load(path)
             saved.check_channels(len(self._channels))
         except ModelError as error:
-            self._warn("model", f"The network begins anew: {error.sentence}", "Nothing else of the session is lost.")
+            self.begins_anew(error)
+            if path.is_dir():
+                path.rename(path.with_name(f"{MODEL}.{uuid4().hex}"))  # somebody's; a checkpoint could not take its place
             return None
         same = saved.training and saved.classes.ids == self._job.record.classes.ids
         return saved if same else None
+
+    def begins_anew(self, error: ModelError) -> None:
+        """Tell that a checkpoint costs itself, not the job."""
+        self._warn("model", f"The network begins anew: {error.sentence}", "Nothing else of the session is lost.")
 
     def _new_trainer(self, plan: RunPlan, settings: Settings) -> Trainer:
         assert self._input is not None
@@ -223,8 +235,12 @@ class NetworkVoice:
         model.check_channels(len(self._channels))
         network = model.build_network(self.compute.device)
         grid = _grid_of_model(model, self._job.record.geometry.shape_kji, self.spacing)
+        _check_memory(grid.shape_kji, len(model.classes) + 1, len(self._channels))
         data = Input(self._seen(model.intensities, grid, "predicting"), grid, is_trained_on=False)
-        return self._predicted(network, data, model.orientations, model.slices, "predicting")
+        believed = self._predicted(network, data, model.orientations, model.slices, "predicting")
+        if not believed.is_said_everywhere:
+            raise ModelError("The model says what is not a number of this image.", "Use a model that was trained on such images, or train a new one.")
+        return believed
 
     def _predicted(self, network: UNet3d, data: Input, orientations: Sequence[int], slices: int, stage: str) -> Probabilities:
         """predict(), with fewer and then thinner slabs at once where memory runs out."""
@@ -301,6 +317,17 @@ def _grid_of_model(model: checkpoint.Checkpoint, shape_kji: Triple, spacing: tup
 def _shape_of_model(model: checkpoint.Checkpoint, own_kji: Triple, spacing: tuple[float, float, float]) -> Triple:
     k, j, i = (max(1, round(n * own / wanted)) for n, own, wanted in zip(own_kji, spacing, model.spacing_kji_mm, strict=True))
     return (k, j, i)
+
+
+def _check_memory(grid_kji: Triple, classes: int, channels: int) -> None:
+    """Raises ModelError where what a network says on a grid would not fit: bytes of the image, and two and one of each class."""
+    needed, free = math.prod(grid_kji) * (2 * channels + 3 * classes), device.free_memory(torch.device("cpu"))
+    if needed > free:
+        size = " x ".join(map(str, grid_kji))
+        raise ModelError(
+            f"At the model's voxel size this image has {size} voxels, which need {needed / 2**30:.1f} GiB of memory; {free / 2**30:.1f} are free.",
+            "Use a model that was trained on such images, or crop the volume.",
+        )
 
 
 def _size(slabs: int, slices: int) -> str:

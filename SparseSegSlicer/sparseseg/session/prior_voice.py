@@ -17,6 +17,7 @@ from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
 from ..contract.belief import Belief
 from ..contract.box import Box, box_of, planes, shape_of, union, whole, within
+from ..contract.errors import ModelError
 from ..contract.settings import Settings
 from ..prior import compiled
 from ..prior.grown import Grown
@@ -51,12 +52,19 @@ class PriorVoice:
     """stands: the belief that is shown and trained on, (K, J, I) uint8 both, changed in place; complete once `refine_all` was called."""
 
     def __init__(
-        self, channels: np.ndarray, spacing_kji_mm: tuple[float, float, float], settings: Settings, devices: DeviceChoice, tick: Tick
+        self,
+        channels: np.ndarray,
+        spacing_kji_mm: tuple[float, float, float],
+        settings: Settings,
+        devices: DeviceChoice,
+        tick: Tick,
+        warn: Callable[[str, str, str], None] = lambda *_: None,
     ) -> None:
         """channels: (C, K, J, I), seen as one gray value a voxel. settings.refine: whether there is a refiner at all, or growing stands as it is;
-        settings.smooth_contours: whether it may overrule labels in doubt."""
+        settings.smooth_contours: whether it may overrule labels in doubt. warn: takes code, sentence and advice."""
         self._channels, self._spacing, self._devices, self._tick = channels, spacing_kji_mm, devices, tick
         self._gray = Gray(channels, channels[0])
+        self._warn, self._settings = warn, settings
         self._refines, self._smooths = settings.refine, settings.smooth_contours and settings.refine
         self.grown: Grown | None = None
         self._refined: Refined | None = None
@@ -90,7 +98,7 @@ class PriorVoice:
 
     def is_for(self, settings: Settings) -> bool:
         """Whether these settings ask for the same refiner."""
-        return (self._refines, self._smooths) == (settings.refine, settings.smooth_contours and settings.refine)
+        return self._settings.refine == settings.refine and (self._settings.smooth_contours == settings.smooth_contours or not settings.refine)
 
     def precision(self, annotation: Annotation) -> float:
         """How precise the annotation is, 0..1: how far growing trusts labels in doubt (prior.standing)."""
@@ -135,7 +143,11 @@ class PriorVoice:
         assert self.grown is not None
         self._look_at(annotation)
         if self._refines:
-            self._ask_refiner(None, annotation)
+            try:
+                self._ask_refiner(None, annotation)
+            except ModelError as error:
+                self._refines = self._smooths = False
+                self._warn("model", f"Growing stands as it is: {error.sentence}", error.advice)
         self._let_stand(annotation)
         self._used = self._all_uses(annotation)
         self._reach = Reach(annotation.labelled, self._spacing)

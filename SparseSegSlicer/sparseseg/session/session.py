@@ -20,8 +20,10 @@ from ..annotation.revision import Revision, revise
 from ..annotation.unpainted import Unpainted
 from ..contract.belief import Belief
 from ..contract.box import Box, box_of, planes, shape_of, whole
-from ..contract.errors import AnnotationError, InputError, JobError
+from ..contract.errors import AnnotationError, InputError, JobError, ModelError, OutputError
 from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
+from ..contract.numbers import number
+from ..contract.numbers import whole as whole_number
 from ..contract.settings import Settings
 from ..quality import estimate, suggest
 from ..quality.fusion import fuse
@@ -46,6 +48,7 @@ _STEPS_TO_TRUST = 20  # a network that learned for fewer is left out of the resu
 _AFTER_UPDATE = 0.5  # where in the run (and its learning rate) a correction takes training back to, at most
 _MIN_SIDE = 8  # voxels: below that a 3-D network makes no sense, except along one axis
 _HISTORY_EVERY_S = 0.5
+_LONGEST_S = 1e9  # that a run has taken
 _CHECK_AFTER_S = 3.0  # of a run without a new annotation, until the last one is looked at for mistakes
 _CHECK_COST = 2.5  # times growing, about, to look for mistakes
 _QUICK_CHECK = 0.1  # share of a run that looking may take before learning; where it takes longer the network learns first
@@ -112,7 +115,7 @@ class Session:
 
     def _new_prior(self) -> PriorVoice:
         spacing = self.job.record.geometry.spacing_kji_mm
-        return PriorVoice(self.job.channels(), spacing, self.settings, self.devices, lambda: self._tick("prior"))
+        return PriorVoice(self.job.channels(), spacing, self.settings, self.devices, lambda: self._tick("prior"), self.host.warning)
 
     def _with_border(self, annotation: Annotation) -> Annotation:
         if self.settings.border_weight <= 0:
@@ -257,20 +260,36 @@ class Session:
             return
         network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick)
         saved = network.saved() if resume and network.trainer is None and start is None else None
-        network.begin(self.labels, self.prior.region, self.settings, start, saved)
+        if saved is None or not self._goes_on(network, saved):
+            network.begin(self.labels, self.prior.region, self.settings, start, None)
+            self.judge.forget()
         self.network = network
-        self.judge.forget()
-        if saved is not None:
-            self._resume(saved)
 
-    def _resume(self, saved: Checkpoint) -> None:
-        training, steps = saved.training, self._steps
-        self.judge.load_state(training)
+    def _goes_on(self, network: NetworkVoice, saved: Checkpoint) -> bool:
+        """Whether the run could go on from a checkpoint; one with nonsense in it costs the checkpoint, not the job."""
+        try:
+            network.begin(self.labels, self.prior.region, self.settings, None, saved)
+            self.judge.forget()
+            self._resume(saved, network.steps)
+        except ModelError as error:
+            network.begins_anew(error)
+            return False
+        return True
+
+    def _resume(self, saved: Checkpoint, steps: int) -> None:
+        """Raises ModelError; then only the judge has changed."""
+        training = saved.training
+        try:
+            finished, spent_s = bool(training["finished"]), number(training["seconds"], 0, _LONGEST_S)
+            spent_steps = whole_number(training["spent_steps"], 0, steps)
+            self.judge.load_state(training)
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"Its training state is damaged ({error!s:.200}).", "Train a new model.") from error
         self.judge.leave_out(self.labels.absent)
-        if training["finished"]:
+        if finished:
             self._clock.spent_steps, self._clock.begin = steps, _AFTER_UPDATE
         else:
-            self._clock.spent_s, self._clock.spent_steps = float(training["seconds"]), int(training["spent_steps"])
+            self._clock.spent_s, self._clock.spent_steps = spent_s, spent_steps
             self.host.warning("resumed", f"Training goes on from step {steps} of an earlier run.", "")
 
     def _judge_refiner(self) -> None:
@@ -318,7 +337,7 @@ class Session:
                 self._show_all_voices()
                 last_preview = time.monotonic()
             if time.monotonic() - last_saved > _CHECKPOINT_EVERY_S:
-                self._save_model(finished=False)
+                self._save_checkpoint()
                 last_saved = time.monotonic()
 
     def _take_updates(self) -> None:
@@ -495,6 +514,13 @@ class Session:
         return Outcome(
             result, uncertain, model, report, reason, self._steps, self._clock.seconds, estimated, share, slices, self.checker.places if model else []
         )
+
+    def _save_checkpoint(self) -> None:
+        """What a kill would cost without it is less than the run."""
+        try:
+            self._save_model(finished=False)
+        except OutputError as error:
+            self.host.warning("model", f"What was learned so far is not saved: {error.sentence}", error.advice)
 
     def _save_model(self, finished: bool) -> Path:
         assert self.network is not None
