@@ -1,10 +1,14 @@
 """`python -m sparseseg`, and the program `sparseseg`."""
 
 import os
-import signal
 import sys
 
 _INTERRUPTED = 130
+
+try:
+    import signal
+except KeyboardInterrupt:  # it takes a moment
+    os._exit(_INTERRUPTED)
 
 
 def main() -> int:
@@ -15,6 +19,8 @@ def main() -> int:
 
     code = run()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if code > 128:  # packages that were interrupted while they were loaded are not taken apart
+        os._exit(code)
     return code
 
 

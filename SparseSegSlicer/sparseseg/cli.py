@@ -48,6 +48,7 @@ from .stopping import Stop, asked
 
 _UNREAD = 141  # as of a program that a closed pipe ends
 _RESTARTS = 2
+_GRACE_S, _GRACE_FOR_ALL_S = 1.0, 5.0  # for a worker to end by itself: when it is not wanted any more, and when it is done
 _INPUTS = ("image", "annotation", "hints", "model", "start_from", "segmentation", "uncertainty")
 _MORE: dict[str, tuple[tuple[str, ...], ...]] = {  # what else is written, and the endings of its names; any where there are none
     "--weights": (io.VOLUME_SUFFIXES,),
@@ -471,8 +472,8 @@ def _predict(options: argparse.Namespace) -> int:
     with stop.at_once():
         _check_outputs(options)
         volume = _read_image(options, show)
-        from .network import checkpoint
-
+        with stop.by_leaving():
+            from .network import checkpoint
         model = checkpoint.load(options.model)
         classes = model.classes
         model.check_channels(1 + len(options.channel))
@@ -489,9 +490,9 @@ def _predict(options: argparse.Namespace) -> int:
 
 def _doctor(options: argparse.Namespace) -> int:
     os.environ.update(worker_environment())  # before torch loads, so that it measures what the worker will get
-    from .doctor import examine, text
+    with options.stop.by_leaving():
+        from .doctor import examine, text
 
-    with options.stop.at_once():
         found = examine()
     sys.stdout.write(json.dumps(found) + "\n" if options.json else text(found) + "\n")
     return 0 if found["works"] else DeviceError.exit_code
@@ -531,7 +532,7 @@ def _drive(folder: Path, device: str, command: Command, show: Screen, stop: Stop
                 run.interrupt(stop.is_final)
         return run.result
     finally:
-        client.close().join(10)
+        client.close(_GRACE_S if run.abandoned else _GRACE_FOR_ALL_S).join(10)
         client.kill()
 
 

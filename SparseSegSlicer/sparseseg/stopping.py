@@ -6,6 +6,7 @@ is nothing to undo, the first one raises KeyboardInterrupt, once: it could land 
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -28,7 +29,7 @@ class Stop:
         self.times = 0
         self.is_final = False
         self.exit_code = _INTERRUPTED
-        self._may_raise = False
+        self._may_raise = self._may_leave = False
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
@@ -44,6 +45,16 @@ class Stop:
             self._may_raise = False
         self.check()
 
+    @contextmanager
+    def by_leaving(self) -> Iterator[None]:
+        """Work that leaves nothing behind, and in which nothing may be raised: torch, raised in while it is loaded, aborts. It ends the process."""
+        self.check()
+        self._may_leave = True
+        try:
+            yield
+        finally:
+            self._may_leave = False
+
     def check(self) -> None:
         if self.times:
             raise KeyboardInterrupt
@@ -54,6 +65,8 @@ class Stop:
         if number not in _CTRL_C:
             self.exit_code = 128 + number
         self.is_final = self.times > 1 or number not in _CTRL_C
+        if self._may_leave:
+            os._exit(self.exit_code)
         if self._may_raise:
             self._may_raise = False
             raise KeyboardInterrupt

@@ -51,6 +51,7 @@ from .contract.protocol import (
     decode_command,
     encode,
 )
+from .contract.text import VisibleFormatter
 from .prior import compiled
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ _log = logging.getLogger("sparseseg")
 def main() -> NoReturn:
     """Serve until `close` or the end of stdin; the exit code is 0 then."""
     out = _claim_stdout()
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    log = logging.StreamHandler(sys.stderr)
+    log.setFormatter(VisibleFormatter())
+    logging.basicConfig(handlers=[log], level=logging.INFO)
     code = Worker(sys.stdin.buffer, out).serve()
     logging.shutdown()
     # not sys.exit: the thread that waits on stdin holds its lock, which makes the interpreter abort while it shuts down
@@ -223,7 +226,7 @@ class Worker:
     def _log_to(self, folder: Path) -> None:
         self._events = open(folder / EVENTS, "a", encoding="ascii", newline="\n")  # noqa: SIM115 - open as long as the session
         self._log_handler = logging.FileHandler(folder / LOG, encoding="utf-8")
-        self._log_handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        self._log_handler.setFormatter(VisibleFormatter())
         _log.addHandler(self._log_handler)
 
     # -- the session's host --------------------------------------------------------------------------------------------

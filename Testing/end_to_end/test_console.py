@@ -1,6 +1,7 @@
 """What is shown, where, and when nobody can see it: the result stands whatever becomes of the words."""
 
 import io
+import logging
 import os
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from sparseseg import cli
 from sparseseg.console import Console, Screen, consoles, say_error
 from sparseseg.contract.errors import InputError
 from sparseseg.contract.protocol import Progress, Ready, Warning
-from sparseseg.contract.text import visible
+from sparseseg.contract.text import VisibleFormatter, visible
 from sparseseg.io import files
 
 NASTY = "\x1b]0;owned\x07\x1b[2J liver\r\x9b31m \u202egnp.exe\u2028\n\x7f"
@@ -96,6 +97,12 @@ def test_names_in_files_are_shown_in_what_is_said_of_them(folder, capsys):
     assert cli.main(arguments) == 2
     said = capsys.readouterr().err
     assert "\\x1b]0;owned" in said and not set(said) & set("\x1b\x07\r\x9b\u202e")
+
+
+def test_a_log_shows_them_too():
+    record = logging.LogRecord("sparseseg", logging.ERROR, "", 1, "of %s", (NASTY,), None)
+    line = VisibleFormatter().format(record)
+    assert "\\x1b]0;owned" in line and not set(line) & set("\x1b\x07\r\x9b\u202e")
 
 
 # ---------------------------------------------------------------- who cannot show it, or is gone

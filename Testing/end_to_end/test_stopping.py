@@ -147,6 +147,32 @@ sys.exit(program.main())
     assert not (folder / "out.seg.nrrd").exists()
 
 
+def test_a_signal_in_the_midst_of_generated_code_ends_in_the_same_code(folder):
+    """Python itself would end by the signal: it takes an interrupt there for one that nobody caught."""
+    code = """import signal, sys
+import sparseseg.__main__ as program, sparseseg.cli as cli
+cli._check_outputs = lambda _: exec("import signal; signal.raise_signal(signal.SIGINT)")
+sys.argv = ["sparseseg", "predict", "model.pt", "image.nrrd", "-o", "out.nrrd"]
+sys.exit(program.main())
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, preexec_fn=default_signals, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
+
+
+def test_where_nothing_may_be_raised_the_process_ends():
+    """As while torch is loaded."""
+    code = """import signal
+from sparseseg.stopping import asked
+with asked() as stop, stop.at_once(), stop.by_leaving():
+    try:
+        signal.raise_signal(signal.SIGTERM)
+    finally:
+        print("raised")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, preexec_fn=default_signals, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (143, b"", b"")
+
+
 def test_after_the_result_there_is_nothing_left_to_stop(folder):
     code = """import atexit, signal, sys
 import sparseseg.__main__ as program

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import unicodedata
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}  # control, format (also the direction of writing), half a character, line and paragraph separators
@@ -13,6 +14,16 @@ def visible(text: str, keep: str = "") -> str:
     if text.isascii() and text.isprintable():
         return text
     return "".join(_numbered(c) if unicodedata.category(c) in _HIDDEN and c not in _JOINERS and c not in keep else c for c in text)
+
+
+class VisibleFormatter(logging.Formatter):
+    """For logs, which are read in terminals, too."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s %(levelname)s %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), keep="\n")
 
 
 def _numbered(character: str) -> str:
