@@ -15,6 +15,7 @@ from ..contract.numbers import number
 from .sampling import WorkingGrid
 
 _SAMPLES = 200_000  # voxels looked at for percentiles
+_FARTHEST = 1e39  # beyond any value of an image, which are float32
 _LARGEST = 1e30  # float32 has room for the arithmetic up to here
 _AIR_HU = -500  # CT in Hounsfield units goes below this; other images are scaled by their own percentiles
 
@@ -74,7 +75,7 @@ class Intensity:
         """Raises KeyError, TypeError or ValueError."""
         if type(data["relative"]) is not bool:
             raise ValueError(f"relative {data['relative']!r:.40}")
-        return cls(number(data["centre"], -_LARGEST, _LARGEST), number(data["scale"], 1 / _LARGEST, _LARGEST), data["relative"])
+        return cls(number(data["centre"], -_FARTHEST, _FARTHEST), number(data["scale"], 1 / _FARTHEST, _FARTHEST), data["relative"])
 
 
 def apply_all(
