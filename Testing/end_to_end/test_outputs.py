@@ -86,9 +86,8 @@ def test_a_folder_by_another_name_is_the_same_folder(folder, capsys):
     refused(folder, capsys, "are the same file", *SEGMENT, "d.nrrd", "--weights", "sub/back/d.nrrd")
 
 
-@pytest.mark.parametrize("option", ["--start-from"])
-def test_the_model_to_start_from_is_an_input(folder, capsys, option):
-    refused(folder, capsys, "is an input", *SEGMENT, "d.nrrd", option, "model.pt", "--save-model", "model.pt")
+def test_the_model_to_start_from_is_an_input(folder, capsys):
+    refused(folder, capsys, "is an input", *SEGMENT, "d.nrrd", "--start-from", "model.pt", "--save-model", "model.pt")
 
 
 @pytest.mark.parametrize(

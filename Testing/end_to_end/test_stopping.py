@@ -1,10 +1,10 @@
 """Ctrl-C and signals at any moment: exit code 130, or 128 + n, one line at most, nothing half done."""
 
-import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -197,13 +197,12 @@ def test_at_any_moment_nothing_is_left(folder, number, after_s):
     assert left <= {"out.seg.nrrd"}
     if left:
         assert files.read_annotation(folder / "out.seg.nrrd", two_organs((16, 24, 24)).geometry).classes.segments
-    assert not [pid for pid in os.listdir("/proc") if pid.isdigit() and is_a_worker(pid, folder)]  # noqa: PTH208
+    assert not [entry for entry in Path("/proc").glob("[0-9]*") if is_a_worker(entry, folder)]  # where the system tells
 
 
-def is_a_worker(pid, folder):
+def is_a_worker(entry, folder):
     """Of this test: by its folder for temporary files."""
     try:
-        with open(f"/proc/{pid}/environ", "rb") as environment, open(f"/proc/{pid}/cmdline", "rb") as line:
-            return str(folder).encode() in environment.read() and b"worker" in line.read()
+        return str(folder).encode() in (entry / "environ").read_bytes() and b"worker" in (entry / "cmdline").read_bytes()
     except OSError:
         return False
