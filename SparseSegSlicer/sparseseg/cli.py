@@ -24,10 +24,11 @@ from .contract.channels import MOST_CHANNELS, stack
 from .contract.classes import ClassTable
 from .contract.client import WorkerClient, worker_environment
 from .contract.errors import DeviceError, InputError, OutputError, SparseSegError, StuckError
-from .contract.folders import PrivateFolder, remove_abandoned
+from .contract.folders import PrivateFolder, ended_in_order, remove_abandoned
 from .contract.geometry import Geometry
 from .contract.hints import Hints, classes_of
-from .contract.job import DENSE, REPORT, UNCERTAINTY, VOICES, WEIGHTS, Job, JobRecord
+from .contract.job import DENSE, REPORT, UNCERTAINTY, VOICES, WEIGHTS, Job, JobRecord, check_place
+from .contract.lock import Owner
 from .contract.protocol import (
     Cancel,
     Command,
@@ -63,7 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a console or a file may not know the letters of a path
     try:
-        return int(options.run(options))
+        with ended_in_order():
+            if options.run is not _worker:
+                remove_abandoned()
+            return int(options.run(options))
     except SparseSegError as error:
         _say_error(options, error)
         return error.exit_code
@@ -186,6 +190,11 @@ def _worker(_: argparse.Namespace) -> NoReturn:
 
 
 def _segment(options: argparse.Namespace) -> int:
+    with _job_folder(options.job) as folder:  # before anything is read: nobody else works in it until the result is there
+        return _segment_in(folder, options)
+
+
+def _segment_in(folder: Path, options: argparse.Namespace) -> int:
     outputs = [p for p in (options.output, options.weights) if p]
     for path in outputs:
         io.check_output(path)
@@ -204,15 +213,14 @@ def _segment(options: argparse.Namespace) -> int:
     complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
     source_uids = volume.series.instance_uids if volume.series else ()
     record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=source_uids, hints=hints, channels=names)
-    with _job_folder(options.job) as folder:
-        _write_job(folder, image, strokes.annotation, record)
-        train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
-        result, interrupted = _drive_on(folder, options.device, train, show)
-        if result is None:
-            return _INTERRUPTED
-        _write_result(options, folder, volume, strokes.classes, show, strokes.header)
-        _write_more(options, folder, record, volume)
-        show.done(result, strokes.classes, options.output)
+    _write_job(folder, image, strokes.annotation, record)
+    train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
+    result, interrupted = _drive_on(folder, options.device, train, show)
+    if result is None:
+        return _INTERRUPTED
+    _write_result(options, folder, volume, strokes.classes, show, strokes.header)
+    _write_more(options, folder, record, volume)
+    show.done(result, strokes.classes, options.output)
     return _INTERRUPTED if interrupted else 0
 
 
@@ -452,7 +460,7 @@ def _drive(folder: Path, device: str, command: Command, show: Screen) -> tuple[R
     client = WorkerClient()
     run = _Run(client, command, show)
     try:
-        client.send(Open("open", str(folder), device))
+        client.send(Open("open", str(folder), device, owner=os.getpid()))
         client.send(command)
         while run.result is None and not run.abandoned:
             try:
@@ -582,12 +590,13 @@ def _say_error(options: argparse.Namespace, error: SparseSegError) -> None:
 
 @contextmanager
 def _job_folder(kept: Path | None) -> Iterator[Path]:
-    """The user's folder, or one in a private folder that is removed at the end."""
+    """The user's folder, or one in a private folder that is removed at the end; this process is its owner."""
     if kept is not None:
-        yield kept
+        check_place(kept)
+        with Owner(kept):
+            yield kept
         return
-    remove_abandoned()
-    with PrivateFolder() as folder:
+    with PrivateFolder() as folder, Owner(folder / "job"):
         yield folder / "job"
 
 

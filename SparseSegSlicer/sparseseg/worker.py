@@ -73,7 +73,10 @@ def main() -> NoReturn:
     """Serve until `close` or the end of stdin; the exit code is 0 then."""
     out = _claim_stdout()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    code = Worker(sys.stdin.buffer, out).serve()
+    try:
+        code = Worker(sys.stdin.buffer, out).serve()
+    except SystemExit as asked:  # by a signal
+        code = int(asked.code or 0)
     logging.shutdown()
     # not sys.exit: the thread that waits on stdin holds its lock, which makes the interpreter abort while it shuts down
     os._exit(code)
@@ -195,7 +198,7 @@ class Worker:
         from .session.session import Session
 
         devices = DeviceChoice(command.device)
-        self._session = Session.open(Path(command.job), devices, self)
+        self._session = Session.open(Path(command.job), devices, self, command.owner)
         if command.device not in ("auto", "cpu"):  # one that may not be there
             try:
                 devices.compute(lambda: self.tick("opening"))

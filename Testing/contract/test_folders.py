@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from sparseseg.contract import folders
-from sparseseg.contract.folders import PrivateFolder, patiently, remove_abandoned
+from sparseseg.contract.folders import PrivateFolder, patiently, remove_abandoned, write_whole
 
 PACKAGE = Path(folders.__file__).parents[2]
 OWNER = """
@@ -82,8 +82,6 @@ def refuse(monkeypatch, owner, name, times):
 
 
 def test_a_files_new_version_takes_its_place_though_a_scanner_reads_the_old_one(tmp_path, monkeypatch):
-    from sparseseg.contract.job import write_whole
-
     (tmp_path / "a.npy").write_bytes(b"old")
     calls = refuse(monkeypatch, os, "replace", 2)
     write_whole(tmp_path / "a.npy", lambda file: file.write(b"new"))

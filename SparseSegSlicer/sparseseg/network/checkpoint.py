@@ -14,7 +14,7 @@ from torch import Tensor
 from .. import __version__
 from ..contract.classes import ClassTable
 from ..contract.errors import ModelError
-from ..contract.job import write_whole
+from ..contract.folders import write_whole
 from .intensity import Intensity
 from .unet import PLACE, SEEN, NetworkPlan, UNet3d
 
