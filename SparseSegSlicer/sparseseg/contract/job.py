@@ -477,7 +477,7 @@ def checksum(array: np.ndarray, tick: Callable[[], None] = lambda: None, crc: in
             crc = checksum(part, tick, crc)
         return crc
     tick()
-    return zlib.crc32(np.ascontiguousarray(array), crc)
+    return zlib.crc32(np.ascontiguousarray(array).data, crc)
 
 
 def check_place(folder: Path) -> None:

@@ -145,7 +145,7 @@ class Owner:
 def check_owner(folder: Path, owner: int = 0) -> None:
     """Raises JobError where another process than this one and `owner` (a process number; 0: none) owns the job folder."""
     path = folder / HOST_LOCK
-    if _is_held(path) and _identity(path) not in Lock._held_here and (not owner or holder(path) != owner):
+    if _is_held(path) and holder(path) not in (os.getpid(), owner):
         raise _in_use(path)
 
 

@@ -29,7 +29,7 @@ class Publisher:
         self._job, self._host = job, host
         self._numbers = itertools.count(1)
         self._files: list[tuple[Path, bool]] = []  # previews, and whether each is of the whole volume
-        self._behind = False  # whether the host lacks something of what is shown
+        self.is_behind = False  # whether the host lacks something of what is shown
         self.told = 0  # previews so far
         self.shown: np.ndarray | None = None  # (K, J, I) uint8, what the user sees: all previews in turn, or the last result
 
@@ -37,19 +37,19 @@ class Publisher:
         """A preview of the whole volume, or of a box, uint8 of its shape; the array may be changed afterwards."""
         if box is not None and self.shown is None:
             raise ValueError("a box is shown on a preview of the whole volume")
-        if box is not None and (self._behind or len(self._files) > _MOST_FILES):
+        if box is not None and (self.is_behind or len(self._files) > _MOST_FILES):
             labels, box = self._with(labels, box), None
         try:
             file = self._write(labels)
         except OutputError:  # a full disk: room is made where there is any, for all in one
-            self._behind = True
+            self.is_behind = True
             labels, box = labels if box is None else self._with(labels, box), None
             self._remember(labels)
             self._drop(len(self._files))
             file = self._write(labels)
         self._files.append((file, box is None))
         if box is None:
-            self._behind = False
+            self.is_behind = False
             self._remember(labels)
             self._drop_old()
         else:

@@ -168,6 +168,8 @@ class Session:
             self._grow()
             return True
         if answer is None:
+            if self.publisher.is_behind and self.publisher.shown is not None:
+                self._show(self.publisher.shown, self._source)
             return False
         self._show_box(answer[0], answer[1], "growing")
         self._learn_change(adopted.box)
