@@ -121,11 +121,18 @@ def test_growing_that_fails_after_adoption_is_made_up_for(running, host, stroke,
 
 def test_a_border_that_fails_after_adoption_is_no_refusal(session_on, phantom, host, stroke, monkeypatch):
     running = session_on(phantom, Settings(refine=False, border_weight=1.0))
-    monkeypatch.setattr("sparseseg.session.session.add_border_weight", lambda *_: (_ for _ in ()).throw(MemoryError()))
-    send(running, 3, stroke, STROKE)
+    send(running, 2, phantom.annotation)
+    told = len(host.previews)
+    with monkeypatch.context() as patch:
+        patch.setattr("sparseseg.session.session.add_border_weight", lambda *_: (_ for _ in ()).throw(MemoryError()))
+        send(running, 3, stroke, STROKE)
     assert adopted(running)
-    assert [revision for _, revision, _ in host.previews] == [3]
+    assert [revision for _, revision, _ in host.previews[told:]] == [3]
     assert (running.annotation.labels[STROKE] == 0).all() and running.annotation.labelled[STROKE].all()
+    later = (slice(2, 3), slice(0, 1), slice(0, 3))
+    stroke[later] = 1
+    send(running, 4, stroke, later)
+    assert not host.previews[-1][2][STROKE].any()
 
 
 def test_a_revision_without_room_in_memory_is_taken_back(running, stroke, monkeypatch):

@@ -155,12 +155,15 @@ class Session:
 
     def _answer(self, adopted: Revision, start: float) -> bool:
         """Growing's answer to a new annotation; whether there is something to refine."""
-        self.annotation = self._with_border(adopted.annotation)
-        if adopted.box is not None:
-            self.judge.leave_out(self.annotation.absent)
-            self.checker.annotated(self.annotation)
-        begun = self.prior.can_answer
-        answer = self.prior.answer(adopted, self._shown_absent() if adopted.emptied else None) if begun else None  # first: it must know
+        begun, answer = self.prior.can_answer, None
+        try:  # each must know, whatever becomes of the others
+            if begun:
+                answer = self.prior.answer(adopted, self._shown_absent() if adopted.emptied else None)
+        finally:
+            if adopted.box is not None:
+                self.judge.leave_out(adopted.annotation.absent)
+                self.checker.annotated(adopted.annotation)
+            self.annotation = self._with_border(adopted.annotation)
         self.unpainted.compare(self.labels)
         if self.known:
             self.known.compare(self.labels, adopted.box)
