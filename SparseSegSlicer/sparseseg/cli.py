@@ -28,7 +28,8 @@ from .contract.errors import DeviceError, InputError, OutputError, SparseSegErro
 from .contract.folders import PrivateFolder, remove_abandoned
 from .contract.geometry import Geometry
 from .contract.hints import Hints, classes_of
-from .contract.job import DENSE, MODEL, REPORT, UNCERTAINTY, VOICES, WEIGHTS, Job, JobRecord
+from .contract.job import DENSE, MODEL, REPORT, UNCERTAINTY, VOICES, WEIGHTS, Job, JobRecord, check_place
+from .contract.lock import Owner
 from .contract.protocol import (
     Cancel,
     Command,
@@ -74,6 +75,7 @@ def _run(options: argparse.Namespace) -> int:
     occupy_closed()
     with asked() as options.stop:
         try:
+            remove_abandoned()
             return int(options.run(options))
         except SparseSegError as error:
             say_error(error, as_json)
@@ -203,9 +205,15 @@ def _worker() -> NoReturn:
 
 def _segment(options: argparse.Namespace) -> int:
     stop: Stop = options.stop
-    show = Screen(options.json)
     with stop.at_once():
         _check_outputs(options)
+    with _job_folder(options.job) as folder:  # before anything is read: nobody else works in it until the result is there
+        return _segment_in(folder, options, stop)
+
+
+def _segment_in(folder: Path, options: argparse.Namespace, stop: Stop) -> int:
+    show = Screen(options.json)
+    with stop.at_once():
         settings = Settings(time_budget_s=options.time_budget, steps=options.steps, seed=options.seed, smooth_contours=options.smooth_contours)
         volume = _read_image(options, show)
         image, names = _read_channels(options, volume, show)
@@ -214,14 +222,13 @@ def _segment(options: argparse.Namespace) -> int:
         complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
     source_uids = volume.series.instance_uids if volume.series else ()
     record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=source_uids, hints=hints, channels=names)
-    with _job_folder(options.job) as folder:
-        _write_job(folder, image, strokes.annotation, record)
-        train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
-        result = _drive_on(folder, options.device, train, show, stop)
-        if result is None:
-            return stop.exit_code
-        _write_outputs(_results(options, folder, record, volume, strokes.header, show), stop)
-        show.done(result, strokes.classes, options.output)
+    _write_job(folder, image, strokes.annotation, record)
+    train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
+    result = _drive_on(folder, options.device, train, show, stop)
+    if result is None:
+        return stop.exit_code
+    _write_outputs(_results(options, folder, record, volume, strokes.header, show), stop)
+    show.done(result, strokes.classes, options.output)
     return stop.exit_code if stop.times else 0
 
 
@@ -523,7 +530,7 @@ def _drive(folder: Path, device: str, command: Command, show: Screen, stop: Stop
     client = WorkerClient()
     run = _Run(client, command, show)
     try:
-        client.send(Open("open", str(folder), device))
+        client.send(Open("open", str(folder), device, owner=os.getpid()))
         client.send(command)
         while run.result is None and not run.abandoned:
             if (event := client.wait(0.2)) is not None:
@@ -582,10 +589,11 @@ def _as_exception(event: Error) -> SparseSegError:
 
 @contextmanager
 def _job_folder(kept: Path | None) -> Iterator[Path]:
-    """The user's folder, or one in a private folder that is removed at the end."""
+    """The user's folder, or one in a private folder that is removed at the end; this process is its owner."""
     if kept is not None:
-        yield kept
+        check_place(kept)
+        with Owner(kept):
+            yield kept
         return
-    remove_abandoned()
-    with PrivateFolder() as folder:
+    with PrivateFolder() as folder, Owner(folder / "job"):
         yield folder / "job"

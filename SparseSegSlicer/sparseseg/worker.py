@@ -26,6 +26,7 @@ from typing import IO, TYPE_CHECKING, NoReturn
 from . import __version__
 from .contract.box import box_to_json
 from .contract.errors import Cancelled, SparseSegError, StuckError
+from .contract.folders import ended_in_order
 from .contract.job import EVENTS, LOG
 from .contract.protocol import (
     MAX_LINE,
@@ -76,7 +77,11 @@ def main() -> NoReturn:
     log = logging.StreamHandler(sys.stderr)
     log.setFormatter(VisibleFormatter())
     logging.basicConfig(handlers=[log], level=logging.INFO)
-    code = Worker(sys.stdin.buffer, out).serve()
+    try:
+        with ended_in_order():
+            code = Worker(sys.stdin.buffer, out).serve()
+    except SystemExit as asked:  # by a signal
+        code = int(asked.code or 0)
     logging.shutdown()
     # not sys.exit: the thread that waits on stdin holds its lock, which makes the interpreter abort while it shuts down
     os._exit(code)
@@ -198,7 +203,7 @@ class Worker:
         from .session.session import Session
 
         devices = DeviceChoice(command.device)
-        self._session = Session.open(Path(command.job), devices, self)
+        self._session = Session.open(Path(command.job), devices, self, command.owner)
         if command.device not in ("auto", "cpu"):  # one that may not be there
             try:
                 devices.compute(lambda: self.tick("opening"))

@@ -5,13 +5,14 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 
 from sparseseg.contract import folders
-from sparseseg.contract.folders import PrivateFolder, patiently, remove_abandoned
+from sparseseg.contract.folders import PrivateFolder, ended_in_order, patiently, remove_abandoned, write_whole
 
 PACKAGE = Path(folders.__file__).parents[2]
 OWNER = """
@@ -82,8 +83,6 @@ def refuse(monkeypatch, owner, name, times):
 
 
 def test_a_files_new_version_takes_its_place_though_a_scanner_reads_the_old_one(tmp_path, monkeypatch):
-    from sparseseg.contract.job import write_whole
-
     (tmp_path / "a.npy").write_bytes(b"old")
     calls = refuse(monkeypatch, os, "replace", 2)
     write_whole(tmp_path / "a.npy", lambda file: file.write(b"new"))
@@ -135,6 +134,7 @@ def test_the_folder_of_a_killed_program_is_removed_and_that_of_a_living_one_is_n
         with PrivateFolder(tmp_path) as mine:
             os.kill(owner.pid, signal.SIGKILL if hasattr(signal, "SIGKILL") else signal.SIGTERM)
             owner.wait(30)
+            os.utime(left / "host.lock")  # however young it is: it has been held
             grow_old(mine)
             remove_abandoned(tmp_path)
             assert not left.exists()
@@ -159,6 +159,38 @@ def test_what_is_young_or_only_looks_like_one_stays(tmp_path):
     before = sorted(tmp_path.rglob("*"))
     remove_abandoned(tmp_path)
     assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("old", [True, False])
+@pytest.mark.parametrize("lock", [True, False])
+def test_a_folder_whose_making_was_killed_goes_once_it_is_old(tmp_path, old, lock):
+    folder = Path(tempfile.mkdtemp(prefix=folders.PREFIX, dir=tmp_path))
+    if lock:
+        (folder / "host.lock").touch()
+    if old:
+        os.utime(folder / "host.lock" if lock else folder, (time.time() - 3600,) * 2)
+    remove_abandoned(tmp_path)
+    assert folder.exists() != old
+
+
+def test_a_folder_that_cannot_be_locked_is_not_left(tmp_path, monkeypatch):
+    monkeypatch.setattr(folders, "lock_file", lambda _: (_ for _ in ()).throw(OSError(37, "No locks available")))
+    with pytest.raises(OSError, match="No locks available"):
+        PrivateFolder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_asking_a_program_to_end_unwinds_it_once_and_is_as_before_afterwards():
+    before, left = signal.getsignal(signal.SIGTERM), []
+    with pytest.raises(SystemExit) as ended, ended_in_order():
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            signal.raise_signal(signal.SIGTERM)
+            left.append("cleaned up")
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert left == ["cleaned up"]
+    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink") or sys.platform == "win32", reason="links need a privilege on Windows")

@@ -24,7 +24,7 @@ class ScriptedRun:
 
     def __init__(self, image, annotation, record, device, python, environment, parentFolder, model=None):
         self.record, self.classes, self.geometry, self.revision, self.log = record, record.classes, record.geometry, record.revision, ""
-        self.folder = Path(tempfile.mkdtemp(prefix="sparseseg-", dir=parentFolder))
+        self.folder = Path(tempfile.mkdtemp(prefix="scripted-", dir=parentFolder))
         self.image = np.array(image() if callable(image) else image)
         self._events, self._numbers = [], 0
 

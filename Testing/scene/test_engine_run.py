@@ -1,5 +1,6 @@
 """One training's side of the pipe, with a scripted worker: no stroke is lost, whatever the worker refuses or loses."""
 
+import os
 import threading
 import time
 
@@ -8,8 +9,10 @@ import pytest
 
 from sparseseg.contract.box import box_from_json
 from sparseseg.contract.classes import ClassTable, Segment
+from sparseseg.contract.errors import JobError
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.job import JobRecord
+from sparseseg.contract.lock import Owner
 from sparseseg.contract.protocol import PROTOCOL_VERSION, Error, Open, Preview, Progress, Ready, Train, Update, Warning
 from sparseseg.contract.settings import Settings
 from SparseSegSlicerLib.session.EngineRun import EngineRun
@@ -245,6 +248,45 @@ def test_a_refused_update_is_made_up_for_where_the_next_one_has_left(session):
     session.poll()
     session.check()
     assert not session.run._underWay
+
+
+def files_of_updates(session):
+    return [path.name for path in session.run.folder.glob("annotation-*.npy")]
+
+
+def test_files_of_refused_and_of_adopted_updates_do_not_stay(session):
+    """The engine takes away what it adopts; what it refuses, or answers with a later one, the run does."""
+    session.open()
+    for n in range(5):
+        session.paint((1, 1, n))
+        session.idle()
+        session.refuse(session.worker.updates()[-1])
+        session.poll()
+    session.paint((2, 2, 2))
+    session.idle()
+    session.adopt(session.worker.updates()[-1])
+    session.poll(lambda: not files_of_updates(session))
+    session.check()
+
+
+def test_a_warning_that_names_the_revision_is_an_answer_too(session):
+    session.open()
+    session.paint((1, 1, 1))
+    session.idle()
+    (update,) = session.worker.updates()
+    session.worker.events.append(Warning(update.id, update.revision, "unshown", "The new annotation is kept, but ...", ""))
+    session.poll()
+    assert not session.run._underWay and session.run._owed is None
+
+
+def test_a_run_owns_its_job_from_the_start_and_leaves_nothing(session, tmp_path):
+    session.poll(lambda: any(isinstance(command, Open) for command in session.worker.sent))
+    (opened,) = (command for command in session.worker.sent if isinstance(command, Open))
+    assert opened.owner == os.getpid()
+    with pytest.raises(JobError, match="already open"):
+        Owner(session.run.folder)
+    session.run.close().join()
+    assert not list(tmp_path.glob("sparseseg-*"))
 
 
 def test_a_full_disk_keeps_the_stroke_for_later(session, monkeypatch):

@@ -22,7 +22,7 @@ class Host:
     def preview(self, file, source, step, revision, box):
         """Keeps what the user sees then: a box is put into the preview before it."""
         part = np.load(file)
-        dense = part if box is None else self.previews[-1][2].copy()
+        dense = self.previews[-1][2].copy() if box is not None and self.previews else part
         if box is not None:
             assert part.shape == tuple(s.stop - s.start for s in box)
             dense[box] = part

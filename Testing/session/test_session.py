@@ -459,8 +459,8 @@ def test_an_update_cancelled_while_growing_leaves_no_prior_of_the_old_annotation
             raise Cancelled
 
     host.on_tick = cancel
-    with pytest.raises(Cancelled):
-        running.update("annotation-0002.npy", 2, [])
+    running.update("annotation-0002.npy", 2, [])
+    assert [(source, revision) for source, revision, _ in host.previews] == [("growing", 2)]
     host.on_tick = lambda stage, step: None
     assert old[9].any()
     assert not running.prior.grow(running.labels)[9].any()
@@ -544,8 +544,7 @@ def test_a_cancelled_stroke_is_answered_with_the_next_one(opened, host):
             raise Cancelled
 
     host.on_tick = cancel
-    with pytest.raises(Cancelled):
-        send(running, 2, annotation, one)
+    send(running, 2, annotation, one)
     host.on_tick = lambda *_: None
     annotation[two] = 3
     send(running, 3, annotation, two)

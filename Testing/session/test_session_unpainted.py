@@ -139,8 +139,7 @@ def test_an_erasure_that_is_cancelled_is_made_up_for_by_the_next_stroke(opened, 
             raise Cancelled
 
     host.on_tick = cancel
-    with pytest.raises(Cancelled):
-        send(running, 2, without(STROKES, DARK))
+    send(running, 2, without(STROKES, DARK))
     host.on_tick = lambda *_: None
     stroke = without(STROKES, DARK)
     stroke[9, :4, :4] = 1

@@ -6,6 +6,7 @@ The host calls `poll` from a timer. Arrays are written by a thread; the worker i
 from __future__ import annotations
 
 import itertools
+import os
 import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +18,10 @@ from sparseseg.contract.box import Box, box_to_json, shape_of, union
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.client import WorkerClient
 from sparseseg.contract.errors import OutputError, SparseSegError, StuckError, WorkerError
-from sparseseg.contract.folders import PrivateFolder
+from sparseseg.contract.folders import PrivateFolder, write_whole
 from sparseseg.contract.geometry import Geometry
-from sparseseg.contract.job import IMAGE, MODEL, Job, JobRecord, write_whole
+from sparseseg.contract.job import IMAGE, MODEL, Job, JobRecord
+from sparseseg.contract.lock import Owner
 from sparseseg.contract.protocol import PROTOCOL_VERSION, Error, Event, Finish, Open, Ready, Train, Update, Warning
 from sparseseg.contract.settings import Settings
 
@@ -78,6 +80,11 @@ class EngineRun:
             sentence = _("No temporary folder could be made: {reason}.").format(reason=error.strerror or error)
             raise OutputError(sentence, _("Free disk space and try again.")) from error
         self.folder = self._private.path / "job"
+        try:
+            self._owner = Owner(self.folder)  # from here to its end, also while no engine runs
+        except SparseSegError:
+            self._private.remove()
+            raise
         self._client = self._start()  # loads torch while the volume is being written
 
         def create() -> None:
@@ -164,7 +171,7 @@ class EngineRun:
         try:
             return self._makeClient(**self._clientArguments)
         except WorkerError:
-            self._private.remove()
+            self._remove()
             raise
 
     def _send(self, command) -> None:
@@ -174,7 +181,7 @@ class EngineRun:
             self._waiting.append(command)
 
     def _open(self) -> None:
-        self._client.send(Open("open", str(self.folder), self._device))
+        self._client.send(Open("open", str(self.folder), self._device, owner=os.getpid()))
 
     def _take(self, event: Event) -> list[Event]:
         if isinstance(event, Ready) and event.id == "" and event.protocol != PROTOCOL_VERSION:
@@ -188,8 +195,16 @@ class EngineRun:
             self._onOpened(event)
         elif isinstance(event, Error) and event.id.startswith(_UPDATE):
             self._onRefused(int(event.id.removeprefix(_UPDATE)))
-        self._underWay = {revision: box for revision, box in self._underWay.items() if revision > event.revision}
+        self._settled({revision for revision in self._underWay if revision <= event.revision})
         return [event]
+
+    def _settled(self, revisions: set[int]) -> None:
+        """The worker has these, by their own updates or later ones, or will get them with others: their files go."""
+        for revision in revisions:
+            self._underWay.pop(revision, None)
+        if revisions:
+            names = [self.folder / _fileOf(revision) for revision in revisions]
+            self._background.submit(lambda: [name.unlink(missing_ok=True) for name in names], lambda _: None, lambda _: None)
 
     def _onOpened(self, ready: Ready) -> None:
         """The worker has what its record holds; all later updates were on their way to one that died."""
@@ -197,7 +212,7 @@ class EngineRun:
         for revision, box in self._underWay.items():
             if revision > ready.revision:
                 self._owed = union(self._owed, box)
-        self._underWay.clear()
+        self._settled(set(self._underWay))
         waiting, self._waiting = self._waiting, []
         for command in waiting:
             self._client.send(command)
@@ -205,7 +220,8 @@ class EngineRun:
 
     def _onRefused(self, revision: int) -> None:
         """The worker keeps its old annotation, so what a refused update held goes with the next one: with one more, if that has left already."""
-        self._owed = union(self._owed, self._underWay.pop(revision, None))
+        self._owed = union(self._owed, self._underWay.get(revision))
+        self._settled({revision})
         if any(later > revision for later in self._underWay):
             self.revision += 1
             self._sendOwed()
@@ -227,7 +243,7 @@ class EngineRun:
             return
         annotation, revision, client = self._annotation, self.revision, self._client
         box = self._owed
-        name = f"annotation-{revision:04d}.npy"
+        name = _fileOf(revision)
         command = Update(f"{_UPDATE}{revision}", name, revision, self._slices, [] if shape_of(box) == annotation.shape else box_to_json(box))
         self._owed, self._writing = None, True
         self._underWay[revision] = box
@@ -261,4 +277,12 @@ class EngineRun:
 
     def _cleanUp(self, reaper: threading.Thread) -> None:
         reaper.join()
+        self._remove()
+
+    def _remove(self) -> None:
+        self._owner.release()
         self._private.remove()
+
+
+def _fileOf(revision: int) -> str:
+    return f"annotation-{revision:04d}.npy"

@@ -64,9 +64,13 @@ def revise(
         for axis, index in sorted(set(complete_slices) ^ set(earlier.complete_slices)):
             work.put_slice(axis, index, complete_slices)
         check_counts(work.counts.voxels, earlier.hints)
+        return _revision(work, earlier, classes, settings, complete_slices)
     except BaseException:
         work.take_back()
         raise
+
+
+def _revision(work: _Work, earlier: Annotation, classes: ClassTable, settings: Settings, complete_slices: Sequence[tuple[int, int]]) -> Revision:
     table = weight_table(work.counts.voxels, settings)
     rows = summary(work.counts, table, classes)
     annotation = replace(earlier, table=table, counts=work.counts, rows=rows, complete_slices=tuple(complete_slices))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,16 +26,20 @@ class Segment:
     extra: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "name": self.name, "color": list(self.color), "tags": self.tags, "extra": self.extra}
+        """A color out of range, as files of other programs may hold, goes to the next that is one."""
+        color = [min(max(float(v), 0.0), 1.0) if math.isfinite(v) else 0.5 for v in self.color]
+        return {"id": self.id, "name": self.name, "color": color, "tags": self.tags, "extra": self.extra}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Segment:
         """Raises InputError, KeyError, TypeError or ValueError where a part is missing or of another type."""
-        r, g, b = map(float, data["color"])
+        r, g, b = data["color"]
+        if not all(type(v) in (int, float) and 0 <= v <= 1 for v in (r, g, b)):
+            raise InputError(f"A segment's color is three numbers from 0 to 1, got {data['color']!r:.80}.", "Make the job again.")
         tags, extra = dict(data.get("tags", {})), dict(data.get("extra", {}))
         if not all(isinstance(text, str) for text in (data["id"], data["name"], *tags, *tags.values(), *extra, *extra.values())):
             raise InputError("A segment's ID, name, tags and further fields must be text.", "Make the job again.")
-        return cls(data["id"], data["name"], (r, g, b), tags, extra)
+        return cls(data["id"], data["name"], (float(r), float(g), float(b)), tags, extra)
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ class ClassTable:
             raise InputError("The table of segments is no table.", "Make the job again.")
         background = data.get("background")
         rows = sorted(data["segments"], key=lambda row: row["value"])
-        if [row["value"] for row in rows] != list(range(1, len(rows) + 1)):
+        if [row["value"] for row in rows] != list(range(1, len(rows) + 1)) or not all(type(row["value"]) is int for row in rows):
             raise InputError("The table of segments has gaps or doubles in its label values.", "Make the job again.")
         return cls(tuple(Segment.from_json(row) for row in rows), Segment.from_json(background) if background else None)
 

@@ -90,4 +90,4 @@ class Cancelled(SparseSegError):
     exit_code = 130
 
     def __init__(self) -> None:
-        super().__init__("Cancelled.", "The annotation and earlier results are unchanged.")
+        super().__init__("Cancelled.", "The annotation and earlier results are kept.")

@@ -1,4 +1,5 @@
-"""Private working folders, which a killed program leaves to the next one to remove, and files that are in use for a moment.
+"""Private working folders, which are removed at the end also of a program that is asked to end, and by the next one where it was killed; files
+that are in use for a moment, written whole, and locked.
 
 The owner of a folder holds an operating-system lock on the file `host.lock` in it. The lock ends with the process, however that ends; so whether
 a folder is abandoned can be told without process numbers, which are given out anew.
@@ -7,18 +8,25 @@ a folder is abandoned can be told without process numbers, which are given out a
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import re
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, TypeVar
+from typing import IO, Any, NoReturn, TypeVar
+
+from .errors import OutputError
 
 PREFIX = "sparseseg-"
+_MADE_HERE = re.compile(PREFIX + r"[a-z0-9_]{8}")  # as tempfile names a folder
 _LOCK = "host.lock"
-_YOUNG_S = 60.0  # a folder that is just being made is not locked yet
+_YOUNG_S = 60.0  # a folder that is just being made has no lock yet, or one that says nothing because it is not held yet
 _TRIES, _PAUSE_S = 6, 0.05
 T = TypeVar("T")
 
@@ -34,14 +42,91 @@ def patiently(action: Callable[[], T]) -> T:
     return action()
 
 
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Turns an operating system's refusal into a sentence: OutputError."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        free = ""
+        with contextlib.suppress(OSError):
+            free = f" ({shutil.disk_usage(folder).free // 2**20} MiB free)"
+        raise OutputError(f"Could not write in {folder}: {error.strerror or error}{free}.", "Free space or choose another folder.") from error
+
+
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any], lasting: bool = True) -> None:
+    """Write a file so that `path` holds the old content or the whole new one; after a power cut too, if it is `lasting`. Raises OSError; then
+    nothing has changed."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(temporary, "wb") as file:
+            write(file)
+            file.flush()
+            if lasting:
+                os.fsync(file.fileno())
+        patiently(lambda: os.replace(temporary, path))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+    if lasting:
+        _flush_names(path.parent)
+
+
+def _flush_names(folder: Path) -> None:
+    """Names last, too, and in the order in which they were given. Where a folder cannot be flushed, its file system sees to that."""
+    if sys.platform != "win32":
+        with contextlib.suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+
+
+@contextlib.contextmanager
+def ended_in_order() -> Iterator[None]:
+    """Around a program: asked to end (SIGTERM, SIGHUP; Ctrl-Break and the closing of its window on Windows), it leaves each `with` on its way out, so
+    that its folders go. The exit code is as in a shell, 128 and the signal's number. Does nothing outside of the main thread."""
+    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+
+    def end(number: int, _: object) -> NoReturn:
+        for other in signals:  # once: what is being removed is removed
+            signal.signal(other, signal.SIG_IGN)
+        raise SystemExit(128 + number)
+
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        before = {number: signal.getsignal(number) for number in signals if signal.getsignal(number) == signal.SIG_DFL}  # not under nohup
+    for number in before:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 class PrivateFolder:
     """A new folder in `parent` (empty: the system's for temporary files) that only this user can read (0700), held until `remove`."""
 
     def __init__(self, parent: str | Path | None = None) -> None:
-        """Raises OSError."""
+        """Raises OSError; then none was made."""
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent or None))
-        self._lock = open(self.path / _LOCK, "a+", encoding="ascii")  # noqa: SIM115 - held open as long as the folder
-        lock_file(self._lock)
+        try:
+            self._lock = open(self.path / _LOCK, "a+", encoding="ascii")  # noqa: SIM115 - held open as long as the folder
+            try:
+                lock_file(self._lock)
+                self._lock.write(str(os.getpid()))  # a lock that says something has been held
+                self._lock.flush()
+            except BaseException:
+                self._lock.close()
+                raise
+        except BaseException:
+            _remove(self.path)
+            raise
 
     def remove(self) -> None:
         """With all that is in it. What is in use for longer is left to `remove_abandoned`. May be called again."""
@@ -61,15 +146,29 @@ class PrivateFolder:
 
 def remove_abandoned(parent: str | Path | None = None) -> None:
     """Remove this user's private folders whose owners are gone; others, and what only looks like one, stay."""
-    for folder in Path(parent or tempfile.gettempdir()).glob(f"{PREFIX}*"):
-        with contextlib.suppress(OSError):  # also of a lock that its owner holds
-            if _is_mine(folder) and time.time() - (folder / _LOCK).stat().st_mtime > _YOUNG_S:
-                with open(folder / _LOCK, "r+", encoding="ascii") as lock:
-                    lock_file(lock)
-                    emptied = _empty(folder)
-                    unlock_file(lock)
-                if emptied:
-                    _remove(folder)
+    with contextlib.suppress(OSError):
+        for folder in Path(parent or tempfile.gettempdir()).glob(f"{PREFIX}*"):
+            with contextlib.suppress(OSError):  # also of a lock that its owner holds
+                if _is_mine(folder):
+                    _remove_if_abandoned(folder)
+
+
+def _remove_if_abandoned(folder: Path) -> None:
+    lock = folder / _LOCK
+    if not lock.exists():  # ended before it was made, and nothing else was; or after it was removed, and all else before
+        if _MADE_HERE.fullmatch(folder.name) and _is_old(folder):
+            folder.rmdir()
+    elif lock.stat().st_size or _is_old(lock):
+        with open(lock, "r+", encoding="ascii") as file:
+            lock_file(file)
+            emptied = _empty(folder)
+            unlock_file(file)
+        if emptied:
+            _remove(folder)
+
+
+def _is_old(path: Path) -> bool:
+    return time.time() - path.stat().st_mtime > _YOUNG_S
 
 
 def _is_mine(folder: Path) -> bool:
@@ -97,10 +196,16 @@ if sys.platform == "win32":  # pragma: no cover
     _BYTE = 1 << 30  # a byte far behind the content, so that others can still read who holds the lock
 
     def lock_file(file: IO[str]) -> None:
-        """Raises OSError where it is locked already."""
+        """Raises BlockingIOError where it is locked already, another OSError where it cannot be locked."""
         file.seek(_BYTE)
-        msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        file.seek(0)
+        try:
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except OSError as error:
+            if error.errno in (errno.EACCES, errno.EDEADLK):
+                raise BlockingIOError(error.errno, error.strerror) from error
+            raise
+        finally:
+            file.seek(0)
 
     def unlock_file(file: IO[str]) -> None:
         file.seek(_BYTE)
@@ -110,7 +215,7 @@ else:
     import fcntl
 
     def lock_file(file: IO[str]) -> None:
-        """Raises OSError where it is locked already."""
+        """Raises BlockingIOError where it is locked already, another OSError where it cannot be locked."""
         fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def unlock_file(file: IO[str]) -> None:

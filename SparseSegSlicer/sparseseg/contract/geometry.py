@@ -6,6 +6,7 @@ world coordinates are LPS millimetres (as in DICOM and ITK). RAS (as in Slicer a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +17,11 @@ from .errors import InputError
 
 SAME_POINT_MM = 1e-3  # corners of two grids closer than this are the same: far below any voxel, above float32 header rounding
 _TURNED = 0.01  # axes of unit length that end farther apart than this (about half a degree) are turned, whatever else differs
+_LONGEST_AXIS, _MOST_VOXELS = 2**20, 2**40  # beyond what any scanner makes, and far below where products of whole numbers overflow
+_SPACINGS_MM = (1e-7, 1e5)  # from below a light microscope's to above a body
+_FARTHEST_MM = 1e9
 _LPS_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_REEXPORT = "Re-export the volume with a valid orientation."
 _PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}  # the LPS axis that a plane's slices are stacked along
 
 
@@ -29,10 +34,17 @@ class Geometry:
 
     def __post_init__(self) -> None:
         matrix = np.asarray(self.ijk_to_lps, dtype=float)
-        if len(self.shape_kji) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in self.shape_kji):
+        if len(self.shape_kji) != 3 or not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 1 for n in self.shape_kji):
             raise InputError(f"A volume needs three axes of at least one voxel, got shape {tuple(self.shape_kji)}.")
+        if max(self.shape_kji) > _LONGEST_AXIS or math.prod(map(int, self.shape_kji)) > _MOST_VOXELS:
+            raise InputError(f"{_times(self.shape_kji):.80} voxels are no volume that can be worked on.", "Look at the file's header, or crop it.")
         if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not _spans_space(matrix[:3, :3]):
-            raise InputError("The volume's geometry is unusable: its axes do not span space.", "Re-export the volume with a valid orientation.")
+            raise InputError("The volume's geometry is unusable: its axes do not span space.", _REEXPORT)
+        spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+        if spacing.min() < _SPACINGS_MM[0] or spacing.max() > _SPACINGS_MM[1] or np.abs(matrix[:3, 3]).max() > _FARTHEST_MM:
+            raise InputError(f"The volume's geometry is unusable: voxels of {_mm(spacing)} mm at {_mm(matrix[:3, 3])} mm.", _REEXPORT)
+        if not np.array_equal(matrix[3], (0, 0, 0, 1)):
+            raise InputError("The volume's geometry is unusable: its matrix does not end in 0 0 0 1.", _REEXPORT)
         object.__setattr__(self, "shape_kji", tuple(int(n) for n in self.shape_kji))
         object.__setattr__(self, "ijk_to_lps", tuple(tuple(float(v) for v in row) for row in matrix))
 
@@ -143,7 +155,10 @@ class Geometry:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Geometry:
-        return cls(tuple(data["shape_kji"]), tuple(map(tuple, data["ijk_to_lps"])))
+        rows = tuple(map(tuple, data["ijk_to_lps"]))
+        if not all(type(v) in (int, float) for row in rows for v in row):
+            raise InputError("The volume's geometry is unusable: its matrix holds something else than numbers.", _REEXPORT)
+        return cls(tuple(data["shape_kji"]), rows)
 
 
 def _spans_space(axes: np.ndarray) -> bool:
@@ -156,5 +171,5 @@ def _times(values: Sequence[int]) -> str:
     return " x ".join(str(v) for v in values)
 
 
-def _mm(values: Sequence[float]) -> str:
+def _mm(values: Sequence[float] | np.ndarray) -> str:
     return " x ".join(f"{v:.6g}" for v in values)

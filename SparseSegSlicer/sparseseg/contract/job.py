@@ -1,24 +1,27 @@
 """The job folder: the contract between a host and the engine (docs/job-folder.md).
 
 Arrays are .npy, (K, J, I), and can be memory-mapped. Every file is written to a temporary name, flushed, and renamed, so a reader sees
-the old or the new one, never half. One writer at a time, by a lock that the operating system drops when its process dies. Files of other
-programs are neither changed nor deleted: what is ours is known by job.json or, where making a job was interrupted, by its lock.
+the old or the new one, never half. One writer at a time (lock.py). Files of other programs are neither changed nor deleted: what is ours is known
+by job.json or, where making a job was interrupted, by its lock.
+
+An update is one transaction, the renaming of job.json. What job.json names, nobody changes: what a host hands over is copied first, under a name
+that no host uses; and the record holds a checksum of each array, so that one that is another all the same is noticed when the job is opened. CRC-32
+takes 30 ms for 79 million voxels, once when a job is opened, and nothing to speak of for a correction; it is there against accidents, not intent.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fnmatch
 import json
 import math
-import os
 import re
-import shutil
+import stat
 import tokenize
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any, ClassVar
+from typing import IO, Any
 
 import numpy as np
 
@@ -26,10 +29,11 @@ from .. import __version__
 from .box import Box, box_from_json, box_to_json, shape_of, whole
 from .channels import IMAGE_TYPES, MOST_CHANNELS
 from .classes import ClassTable
-from .errors import InputError, JobError, OutputError
-from .folders import lock_file, patiently, unlock_file
+from .errors import InputError, JobError, SparseSegError
+from .folders import patiently, write_whole, writing
 from .geometry import Geometry
 from .hints import Hints
+from .lock import HOST_LOCK, LOCK, Lock, check_owner, holder
 from .settings import Settings
 
 SCHEMA_VERSION = 2  # 2: the record names the annotation's files
@@ -38,28 +42,18 @@ IMAGE, ANNOTATION, WEIGHTS = "image.npy", "annotation.npy", "weights.npy"
 GROWN, PRIOR, NETWORK = "grown.npy", "prior.npy", "network.npy"
 VOICES = {"growing": GROWN, "prior": PRIOR, "network": NETWORK}  # what each voice alone says; the last is not there after few steps
 DENSE, UNCERTAINTY = "dense.npy", "uncertainty.npy"
-MODEL, REPORT, EVENTS, LOG, RECORD, LOCK = "model.pt", "report.json", "events.jsonl", "log.txt", "job.json", "lock"
-_REVISIONS = "annotation-[0-9]*.npy"
-_OURS = (
-    IMAGE,
-    ANNOTATION,
-    WEIGHTS,
-    GROWN,
-    PRIOR,
-    NETWORK,
-    DENSE,
-    UNCERTAINTY,
-    MODEL,
-    REPORT,
-    EVENTS,
-    LOG,
-    RECORD,
-    LOCK,
-    _REVISIONS,
-    "preview-[0-9]*.npy",
-)
+MODEL, REPORT, EVENTS, LOG, RECORD = "model.pt", "report.json", "events.jsonl", "log.txt", "job.json"
+_OURS = (IMAGE, ANNOTATION, WEIGHTS, GROWN, PRIOR, NETWORK, DENSE, UNCERTAINTY, MODEL, REPORT, EVENTS, LOG, RECORD, LOCK, HOST_LOCK)
+_HANDED_OVER = re.compile(r"annotation-(\d{1,16})\.npy", re.ASCII)  # what a host names in an update
+_TAKEN_OVER = re.compile(r"annotation-\d{1,16}-(all|(all-)?[0-9a-f]{8})\.npy", re.ASCII)  # what a record names
+_PREVIEW = re.compile(r"preview-\d[\d-]*\.npy", re.ASCII)
+_PART = re.compile(r"\.(.+)\.\d+\.part")  # what `write_whole` leaves when it is killed
+_MOST_REVISION = 2**53 - 1  # what every reader of JSON takes for a whole number
+_MOST_RECORD = 2**26  # bytes
+_MOST_LOG = 2**22  # bytes, then events and log begin anew with the next session
 _RECORD_BEGINS = re.compile(r'\{\s*"schema_version":\s*\d+,\s*"engine_version":\s*"')  # of job.json as it is written here, where the rest is damaged
 _UNREADABLE = (OSError, ValueError, EOFError, TypeError, KeyError, IndexError, AttributeError, ArithmeticError, MemoryError, RecursionError)
+_CHANGED = "is not what the job holds: it was changed from outside, or is damaged"
 _UNREADABLE_ARRAY = (*_UNREADABLE, SyntaxError, tokenize.TokenError)  # numpy evaluates an array's header as Python text
 _EXPORT_AGAIN = "Export the data again."
 _WHERE_IS_THE_JOB = "Choose the folder of a job, or start a new one."
@@ -78,7 +72,8 @@ class JobRecord:
     """What job.json holds. `complete_slices` are (axis, index) pairs, axis 0 = k, 1 = j, 2 = i; `source_uids` the SOP Instance UIDs of the DICOM
     images that the volume came from, so that a result can refer to them. The annotation is the file `annotation` with all `changes` in turn, so
     that one renamed job.json is a new revision or none. `hints` are what is known without painting; older engines do not ask for them. `channels`:
-    what the image's channels are called, in their order, where there are several; or none."""
+    what the image's channels are called, in their order, where there are several; or none. `checksums`: of the voxels in the files of the image and
+    of the annotation; of one that is not among them nothing is checked. Raises InputError for values that a record cannot hold."""
 
     geometry: Geometry
     classes: ClassTable
@@ -91,6 +86,18 @@ class JobRecord:
     changes: tuple[Change, ...] = ()
     hints: Hints | None = None
     channels: tuple[str, ...] = ()
+    checksums: Mapping[str, int] = field(default_factory=dict, compare=False)
+
+    def __post_init__(self) -> None:
+        _checked_revision(self.revision)
+        checked_slices(self.complete_slices, self.geometry.shape_kji)
+        for name in self.files:
+            _checked_name(name)
+
+    @property
+    def files(self) -> list[str]:
+        """Those that the annotation is made of."""
+        return [self.annotation, *(change.file for change in self.changes)]
 
     def to_json(self) -> dict[str, Any]:
         hints = {} if self.hints is None else {"hints": self.hints.to_json(self.classes)}
@@ -104,6 +111,7 @@ class JobRecord:
             "complete_slices": [list(pair) for pair in self.complete_slices],
             "annotation": self.annotation,
             "changes": [{"file": change.file, "box": box_to_json(change.box)} for change in self.changes],
+            "checksums": {name: crc for name, crc in self.checksums.items() if name == IMAGE or name in self.files},
             "source_uids": list(self.source_uids),
             **hints,
             **channels,
@@ -125,12 +133,13 @@ class JobRecord:
                 Settings.from_json(data["settings"]),
                 _checked_revision(data["revision"]),
                 checked_slices(data["complete_slices"], geometry.shape_kji),
-                tuple(str(uid) for uid in data.get("source_uids", [])),
+                _checked_uids(data.get("source_uids", [])),
                 str(data["engine_version"]),
                 _checked_name(data.get("annotation", ANNOTATION)),
                 tuple(Change(_checked_name(c["file"]), _checked_box(c["box"], geometry.shape_kji)) for c in data.get("changes", [])),
                 Hints.from_json(data["hints"], classes, geometry) if "hints" in data else None,
                 _checked_names(data.get("channels", [])),
+                _checked_sums(data.get("checksums", {})),
             )
         except _UNREADABLE as error:
             raise JobError(f"job.json is damaged ({error}).", "Start a new job.") from error
@@ -152,7 +161,7 @@ def checked_slices(pairs: Sequence[Sequence[int]], shape_kji: Sequence[int] | No
 
 
 def _checked_name(name: Any) -> str:
-    if not isinstance(name, str) or (not fnmatch.fnmatchcase(name, ANNOTATION) and not fnmatch.fnmatchcase(name, _REVISIONS)):
+    if not isinstance(name, str) or (name != ANNOTATION and not _HANDED_OVER.fullmatch(name) and not _TAKEN_OVER.fullmatch(name)):
         raise InputError(f"{name!r:.80} is no file of an annotation.")
     return name
 
@@ -163,26 +172,40 @@ def _checked_names(names: Any) -> tuple[str, ...]:
     return tuple(names)
 
 
+def _checked_uids(uids: Any) -> tuple[str, ...]:
+    if not isinstance(uids, list) or not all(isinstance(uid, str) for uid in uids):
+        raise InputError(f"{uids!r:.80} are no UIDs of images.")
+    return tuple(uids)
+
+
+def _checked_sums(sums: Any) -> dict[str, int]:
+    if not isinstance(sums, dict) or not all(type(crc) is int and 0 <= crc < 2**32 for crc in sums.values()):
+        raise InputError(f"{sums!r:.80} are no checksums.")
+    return sums
+
+
 def _checked_box(data: Any, shape_kji: Sequence[int]) -> Box:
     box = box_from_json(data, shape_kji)
     return whole(shape_kji) if box is None else box
 
 
 def _checked_revision(revision: Any) -> int:
-    if type(revision) is not int or revision < 0:
-        raise InputError(f"A revision is a whole number, got {revision!r}.")
+    if type(revision) is not int or not 0 <= revision <= _MOST_REVISION:
+        raise InputError(f"A revision is a whole number from 0 to {_MOST_REVISION}, got {revision!r:.80}.")
     return revision
 
 
 @dataclass(frozen=True)
 class Update:
-    """A new annotation that is not adopted yet. box: where it changed, None where it is a whole one; values: uint8 of the box, as in the file."""
+    """A new annotation that is not adopted yet. box: where it changed, None where it is a whole one; values: uint8 of the box, a copy of the file's.
+    is_adopted: whether it was, and the host sends it again, having heard no answer."""
 
     file: str
     revision: int
     complete_slices: tuple[tuple[int, int], ...]
     box: Box | None
     values: np.ndarray
+    is_adopted: bool = False
 
 
 class Job:
@@ -199,36 +222,42 @@ class Job:
         folder that holds an older job keeps the files that are not ours; one that holds other files and no job is refused untouched. Raises JobError,
         OutputError.
         """
-        with _writing(folder):
-            if folder.exists() and not folder.is_dir():
-                raise JobError(f"{folder} is a file, not a folder.", "Choose an empty or a new folder.")
-            if folder.exists() and any(folder.iterdir()) and not _holds_ours(folder):
-                raise JobError(f"{folder} is not empty and holds no job.", "Choose an empty or a new folder.")
+        check_place(folder)
+        with writing(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             with contextlib.suppress(OSError):
                 folder.chmod(0o700)
+        check_owner(folder)
         lock = Lock(folder)
         try:
             _remove_contents(folder)
             job = cls(folder, lock, record)
-            job.save_array(IMAGE, image)
-            if annotation is not None:
-                job.save_array(ANNOTATION, annotation)
-            job.save_record(record)  # last: a folder with job.json is complete
+            sums = {}
+            for name, array in ((IMAGE, image), (ANNOTATION, annotation)):
+                if array is not None:
+                    job.save_array(name, array)
+                    sums[name] = checksum(array)
+            job.save_record(replace(record, checksums=sums))  # last: a folder with job.json is complete
         except BaseException:
             lock.release()
             raise
         return job
 
     @classmethod
-    def open(cls, folder: Path) -> Job:
-        """Raises JobError for a folder that is missing, foreign, damaged, of another version, or locked by a live process."""
-        if not (folder / RECORD).is_file():
+    def open(cls, folder: Path, owner: int = 0) -> Job:
+        """owner: the process that this one works for, if it holds the folder as its owner (lock.Owner). What dead sessions left goes.
+
+        Raises JobError for a folder that is missing, foreign, damaged, of another version, or held by another live process.
+        """
+        if not _is_plain(folder / RECORD):
             raise JobError(f"{folder} holds no job.", _WHERE_IS_THE_JOB)
         JobRecord.from_json(_read_json(folder / RECORD))  # before the lock, which would be left in a foreign folder
+        check_owner(folder, owner)
         lock = Lock(folder)
         try:
-            return cls(folder, lock, JobRecord.from_json(_read_json(folder / RECORD)))
+            job = cls(folder, lock, JobRecord.from_json(_read_json(folder / RECORD)))
+            job._sweep()
+            return job
         except BaseException:
             lock.release()
             raise
@@ -261,56 +290,128 @@ class Job:
             raise JobError(f"The image has {len(channels)} channels, the job names {len(names)}.", _EXPORT_AGAIN)
         return channels
 
+    def check_image(self, tick: Callable[[], None] = lambda: None) -> None:
+        """Raises JobError where the image is not the one that the job was made with."""
+        if IMAGE in self.record.checksums and checksum(self.channels(), tick) != self.record.checksums[IMAGE]:
+            raise JobError(f"{IMAGE} in the job folder {_CHANGED}.", _EXPORT_AGAIN)
+
     def annotation(self) -> np.ndarray | None:
-        """(K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c; memory-mapped where nothing changed it; None for a job without one."""
+        """(K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c; memory-mapped where nothing changed it; None for a job without one.
+
+        Raises JobError where a file of it is missing, damaged, or not the one that the job was given.
+        """
         record = self.record
-        if record.annotation == ANNOTATION and not self.path(ANNOTATION).exists():
+        if record.annotation == ANNOTATION and ANNOTATION not in record.checksums and not self.path(ANNOTATION).exists():
             return None
-        annotation = self._load(record.annotation, ("uint8",))
+        annotation = self._load_unchanged(record.annotation, record.geometry.shape_kji)
         if record.changes:
             annotation = np.array(annotation)
         for change in record.changes:
-            annotation[change.box] = self._load(change.file, ("uint8",), shape_of(change.box))
+            annotation[change.box] = self._load_unchanged(change.file, shape_of(change.box))
         return annotation
+
+    def _load_unchanged(self, name: str, shape: Sequence[int]) -> np.ndarray:
+        array, known = self._load(name, ("uint8",), shape), self.record.checksums.get(name)
+        if known is not None and checksum(array) != known:
+            raise JobError(f"{name} in the job folder {_CHANGED}.", _EXPORT_AGAIN)
+        return array
 
     def update(self, name: str, revision: int, complete_slices: Sequence[Sequence[int]], box: Any = None) -> Update:
         """A new annotation that a file in the folder holds, checked: with a box (as of the protocol) this part of it. Nothing is adopted yet.
 
-        Raises InputError or JobError.
+        The revision that the job has may be sent again, as long as it is the same. Raises InputError or JobError.
         """
-        if not isinstance(name, str) or Path(name).name != name or _checked_revision(revision) <= self.record.revision:
-            raise JobError(f"An update must name a file in the job folder and a revision above {self.record.revision}, got {name!r}, {revision}.")
-        shape = self.record.geometry.shape_kji
+        record, shape = self.record, self.record.geometry.shape_kji
+        is_handed_over = isinstance(name, str) and _HANDED_OVER.fullmatch(name) and name not in record.files
+        if not is_handed_over or _checked_revision(revision) < record.revision:
+            raise JobError(
+                f"An update must name a file in the job folder and a revision above {record.revision}, got {name!r:.80}, {revision}.",
+                "Call the file annotation-N.npy, with the revision for N.",
+            )
         slices, where = checked_slices(complete_slices, shape), box_from_json(box if box else [], shape)
-        values = self._load(name, ("uint8",), None if where is None else shape_of(where))
-        return Update(_checked_name(name), revision, slices, where, values)
+        if revision == record.revision:
+            return self._sent_again(name, slices, where)
+        return Update(name, revision, slices, where, np.array(self._load(name, ("uint8",), None if where is None else shape_of(where))))
+
+    def _sent_again(self, name: str, slices: tuple[tuple[int, int], ...], box: Box | None) -> Update:
+        """The present revision once more. Its file may be gone: it was taken over."""
+        annotation = self.annotation()
+        same = annotation is not None and set(slices) == set(self.record.complete_slices)
+        if annotation is not None and same and self.path(name).exists():
+            here = annotation if box is None else annotation[box]
+            same = np.array_equal(self._load(name, ("uint8",), here.shape), here)
+        if annotation is None or not same:
+            raise JobError(
+                f"The job has a revision {self.record.revision} already, and that is another annotation.",
+                f"An update must have a revision above {self.record.revision}.",
+            )
+        return Update(name, self.record.revision, slices, box, annotation if box is None else annotation[box], is_adopted=True)
 
     def adopt(self, update: Update) -> None:
-        """Make it the job's annotation: one rename of job.json. Raises OutputError; then the old annotation, revision and slices stay."""
+        """Make it the job's annotation: one rename of job.json, and what comes after that cannot fail. The host's file is taken away.
+
+        Raises OutputError, or whatever came before the rename; then the old annotation, revision and slices stay.
+        """
+        if update.is_adopted:
+            self._drop(update.file)
+            return
         before = self.record
-        changes = () if update.box is None else (*before.changes, Change(update.file, update.box))
-        base = update.file if update.box is None else before.annotation
-        self.save_record(replace(before, revision=update.revision, complete_slices=update.complete_slices, annotation=base, changes=changes))
-        self._drop_unnamed(before)
+        name, crc = self._keep(update.values, update.revision)
+        try:
+            changes = () if update.box is None else (*before.changes, Change(name, update.box))
+            base = name if update.box is None else before.annotation
+            after = replace(before, annotation=base, changes=changes, checksums={**before.checksums, name: crc})
+            self.save_record(replace(after, revision=update.revision, complete_slices=update.complete_slices))
+        except BaseException:
+            self._drop(name)
+            raise
+        self._drop(update.file, *(set(before.files) - set(self.record.files)))
         if len(changes) > _MOST_CHANGES:
-            self.gather_changes()
+            with contextlib.suppress(SparseSegError, MemoryError, OSError):  # the next one tries again
+                self.gather_changes()
 
     def gather_changes(self) -> None:
         """Write the annotation and all its changes into one file. Raises OutputError; then all is as it was."""
         before, annotation = self.record, self.annotation()
         if not before.changes or annotation is None:
             return
-        name = f"annotation-{before.revision:04d}-all.npy"
-        self.save_array(name, annotation)
-        self.save_record(replace(before, annotation=name, changes=()))
-        self._drop_unnamed(before)
+        name, crc = self._keep(annotation, before.revision, "-all")
+        try:
+            self.save_record(replace(before, annotation=name, changes=(), checksums={**before.checksums, name: crc}))
+        except BaseException:
+            self._drop(name)
+            raise
+        self._drop(*before.files)
 
-    def _drop_unnamed(self, before: JobRecord) -> None:
-        """Delete the annotation's files that an earlier record named and this one does not."""
-        named = {self.record.annotation, *(change.file for change in self.record.changes)}
-        for name in {before.annotation, *(change.file for change in before.changes)} - named:
-            with contextlib.suppress(OSError):  # a reader on Windows may hold it; it is ours to delete with the job
+    def _keep(self, values: np.ndarray, revision: int, which: str = "") -> tuple[str, int]:
+        """Write a part of the annotation under a name that says what is in it, and that no host uses; the name, and the checksum."""
+        crc = checksum(values)
+        name = f"annotation-{revision:04d}{which}-{crc:08x}.npy"
+        self.save_array(name, values)
+        return name, crc
+
+    def _drop(self, *names: str) -> None:
+        """Delete files of an annotation that the record does not name (any more)."""
+        for name in set(names) - set(self.record.files):
+            with contextlib.suppress(OSError):  # a reader on Windows may hold it; the next session deletes it
                 self.path(name).unlink()
+
+    def _sweep(self) -> None:
+        """What dead sessions left: previews, half-written files, annotations that no record names and no update can. A host may be writing one."""
+        with contextlib.suppress(OSError):
+            for path in self.folder.iterdir():
+                with contextlib.suppress(OSError):
+                    if self._is_left(path.name) or (path.name in (EVENTS, LOG) and path.lstat().st_size > _MOST_LOG):
+                        path.unlink()
+
+    def _is_left(self, name: str) -> bool:
+        part = _PART.fullmatch(name)
+        whole_name = part[1] if part else name
+        if given := _HANDED_OVER.fullmatch(whole_name):
+            return int(given[1]) <= self.record.revision and name not in self.record.files
+        if part:
+            return _is_our_name(whole_name)
+        return bool(_PREVIEW.fullmatch(name) or _TAKEN_OVER.fullmatch(name)) and name not in self.record.files
 
     def dense(self) -> np.ndarray | None:
         """The last result, (K, J, I) uint8, or None."""
@@ -345,7 +446,7 @@ class Job:
         return self._save(name, write)
 
     def _save(self, name: str, write: Callable[[IO[bytes]], Any], lasting: bool = True) -> Path:
-        with _writing(self.folder):
+        with writing(self.folder):
             write_whole(self.path(name), write, lasting)
         return self.path(name)
 
@@ -356,9 +457,12 @@ class Job:
 
     def _mapped(self, name: str) -> np.ndarray:
         try:
-            return np.lib.format.open_memmap(self.path(name), mode="r")
-        except _UNREADABLE_ARRAY as error:
-            raise JobError(f"{name} in the job folder is missing, truncated or foreign.", _EXPORT_AGAIN) from error
+            if _is_plain(self.path(name)):  # opening a pipe would wait for who writes to it
+                return np.lib.format.open_memmap(self.path(name), mode="r")
+            error: BaseException | None = None
+        except _UNREADABLE_ARRAY as unreadable:
+            error = unreadable
+        raise JobError(f"{name} in the job folder is missing, truncated or foreign.", _EXPORT_AGAIN) from error
 
 
 def _check(array: np.ndarray, name: str, types: Sequence[str], shape: Sequence[int]) -> None:
@@ -366,63 +470,25 @@ def _check(array: np.ndarray, name: str, types: Sequence[str], shape: Sequence[i
         raise JobError(f"{name} is {array.shape} {array.dtype}, the job expects {tuple(shape)} {' or '.join(types)}.", _EXPORT_AGAIN)
 
 
-class Lock:
-    """An operating-system lock on the file `lock` in a folder; the file names the process. A killed process holds it no longer."""
-
-    _held_here: ClassVar[set[tuple[int, int]]] = set()  # the lock files (device, number) that this process holds
-
-    def __init__(self, folder: Path) -> None:
-        """Raises JobError where a live process holds the lock, OutputError where it cannot be written."""
-        self._path = folder / LOCK
-        with _writing(folder):
-            self._file = open(self._path, "a+", encoding="ascii")  # noqa: SIM115 - held open as long as the lock
-        status = os.fstat(self._file.fileno())
-        self._identity = (status.st_dev, status.st_ino)
-        try:
-            lock_file(self._file)
-        except OSError as error:
-            here = self._identity in self._held_here
-            sentence = "The job folder is already open in this process." if here else f"The job folder is in use by another process{self._owner()}."
-            self._file.close()
-            raise JobError(sentence, "Finish or close that one first, or choose another job folder.") from error
-        self._held_here.add(self._identity)
-        try:
-            with _writing(folder):
-                self._file.truncate(0)
-                self._file.write(json.dumps({"pid": os.getpid()}))
-                self._file.flush()
-        except BaseException:
-            self.release()
-            raise
-
-    def _owner(self) -> str:
-        pid = _pid_in(self._path)
-        return f" (process {pid})" if pid else ""
-
-    def release(self) -> None:
-        """May be called again."""
-        if not self._file.closed:
-            self._held_here.discard(self._identity)
-            unlock_file(self._file)
-            with contextlib.suppress(OSError):  # what could not be written when the lock was taken is tried again here
-                self._file.close()
+def checksum(array: np.ndarray, tick: Callable[[], None] = lambda: None, crc: int = 0) -> int:
+    """CRC-32 of the values in C order, whatever order the array has; a slice at a time, since it may be larger than memory."""
+    if array.ndim > 2:
+        for part in array:
+            crc = checksum(part, tick, crc)
+        return crc
+    tick()
+    return zlib.crc32(np.ascontiguousarray(array).data, crc)
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], Any], lasting: bool = True) -> None:
-    """Write a file so that `path` holds the old content or the whole new one; after a power cut too, if it is `lasting`. Raises OSError; then
-    nothing has changed."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(temporary, "wb") as file:
-            write(file)
-            file.flush()
-            if lasting:
-                os.fsync(file.fileno())
-        patiently(lambda: os.replace(temporary, path))
-    except BaseException:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise
+def check_place(folder: Path) -> None:
+    """Raises JobError where a job can be neither made nor opened: in a file's place, and among files of other programs."""
+    if "\0" in str(folder):
+        raise JobError(f"{str(folder)!r} is no name of a folder.", "Choose an empty or a new folder.")
+    with writing(folder):
+        if folder.exists() and not folder.is_dir():
+            raise JobError(f"{folder} is a file, not a folder.", "Choose an empty or a new folder.")
+        if folder.exists() and any(folder.iterdir()) and not _holds_ours(folder):
+            raise JobError(f"{folder} is not empty and holds no job.", "Choose an empty or a new folder.")
 
 
 def remove_job(folder: Path) -> None:
@@ -432,41 +498,42 @@ def remove_job(folder: Path) -> None:
     """
     if not folder.is_dir() or not _holds_ours(folder):
         raise JobError(f"{folder} holds no job.", _WHERE_IS_THE_JOB)
+    check_owner(folder)
     lock = Lock(folder)
     try:
         _remove_contents(folder)
-        with contextlib.suppress(OSError):
-            (folder / LOCK).unlink()  # while it is held; Windows deletes no open file
+        (folder / HOST_LOCK).unlink(missing_ok=True)  # of a dead owner
+        lock.remove()
     finally:
         lock.release()
     with contextlib.suppress(OSError):
-        (folder / LOCK).unlink(missing_ok=True)
         folder.rmdir()  # stays where the user keeps files of their own in it
 
 
 def _remove_contents(folder: Path) -> None:
-    """All that is ours but the lock; job.json first, since a folder with job.json is complete."""
-    with _writing(folder):
+    """All that is ours but the locks; job.json first, since a folder with job.json is complete."""
+    with writing(folder):
         (folder / RECORD).unlink(missing_ok=True)
         for path in folder.iterdir():
-            if path.name != LOCK and _is_our_name(path.name):
+            if path.name not in (LOCK, HOST_LOCK) and _is_our_name(path.name):
                 patiently(path.unlink)
 
 
 def _is_our_name(name: str) -> bool:
-    part = re.fullmatch(r"\.(.+)\.\d+\.part", name)  # what `write_whole` leaves when it is killed
-    return any(fnmatch.fnmatchcase(part[1] if part else name, pattern) for pattern in _OURS)
+    part = _PART.fullmatch(name)
+    whole_name = part[1] if part else name
+    return whole_name in _OURS or any(pattern.fullmatch(whole_name) for pattern in (_HANDED_OVER, _TAKEN_OVER, _PREVIEW))
 
 
 def _holds_ours(folder: Path) -> bool:
     """Whether a folder holds a job of any schema version, damaged or not; or nothing but what an interrupted `create` or `remove_job` left."""
-    with contextlib.suppress(OSError, ValueError):
-        if (folder / RECORD).exists():
-            return _is_our_record((folder / RECORD).read_text(encoding="ascii"))
+    if (folder / RECORD).exists():
+        with contextlib.suppress(JobError, ValueError):
+            return _is_our_record(_read_text(folder / RECORD))
     names = {path.name for path in folder.iterdir()}
-    if names == {LOCK}:
-        return _pid_in(folder / LOCK) is not None or (folder / LOCK).stat().st_size == 0  # empty: ended before it named its process
-    return all(map(_is_our_name, names)) and _pid_in(folder / LOCK) is not None
+    if names and names <= {LOCK, HOST_LOCK}:  # empty: ended before it named its process
+        return all(holder(folder / name) is not None or (folder / name).stat().st_size == 0 for name in names)
+    return all(map(_is_our_name, names)) and any(holder(folder / name) is not None for name in (LOCK, HOST_LOCK))
 
 
 def _is_our_record(text: str) -> bool:
@@ -479,15 +546,6 @@ def _is_our_record(text: str) -> bool:
     return isinstance(data, dict) and {"schema_version", "engine_version"} <= set(data)
 
 
-def _pid_in(path: Path) -> int | None:
-    """The process that a lock file names; None where it is no lock file of ours."""
-    try:
-        content = json.loads(path.read_text(encoding="ascii"))
-    except (OSError, ValueError, RecursionError):
-        return None
-    return content["pid"] if isinstance(content, dict) and set(content) == {"pid"} and type(content["pid"]) is int else None
-
-
 def _without_nan(data: Any) -> Any:
     if isinstance(data, dict):
         return {key: _without_nan(value) for key, value in data.items()}
@@ -496,20 +554,36 @@ def _without_nan(data: Any) -> Any:
     return None if isinstance(data, float) and not math.isfinite(data) else data
 
 
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Turns an operating system's refusal into a sentence."""
+def _is_plain(path: Path) -> bool:
+    """Whether there is a file of this name, and it is no link, pipe, device or folder. Raises JobError for a path that no system knows."""
     try:
-        yield
-    except OSError as error:
-        free = ""
-        with contextlib.suppress(OSError):
-            free = f" ({shutil.disk_usage(folder).free // 2**20} MiB free)"
-        raise OutputError(f"Could not write in {folder}: {error.strerror or error}{free}.", "Free space or choose another folder.") from error
+        return stat.S_ISREG(path.lstat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise JobError(f"{path.parent} cannot be read: {reason}.", _WHERE_IS_THE_JOB) from error
+
+
+def _read_text(path: Path) -> str:
+    """Raises JobError."""
+    try:
+        if path.lstat().st_size <= _MOST_RECORD and _is_plain(path):
+            return path.read_text(encoding="ascii")
+        error: BaseException | None = None
+    except (OSError, ValueError) as unreadable:
+        error = unreadable
+    raise JobError(f"{path.name} is damaged.", "Start a new job.") from error
 
 
 def _read_json(path: Path) -> Any:
+    """Raises JobError."""
+    text = _read_text(path)
     try:
-        return json.loads(path.read_text(encoding="ascii"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise JobError(f"{path.name} is damaged.", "Start a new job.") from error
+        return json.loads(text, parse_constant=_refuse_number)
+    except (ValueError, RecursionError) as error:
+        raise JobError(f"{path.name} is damaged ({error}).", "Start a new job.") from error
+
+
+def _refuse_number(text: str) -> None:
+    raise ValueError(f"{text} is no number of JSON")

@@ -41,12 +41,14 @@ class Command:
 @dataclass(frozen=True)
 class Open(Command):
     """Open a job folder (image, annotation, settings) and lock it. Answered by `ready`, or by `error`. `protocol` is the host's; one that does
-    not name it is of version 1, and refused as any other version is: it would take a box for the whole volume."""
+    not name it is of version 1, and refused as any other version is: it would take a box for the whole volume. `owner`: the process that holds the
+    folder for the host (contract/lock.py), where one does."""
 
     kind: ClassVar[str] = "open"
     job: str
     device: str = "auto"
     protocol: int = field(default=PROTOCOL_VERSION, metadata={"missing": 1})
+    owner: int = 0
 
 
 @dataclass(frozen=True)

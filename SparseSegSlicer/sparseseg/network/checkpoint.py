@@ -13,7 +13,7 @@ from .. import __version__
 from ..contract.channels import MOST_CHANNELS
 from ..contract.classes import ClassTable
 from ..contract.errors import ModelError
-from ..contract.job import write_whole
+from ..contract.folders import write_whole
 from ..contract.numbers import number, whole
 from ..contract.tensorfile import TensorFile, UnsafeFileError
 from .intensity import Intensity

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..contract.errors import OutputError
-from ..contract.job import write_whole
+from ..contract.folders import write_whole
 from ..contract.place import AT_A_TIME
 from .curves import curves
 from .data import ReportInput

@@ -6,6 +6,7 @@ long ones before learning, a new annotation is taken up at once: growing answers
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,8 +20,8 @@ from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
 from ..annotation.unpainted import Unpainted
 from ..contract.belief import Belief
-from ..contract.box import Box, box_of, planes, shape_of, whole
-from ..contract.errors import AnnotationError, InputError, JobError, ModelError, OutputError
+from ..contract.box import Box, box_of, planes, shape_of, union, whole
+from ..contract.errors import AnnotationError, Cancelled, InputError, JobError, ModelError, OutputError, SparseSegError
 from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
 from ..contract.numbers import number
 from ..contract.numbers import whole as whole_number
@@ -54,6 +55,8 @@ _CHECK_COST = 2.5  # times growing, about, to look for mistakes
 _QUICK_CHECK = 0.1  # share of a run that looking may take before learning; where it takes longer the network learns first
 _LATE_CHECK = 0.5  # and this is how much of the run is over then
 _AT_THE_END = {"prediction": 1, "estimate": 1, "fusion": 2}  # how often a run does them then: voices are joined for the result, and saved alone
+_SHOWN_LATER = "Go on painting, or segment again, to see it."
+_log = logging.getLogger("sparseseg")
 _NO_ANNOTATION = ("The job has no annotation.", "Paint each structure on a few slices, and some background.")
 
 
@@ -83,14 +86,16 @@ class Session:
         self._clock = Clock(self.settings)
         self._hurried = False  # whether a waiting update ends the step at work
         self._running = False  # whether `train` is at work
+        self._unlearned: Box | None = None  # where the network has not got the annotation as it is
         self._updated_at = 0.0  # when a run has last taken a new annotation
 
     @classmethod
-    def open(cls, folder: Path, devices: DeviceChoice, host: Host) -> Session:
-        """Raises JobError, AnnotationError, InputError: the job stays as it was, unlocked."""
-        job = Job.open(folder)
+    def open(cls, folder: Path, devices: DeviceChoice, host: Host, owner: int = 0) -> Session:
+        """owner: the host's process, if it holds the folder. Raises JobError, AnnotationError, InputError: the job stays as it was, unlocked."""
+        job = Job.open(folder, owner)
         try:
             host.tick("opening")
+            job.check_image(lambda: host.tick("opening"))
             check_channels(job.channels(), job.record.channels, lambda: host.tick("opening"))
             session = cls(job, devices, host)
             annotation = job.annotation()
@@ -127,26 +132,70 @@ class Session:
     def update(self, name: str, revision: int, complete_slices: list[list[int]], box: list[list[int]] | None = None) -> None:
         """Take a new annotation, or a box of one, and show what it changes: at once what growing makes of it, then what the refiner does.
 
-        Raises InputError, JobError, AnnotationError or OutputError; then the old annotation stays.
+        Raises InputError, JobError, AnnotationError, OutputError or MemoryError where it is refused; then the old annotation stays. Once it is the
+        job's it is answered by a preview, whatever happens: what fails from there on is a warning. Cancelled is raised only where it ends a run.
         """
         start = time.monotonic()
-        adopted = self._adopt(self.job.update(name, revision, complete_slices, box))
+        update = self.job.update(name, revision, complete_slices, box)
+        spare = self.publisher.spare()
+        told = self.publisher.told
+        try:
+            adopted = self._adopt(update)
+            try:
+                if self._answer(adopted, start):
+                    self._follow_up()
+            except Exception as error:
+                self._say_unshown(error, self.publisher.told > told)
+                if isinstance(error, Cancelled) and self._running:
+                    raise
+                return
+            finally:
+                if self.publisher.told == told:  # nothing has changed, or it could not be shown
+                    self.publisher.show_spare(spare, self._steps)
+            self.timings["correction"] = time.monotonic() - start
+        finally:
+            self.publisher.drop_spare(spare)
+
+    def _answer(self, adopted: Revision, start: float) -> bool:
+        """Growing's answer to a new annotation; whether there is something to refine."""
+        begun, answer = self.prior.can_answer, None
+        try:  # each must know, whatever becomes of the others
+            if begun:
+                answer = self.prior.answer(adopted, self._shown_absent() if adopted.emptied else None)
+        finally:
+            if adopted.box is not None:
+                self.judge.leave_out(adopted.annotation.absent)
+                self.checker.annotated(adopted.annotation)
+            self.annotation = self._with_border(adopted.annotation)
         self.unpainted.compare(self.labels)
         if self.known:
             self.known.compare(self.labels, adopted.box)
-        if not self.prior.can_answer:
+        if not begun:
             self._grow()
-            self._follow_up()
-            return
-        answer = self.prior.answer(adopted, self._shown_absent() if adopted.emptied else None)
+            return True
         if answer is None:
-            self._show_nothing_new()
-            return
+            if self.publisher.is_behind and self.publisher.shown is not None:
+                self._show(self.publisher.shown, self._source)
+            return False
         self._show_box(answer[0], answer[1], "growing")
         self._learn_change(adopted.box)
         self.timings["answer"] = time.monotonic() - start
-        self._follow_up()
-        self.timings["correction"] = time.monotonic() - start
+        return True
+
+    def _say_unshown(self, error: Exception, is_answered: bool) -> None:
+        """What failed after a new annotation became the job's; is_answered: growing's answer to it has been shown."""
+        if isinstance(error, Cancelled):
+            if not is_answered:
+                self.host.warning("unshown", "The new annotation is kept; what it changes is not shown, since that was cancelled.", _SHOWN_LATER)
+            return
+        if isinstance(error, MemoryError):
+            reason, advice = "There was not enough memory.", f"Close other programs. {_SHOWN_LATER}"
+        elif isinstance(error, SparseSegError):
+            reason, advice = error.sentence, f"{error.advice} {_SHOWN_LATER}".strip()
+        else:
+            _log.error("after an update was adopted", exc_info=error)
+            reason, advice = f"Unexpected failure: {type(error).__name__}: {error}.", f"Please report it with the job's log.txt. {_SHOWN_LATER}"
+        self.host.warning("unshown", f"The new annotation is kept, but not all that it changes could be shown. {reason}", advice)
 
     def _follow_up(self) -> None:
         """The refiner's part of an update; it waits where a newer one is there. In a run the whole of it has its own turn."""
@@ -171,18 +220,18 @@ class Session:
                 raise JobError("The job has no annotation yet that a part of it could change.", "Send the whole annotation.")
             annotation = build_annotation(update.values, classes, self.settings, update.complete_slices, hints=self.hints)
             self.job.adopt(update)
-            self.annotation = self._with_border(annotation)
-            return Revision(self.annotation, None, np.zeros((0, 0, 0), bool), True, lambda: None)
+            self.annotation = annotation
+            return Revision(annotation, None, np.zeros((0, 0, 0), bool), True, lambda: None)
+        if update.is_adopted:
+            self.job.adopt(update)
+            return Revision(earlier, None, np.zeros((0, 0, 0), bool), False, lambda: None)
         revision = revise(earlier, update.values, update.box, classes, self.settings, update.complete_slices, self.publisher.shown)
         try:
             self.job.adopt(update)  # may fail (a full disk): only then is it ours
         except BaseException:
             revision.take_back()
             raise
-        self.annotation = self._with_border(revision.annotation)
-        if revision.box is not None:
-            self.judge.leave_out(self.annotation.absent)
-            self.checker.annotated(self.annotation)
+        self.annotation, self._unlearned = revision.annotation, union(self._unlearned, revision.box)
         return revision
 
     def _refine_corrections(self) -> None:
@@ -370,14 +419,17 @@ class Session:
     def _learn_from(self) -> None:
         assert self.network is not None
         self.network.learn_from(self.labels, self.prior.stands, self.settings)
+        self._unlearned = None
 
     def _learn_change(self, box: Box | None, is_painted: bool = True) -> None:
+        box = union(box, self._unlearned)  # that of an update that failed half way, too
         if self.network is None or self.network.trainer is None or self.network.trainer.volume.targets is None or box is None:
             return
         if self.annotation is not None and self.annotation.border is not None:
             self._learn_from()  # the border's weight reaches beyond the box
         else:
             self.network.learn_change(box, self.labels, self.prior.stands, is_painted)
+            self._unlearned = None
 
     # -- the judge -----------------------------------------------------------------------------------------------------
 
@@ -450,12 +502,6 @@ class Session:
     def _shown_absent(self) -> Box | None:
         """Where the user sees segments that have lost their last label."""
         return None if self.publisher.shown is None else box_of(self.labels.absent[self.publisher.shown])
-
-    def _show_nothing_new(self) -> None:
-        """An update that changes nothing is answered all the same: with one voxel as it is."""
-        assert self.publisher.shown is not None
-        box = (slice(0, 1), slice(0, 1), slice(0, 1))
-        self._show_box(box, self.publisher.shown[box].copy(), "prior")
 
     def _preview_interval(self) -> float:
         return max(_PREVIEW_EVERY_S, self.timings.get("prediction", 0) / _PREVIEW_COST)
