@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..contract import memory
 from ..contract.errors import InputError
 from ..contract.geometry import Geometry
 from . import itk
@@ -35,6 +36,7 @@ def onto_grid(name: str, array: np.ndarray, grid: Geometry, onto: Geometry) -> t
     lies outside has the least value. Raises InputError for a volume that does not reach the other grid."""
     if not grid.difference_from(onto):
         return array, ()
+    memory.check(name, memory.resampling_bytes(array.shape, onto.shape_kji, array.itemsize), "be resampled")
     resampled, outside = itk.resample(array, grid, onto)
     if outside == 1 or resampled.min() == resampled.max():
         raise InputError(f"{name} shows nothing where the image lies.", "Choose a volume of the same region, registered to the image.")

@@ -5,16 +5,16 @@ One module knows each format. Names decide only where the content does not: a .t
 
 from __future__ import annotations
 
-import gzip
-import zlib
 from pathlib import Path
 
 import numpy as np
 
+from ..contract import memory
 from ..contract.classes import ClassTable
 from ..contract.errors import AnnotationError, InputError
 from ..contract.geometry import Geometry
-from . import dicomseg, dicomseries, itk, labelmap, metaimage, nifti, nrrd, rtstruct, segnrrd
+from ..contract.opening import check_file, is_folder, open_file, shown
+from . import dicomseg, dicomseries, itk, labelmap, metaimage, nifti, nrrd, rtstruct, segnrrd, voxels
 from .dicomheader import looks_like_dicom, read_header
 from .dicomseries import Series
 from .image import Image
@@ -30,21 +30,20 @@ _HEAD = 540  # bytes by which every format can be told: a NIfTI-2 header
 
 def kind_of(path: Path) -> str:
     """ "dicom", "nrrd", "nifti" or "metaimage". Raises InputError for what is not there, may not be read, or is none of them."""
-    if path.is_dir() or (path.suffix.lower() == ".txt" and path.is_file()):
+    if is_folder(path):
         return "dicom"
-    if path.is_symlink() and not path.exists():
-        raise InputError(f"{path.name} is a link to a file that is not there.", "Fetch the file, or give another.")
-    if not path.is_file():
-        raise InputError(f"There is no file {path}.", "Check the path.")
+    if not check_file(path).st_size:  # the system's own (/proc) say so too, and reading them may wait for ever
+        raise InputError(f"{shown(path)} is empty (0 bytes).", COPY_AGAIN)
+    if path.suffix.lower() == ".txt":
+        return "dicom"
     try:
-        head = _head(path)
+        with open_file(path) as file:
+            packed, head = voxels.is_gzip(file.read(2)), voxels.beginning(file, _HEAD)
     except OSError as error:
         raise unreadable(path, error) from error
-    if not head:
-        raise InputError(f"{path.name} is empty (0 bytes).", COPY_AGAIN)
     known = (("nrrd", nrrd.is_nrrd), ("dicom", looks_like_dicom), ("nifti", nifti.is_nifti), ("metaimage", metaimage.is_metaimage))
     found = next((name for name, test in known if test(head)), "")
-    if found in ("nrrd", "dicom", "metaimage") and _is_packed(path):
+    if found in ("nrrd", "dicom", "metaimage") and packed:
         raise InputError(f"{path.name} is packed by gzip, which is read of NIfTI only.", "Unpack it first.")
     if found:
         return found
@@ -53,24 +52,6 @@ def kind_of(path: Path) -> str:
     if suffix(path, READ_SUFFIXES):
         raise damaged(path)
     raise InputError(f"{path.name} is not of a known image format.", f"Use one of {', '.join(READ_SUFFIXES)}.")
-
-
-def _is_packed(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
-def _head(path: Path) -> bytes:
-    """The first bytes; of a packed file, those inside, as far as they can be unpacked."""
-    with path.open("rb") as file:
-        head = file.read(_HEAD)
-    if not head.startswith(b"\x1f\x8b"):
-        return head
-    try:
-        with gzip.open(path) as unpacked:
-            return unpacked.read(_HEAD)
-    except (EOFError, OSError, zlib.error):
-        return head
 
 
 # ---------------------------------------------------------------- images in
@@ -110,6 +91,8 @@ def _read_image(path: Path, kind: str, series: str | None = None, transform: str
 
 def _as_image(array: np.ndarray, path: Path) -> np.ndarray:
     """In a type that the engine knows. Raises InputError for whole numbers beyond 32 bits."""
+    if array.dtype.itemsize == 8:
+        memory.check(path.name, memory.volume_bytes(array.shape, 4))
     if array.dtype == np.float64:
         with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
             return array.astype(np.float32)
@@ -159,13 +142,17 @@ def read_annotation(
 
 
 def _check_file(path: Path) -> None:
-    if path.is_dir():
+    if is_folder(path):
         raise InputError(f"{path.name} is a folder, not an image file.", "Give a file.")
 
 
 def _segment_fields(path: Path) -> dict[str, str]:
+    """Empty for other files than NRRD."""
     try:
-        return segnrrd.read_fields(path)
+        with open_file(path) as file:
+            if not nrrd.is_nrrd(voxels.beginning(file, _HEAD)):
+                return {}
+            return nrrd.read_header(file, path).pairs
     except OSError as error:
         raise unreadable(path, error) from error
 

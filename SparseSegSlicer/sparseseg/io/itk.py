@@ -1,8 +1,7 @@
-"""What NRRD and MetaImage share: SimpleITK reads and writes their voxels."""
+"""What SimpleITK does for us: it writes NRRD and MetaImage, and resamples. It reads nothing that came from outside (`voxels` says why)."""
 
 from __future__ import annotations
 
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -10,28 +9,6 @@ import SimpleITK as sitk
 
 from ..contract.errors import InputError
 from ..contract.geometry import Geometry
-from . import refusals
-from .output import unreadable
-
-
-def read(path: Path, image_io: str, layered: bool = False) -> tuple[np.ndarray, Geometry]:
-    """Voxels (K, J, I), or (K, J, I, layer) where `layered`, and their grid; refused by the header before voxels are read.
-
-    image_io: ITK's name of the format, so that the file's name does not matter. Raises InputError.
-    """
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)  # what matters is raised below, in words
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(image_io)
-    reader.SetFileName(str(path))
-    try:
-        reader.ReadImageInformation()
-        _check_header(reader, path, layered)
-        image = reader.Execute()
-    except (RuntimeError, OSError, EOFError, zlib.error) as error:
-        raise unreadable(path, error) from error
-    image = image[:, :, :, 0] if image.GetDimension() == 4 else image
-    array = sitk.GetArrayFromImage(image)
-    return (array[..., None] if layered and array.ndim == 3 else array), _grid(image, path)
 
 
 def write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
@@ -78,22 +55,6 @@ def _image(array: np.ndarray, geometry: Geometry) -> sitk.Image:
     image.SetOrigin(geometry.origin_lps_mm)
     image.SetDirection(geometry.direction)
     return image
-
-
-def _check_header(reader: sitk.ImageFileReader, path: Path, layered: bool) -> None:
-    size = reader.GetSize()
-    if len(size) == 4 and size[3] > 1:
-        raise refusals.four_dimensions(path, size[3])
-    if len(size) not in (3, 4):
-        raise refusals.not_three_dimensions(path, len(size))
-    if "complex" in sitk.GetPixelIDValueAsString(reader.GetPixelID()):
-        raise refusals.complex_numbers(path)
-    if layered:
-        return
-    if reader.GetNumberOfComponents() > 1:
-        raise refusals.many_values(path, reader.GetNumberOfComponents())
-    if min(size[:3]) < 2:
-        raise refusals.one_slice(path, size[:3])
 
 
 def _grid(image: sitk.Image | sitk.ImageFileReader, path: Path) -> Geometry:

@@ -114,7 +114,7 @@ def _background_value(background: str | None, path: Path) -> int | None:
 
 def _suspicions(annotation: np.ndarray, structures: list[int], path: Path) -> list[str]:
     """What looks like another numbering: strokes are few, so no structure covers most of the volume."""
-    counts = np.bincount(annotation.reshape(-1), minlength=256)
+    counts = _counts(annotation)
     remarks = []
     for code, value in enumerate(structures, start=2):
         if counts[code] > _MOST * annotation.size:
@@ -128,7 +128,7 @@ def _suspicions(annotation: np.ndarray, structures: list[int], path: Path) -> li
 def _occurring(values: np.ndarray, path: Path) -> list[int]:
     """The values that occur, ascending. Raises InputError for too many to be labels."""
     if values.dtype == np.uint8:
-        return [int(value) for value in np.flatnonzero(np.bincount(values.reshape(-1), minlength=256))]
+        return [int(value) for value in np.flatnonzero(_counts(values))]
     found: set[int] = set()
     for slab in values:
         found.update(int(value) for value in np.unique(slab))
@@ -141,11 +141,22 @@ def _occurring(values: np.ndarray, path: Path) -> list[int]:
     return sorted(found)
 
 
+def _counts(values: np.ndarray) -> np.ndarray:
+    """How often each value of uint8 occurs; slab by slab, as numpy counts in eight bytes a voxel."""
+    counts = np.zeros(256, np.int64)
+    for slab in values:
+        counts += np.bincount(slab.reshape(-1), minlength=256)
+    return counts
+
+
 def mapped(values: np.ndarray, table: dict[int, int]) -> np.ndarray:
     """`table` of each value, uint8, 0 where it lacks one; slab by slab."""
     labels = np.zeros(values.shape, np.uint8)
     if values.dtype == np.uint8:
-        return np.array([table.get(value, 0) for value in range(256)], np.uint8)[values]
+        codes = np.array([table.get(value, 0) for value in range(256)], np.uint8)
+        for slab, out in zip(values, labels, strict=True):
+            np.take(codes, slab, out=out, mode="clip")
+        return labels
     if max(table, default=0) < 1 << 16:
         codes = np.zeros(1 + max(table, default=0), np.uint8)
         for value, code in table.items():

@@ -19,9 +19,11 @@ from typing import IO, Any
 
 import numpy as np
 
+from ..contract import memory
 from ..contract.errors import InputError
 from ..contract.geometry import Geometry
-from . import refusals
+from ..contract.opening import open_file
+from . import refusals, voxels
 from .output import damaged, unreadable
 
 TRANSFORMS = ("auto", "qform", "sform")
@@ -117,23 +119,18 @@ def read(path: Path, transform: str = "auto") -> tuple[np.ndarray, Geometry, lis
     transform: "qform" or "sform" chooses where both are there. Raises InputError.
     """
     try:
-        with _opened(path) as file:
-            header = _header(file, path)
+        with open_file(path) as file:
+            header = _header(voxels.beginning(file, 540), path)
             _check(header, path)
             geometry, remarks = place(header, path, transform)
             return _voxels(file, header, path), geometry, remarks, header.fields.tobytes()
-    except (OSError, EOFError, zlib.error, OverflowError, MemoryError) as error:
+    except (OSError, EOFError, zlib.error, ArithmeticError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
         raise unreadable(path, error) from error
 
 
-def _opened(path: Path) -> IO[bytes]:
-    with path.open("rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    return gzip.open(path) if zipped else path.open("rb")  # type: ignore[return-value]
-
-
-def _header(file: IO[bytes], path: Path) -> Header:
-    head = file.read(540)
+def _header(head: bytes, path: Path) -> Header:
     for order in ("<", ">"):
         size = int(np.frombuffer(head[:4], f"{order}i4")[0]) if len(head) >= 348 else 0
         if size in _FIELDS and len(head) >= size:
@@ -172,23 +169,19 @@ def _check(header: Header, path: Path) -> None:
 
 def _voxels(file: IO[bytes], header: Header, path: Path) -> np.ndarray:
     dtype, shape = header.dtype, header.shape
-    count = math.prod(shape) * dtype.itemsize
-    file.seek(int(header.fields["vox_offset"]))
-    raw = file.read(count)
-    while file.read(1 << 20):  # to the end, where gzip has its check sum
-        pass
-    if len(raw) < count:
-        raise EOFError(f"{path} is shorter than its header says")
-    array = np.frombuffer(raw, dtype).reshape(shape[::-1])
     slope, inter = float(header.fields["scl_slope"]), float(header.fields["scl_inter"])
+    array = voxels.read(path, file, dtype, shape[::-1], skip=int(header.fields["vox_offset"]))
     if slope == 0 or not math.isfinite(slope) or (slope, inter) == (1, 0):
-        return array.astype(dtype.newbyteorder("="), copy=True)
+        return array
     if not math.isfinite(inter):
         inter = 0.0
-    scaled = array * slope + inter
-    if dtype.kind in "iu" and slope.is_integer() and inter.is_integer() and np.abs(scaled).max() < 2**31:
-        return scaled.astype(np.int32)
-    return scaled.astype(np.float32)
+    memory.check(path.name, memory.volume_bytes(array.shape, 4))
+    whole = dtype.kind in "iu" and slope.is_integer() and inter.is_integer() and max(abs(float(v) * slope + inter) for v in (array.min(), array.max())) < 2**31
+    scaled = np.empty(array.shape, np.int32 if whole else np.float32)
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
+        for slab, out in zip(array, scaled, strict=True):
+            out[...] = slab * slope + inter
+    return scaled
 
 
 # ---------------------------------------------------------------- where it lies

@@ -20,7 +20,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..contract.classes import BACKGROUND_TAG, ClassTable, Segment, distinct_color
+from ..contract.classes import BACKGROUND_TAG, MAX_SEGMENTS, ClassTable, Segment, distinct_color
 from ..contract.errors import AnnotationError, InputError
 from ..contract.geometry import Geometry
 from ..contract.strokes import merge_strokes
@@ -28,6 +28,7 @@ from .labelmap import mapped
 
 _OFFSET = "Segmentation_ReferenceImageExtentOffset"
 _CONTAINER = {"Segmentation_ContainedRepresentationNames": "Binary labelmap|", "Segmentation_MasterRepresentation": "Binary labelmap"}
+_ID, _OF_SEGMENT = re.compile(r"Segment(\d{1,9})_ID"), re.compile(r"Segment(\d{1,9})_(.+)", re.DOTALL)
 _FOLLOWS_DATA = ("Extent", "LabelValue", "Layer")  # segment fields that are made from the voxels, not carried over
 
 
@@ -51,38 +52,15 @@ class SparseLabels:
 # ---------------------------------------------------------------- header
 
 
-def read_fields(path: Path) -> dict[str, str]:
-    """The `key:=value` lines of a NRRD header, in their order; empty for other files. Raises OSError.
-
-    Slicer writes UTF-8; old files may be Latin-1.
-    """
-    lines: list[bytes] = []
-    with path.open("rb") as file:
-        if not file.readline(80).startswith(b"NRRD000"):
-            return {}
-        while line := file.readline(1 << 24).rstrip(b"\n").removesuffix(b"\r"):
-            lines.append(line)
-    try:
-        text = [line.decode("utf-8") for line in lines]
-    except UnicodeDecodeError:
-        text = [line.decode("latin-1") for line in lines]
-    pairs = (line.partition(":=") for line in text if not line.startswith("#"))
-    return {_unescaped(key): _unescaped(value) for key, mark, value in pairs if mark and ": " not in key}
-
-
 def has_segments(fields: dict[str, str]) -> bool:
     """Whether a header describes segments."""
-    return any(re.fullmatch(r"Segment\d+_ID", key) for key in fields)
+    return any(map(_ID.fullmatch, fields))
 
 
 def check_binary(fields: dict[str, str], path: Path) -> None:
     """Raises InputError for a fractional labelmap."""
     if "fractional" in fields.get("Segmentation_MasterRepresentation", fields.get("Segmentation_SourceRepresentation", "")).lower():
         raise InputError(f"{path.name} holds a fractional labelmap.", "Make the binary labelmap the source representation in Slicer, and save again.")
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\[\\n]", lambda found: "\n" if found[0] == "\\n" else "\\", text)
 
 
 def _escaped(text: str) -> str:
@@ -103,21 +81,24 @@ class _Row:
 
 
 def _rows(fields: dict[str, str], layers: int, path: Path) -> list[_Row]:
-    numbers = sorted(int(match[1]) for match in map(re.compile(r"Segment(\d+)_ID").fullmatch, fields) if match)
+    numbers = sorted(int(match[1]) for match in map(_ID.fullmatch, fields) if match)
+    if max(len(numbers), layers) > MAX_SEGMENTS + 1:
+        counted = f"{len(numbers)} segments in {layers} layers"
+        raise InputError(f"{path.name} has {counted}, more than the {MAX_SEGMENTS} that one label map can hold.", "Split the segmentation.")
+    owned: dict[int, dict[str, str]] = {number: {} for number in numbers}
+    for key, value in fields.items():
+        match = _OF_SEGMENT.fullmatch(key)
+        if match and int(match[1]) in owned:
+            owned[int(match[1])][match[2]] = value
     rows: list[_Row] = []
-    for place, number in enumerate(numbers):
-        prefix = f"Segment{number}_"
-        own = {key.removeprefix(prefix): value for key, value in fields.items() if key.startswith(prefix)}
+    for place, own in enumerate(owned.values()):
+        named = own["ID"]
         try:
             row = _row(own, place, layers)
         except ValueError as error:
-            raise InputError(
-                f"The header of {path.name} is damaged at segment {fields[prefix + 'ID']!r}.", "Save the segmentation again from Slicer."
-            ) from error
+            raise InputError(f"The header of {path.name} is damaged at segment {named!r:.80}.", "Save the segmentation again from Slicer.") from error
         if any((row.layer, row.value) == (other.layer, other.value) for other in rows):
-            raise InputError(
-                f"In {path.name}, segment {fields[prefix + 'ID']!r} has the voxels of another segment.", "Save the segmentation again from Slicer."
-            )
+            raise InputError(f"In {path.name}, segment {named!r:.80} has the voxels of another segment.", "Save the segmentation again from Slicer.")
         rows.append(row)
     return rows
 
@@ -138,15 +119,15 @@ def _row(own: dict[str, str], place: int, layers: int) -> _Row:
 
 def _tags(text: str) -> dict[str, str]:
     """`key:value|key:value|` taken apart so that `_tag_text` gives the same text: what cannot begin a tag belongs to the one before."""
-    tags: dict[str, str] = {}
-    last = None
+    tags: dict[str, list[str]] = {}
+    last: list[str] | None = None
     for piece in text.removesuffix("|").split("|") if text else []:
         key, colon, value = piece.partition(":")
         if last is not None and (not colon or key in tags or not key):
-            tags[last] += "|" + piece
+            last.append(piece)
         else:
-            tags[key], last = value, key
-    return tags
+            last = tags[key] = [value]
+    return {key: "|".join(values) for key, values in tags.items()}
 
 
 def _tag_text(tags: dict[str, str]) -> str:
