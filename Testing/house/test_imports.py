@@ -33,10 +33,10 @@ WITH_TORCH = {
 WITH_TORCH_IN_A_FUNCTION = {"worker", "cli"}  # they talk before the seconds that loading takes
 THIRD_PARTY = {
     "numpy": None,
-    "SimpleITK": {"io.itk", "io.dicompixels", "prior.interpolation", "prior.distance", "quality.constraints", "quality.check"},
+    "SimpleITK": {"io.itk", "io.decoding", "prior.interpolation", "prior.distance", "quality.constraints", "quality.check"},
     "numba": {"prior.kernels", "prior.counting", "prior.refiner_loops"},
 }  # None: anywhere
-OPTIONAL_IN_A_FUNCTION = {"io.dicomheader": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}}
+OPTIONAL_IN_A_FUNCTION = {"io.dicomheader": {"pydicom"}, "io.decoding": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}}
 
 
 def dotted(path, base):

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import sys
 
 import pytest
 import torch
@@ -241,7 +242,7 @@ def test_other_errors_are_not_taken_for_it(error):
     assert not is_out_of_memory(error)
 
 
-@pytest.mark.skipif(torch.version.cuda is not None or device.sys.platform != "linux", reason="how much is too much differs")
+@pytest.mark.skipif(torch.version.cuda is not None or sys.platform != "linux", reason="how much is too much differs")
 def test_what_torch_raises_here_is_recognised():
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 55, dtype=torch.uint8)

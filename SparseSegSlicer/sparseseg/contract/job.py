@@ -415,7 +415,11 @@ class Job:
 
     def dense(self) -> np.ndarray | None:
         """The last result, (K, J, I) uint8, or None."""
-        return self._load(DENSE, ("uint8",)) if self.path(DENSE).exists() else None
+        return self.result(DENSE)
+
+    def result(self, name: str) -> np.ndarray | None:
+        """One of a result's arrays of uint8, (K, J, I), memory-mapped; or None. Raises JobError."""
+        return self._load(name, ("uint8",)) if self.path(name).exists() else None
 
     def save_record(self, record: JobRecord) -> None:
         self.save_json(RECORD, record.to_json())

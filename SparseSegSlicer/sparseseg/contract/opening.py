@@ -1,4 +1,4 @@
-"""Files that users name, opened only where they are files: a pipe, a device or a socket would be waited for without end, and a link may lead anywhere.
+"""Files that users name, opened only where they are files: a pipe, a device or a socket would be waited for without end, a link may lead anywhere.
 
 Whoever opens a path that was given from outside opens it here. Between the look and the opening a name may change hands; who can do that to
 a user's files needs no such tricks.
@@ -47,10 +47,14 @@ def open_file(path: Path) -> IO[bytes]:
 
 def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
     """All of a text file. Raises InputError as `check_file` and for more than `most` bytes, OSError, UnicodeDecodeError."""
+    if not check_file(path).st_size:
+        return ""  # as the system's own files (/proc) say of themselves, and reading them may wait for ever
     with open_file(path) as file:
         content = file.read(most + 1)
     if len(content) > most:
-        raise InputError(f"{shown(path)} has more than {most // 1_000_000} MB, too many for such a file.", "Check that it is the file that was meant.")
+        raise InputError(
+            f"{shown(path)} has more than {most // 1_000_000} MB, too many for such a file.", "Check that it is the file that was meant."
+        )
     return content.decode(encoding)
 
 

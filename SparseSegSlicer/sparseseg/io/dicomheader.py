@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 
 from ..contract.errors import InputError
+from ..contract.opening import open_file
+from .dicomfile import opened
 
 EXPORT_AGAIN = "Export the series again."
 _LONGEST = 40  # characters of a value in a sentence
@@ -73,7 +75,7 @@ def begins_with_an_element(head: bytes) -> bool:
 
 
 def has_no_preamble(path: Path) -> bool:
-    with path.open("rb") as file:
+    with open_file(path) as file:
         head = file.read(132)
     return not head.endswith(b"DICM") and begins_with_an_element(head)
 
@@ -82,8 +84,10 @@ def read_header(path: Path) -> Header:
     """A file's header, without its pixels. Raises InputError where it is no DICOM file."""
     pydicom = load_pydicom()
     try:
-        with quiet():
-            header = pydicom.dcmread(path, stop_before_pixels=True, force=has_no_preamble(path))
+        with quiet(), opened(path) as file:
+            header = pydicom.dcmread(file, stop_before_pixels=True, force=has_no_preamble(path))
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path.name} cannot be read ({error.strerror}).", "Check the path and the rights to read it.") from error
     except Exception as error:  # whatever pydicom stumbles over in a foreign file

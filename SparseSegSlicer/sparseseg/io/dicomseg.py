@@ -22,8 +22,11 @@ from ..contract.classes import ClassTable, Segment, distinct_color
 from ..contract.errors import AnnotationError, InputError, OutputError, SparseSegError
 from ..contract.geometry import Geometry
 from ..contract.strokes import merge_strokes
+from .decoder import Decoder
+from .dicomfile import opened
 from .dicomheader import Header, decoding, first, items, load_pydicom, number, numbers, quiet, read_header, text, values, whole
 from .dicomidentity import check_identity
+from .dicompixels import pixel_bytes, read_pixels
 from .dicomseries import COSINE_TOLERANCE, Series
 from .output import replacing
 from .segnrrd import SparseLabels, choose_background, coded, named_overlaps
@@ -467,11 +470,16 @@ def _claims(
 def _frames(path: Path, header: Header) -> Iterator[np.ndarray]:
     """The frames' stored values, (rows, columns), one at a time. Raises ValueError where the file ends too early."""
     pydicom = load_pydicom()
-    if whole(header, "BitsAllocated", 8, path.name) > 1 or header.file_meta.TransferSyntaxUID.is_encapsulated:
-        yield from pydicom.pixels.iter_pixels(path)
+    if header.file_meta.TransferSyntaxUID.is_encapsulated:
+        with Decoder() as decoder:
+            yield from read_pixels(path, decoder)[0]
         return
-    # one bit a pixel: a frame may begin within a byte, which pydicom's iterator does not know
-    packed = np.frombuffer(pydicom.dcmread(path).PixelData, np.uint8)
+    with opened(path, lambda: pixel_bytes(header, path)) as file:
+        if whole(header, "BitsAllocated", 8, path.name) > 1:
+            yield from pydicom.pixels.iter_pixels(file)
+            return
+        # one bit a pixel: a frame may begin within a byte, which pydicom's iterator does not know
+        packed = np.frombuffer(pydicom.dcmread(file).PixelData, np.uint8)
     rows, columns = whole(header, "Rows", 0, path.name), whole(header, "Columns", 0, path.name)
     for frame in range(len(items(header, "PerFrameFunctionalGroupsSequence"))):
         start = frame * rows * columns

@@ -16,8 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from ..contract import memory
 from ..contract.errors import InputError
 from ..contract.geometry import Geometry
+from ..contract.opening import MissingError, check_file, is_folder, open_file, read_text, shown
+from .decoder import Decoder
 from .dicomheader import (
     EXPORT_AGAIN,
     Header,
@@ -42,6 +45,7 @@ COSINE_TOLERANCE = 1e-3  # of direction cosines: above their rounding to a few d
 _SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # they have rows and columns, but are no images
 _DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 _ROUNDED_MM = 0.011  # positions are often written in hundredths of a millimetre
+_LONGEST_LIST = 64_000_000  # bytes of a list of files
 _NAMED_AS_DICOM = (".dcm", ".dicom", ".ima")
 
 
@@ -209,13 +213,12 @@ def _sop_class(path: Path) -> str:
 
 
 def _files(place: Path) -> list[Path]:
-    if place.is_dir():
+    if is_folder(place):
         return _files_below(place)
     if place.suffix.lower() == ".txt":
         return _listed_files(place)
-    if place.is_file():
-        return [place]
-    raise InputError(f"There is no folder or DICOM file {place}.", "Check the path.")
+    check_file(place)
+    return [place]
 
 
 def _files_below(place: Path) -> list[Path]:
@@ -234,27 +237,39 @@ def _files_below(place: Path) -> list[Path]:
         seen.add(real)
         found += [Path(folder) / name for name in names if not name.startswith("._")]  # macOS puts its own beside each file
     for path in found:
-        if path.is_symlink() and not path.exists():
-            raise InputError(
-                f"{path.name} in {path.parent.name} is a link to a file that is not there.", "Fetch the file, or give a full copy of the series."
-            )
-    return sorted(path for path in found if path.is_file())
+        _check_entry(path)
+    return sorted(found)
+
+
+def _check_entry(path: Path) -> None:
+    """Raises InputError for what lies among DICOM files and is none, so that no slice is missed and nothing is waited for."""
+    try:
+        check_file(path)
+    except MissingError as error:
+        sentence = f"{shown(path)} in {path.parent.name} is a link to a file that is not there."
+        raise InputError(sentence, "Fetch the file, or give a full copy of the series.") from error
+    except InputError as error:
+        raise InputError(f"In {path.parent.name}, {error.sentence}", "Take it out of the folder.") from error
 
 
 def _listed_files(place: Path) -> list[Path]:
     try:
-        paths = [Path(line) for line in place.read_text(encoding="utf-8").splitlines() if line.strip()]
+        paths = [Path(line) for line in read_text(place, _LONGEST_LIST).splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
+        if isinstance(error, InputError):
+            raise
         raise InputError(f"{place.name} cannot be read as a list of files.", "Give a text file (UTF-8) with one path on each line.") from error
     for path in paths:
-        if not path.is_file():
-            raise InputError(f"There is no file {path}, which {place.name} lists.", "Check the paths.")
+        try:
+            check_file(path)
+        except MissingError as error:
+            raise InputError(f"There is no file {path}, which {place.name} lists.", "Check the paths.") from error
     return paths
 
 
 def _is_dicom(path: Path) -> bool:
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return looks_like_dicom(file.read(132))
     except OSError as error:
         raise InputError(f"{path.name} cannot be read ({error.strerror}).", "Ask for access to it, or take it out of the folder.") from error
@@ -409,24 +424,27 @@ def _check_gaps(place: Path, at: np.ndarray) -> None:
 
 def _read_voxels(place: Path, planes: Sequence[_Plane]) -> tuple[np.ndarray, list[str]]:
     """Voxels (K, J, I) in real units, and remarks."""
-    voxels, padding, smeared = None, np.zeros((len(planes), *planes[0].size), bool), 0
+    shape = (len(planes), *planes[0].size)
+    memory.check(place.name, memory.volume_bytes(shape, 1, 4))
+    voxels, padding, smeared = None, np.zeros(shape, bool), 0
     integral = all(plane.slope.is_integer() and plane.intercept.is_integer() for plane in planes)
     of_file: dict[Path, list[int]] = {}
     for k, plane in enumerate(planes):
         of_file.setdefault(plane.frame.file, []).append(k)
-    for path, slices in of_file.items():
-        with decoding(path, f"in {place.name} is damaged or cut short, or its compression is not known", EXPORT_AGAIN):
-            stored, header = read_pixels(path)
-            if voxels is None or (voxels.dtype.kind == "i" and stored.dtype.kind == "f"):
-                dtype = np.int32 if integral and stored.dtype.kind in "iu" else np.float32
-                voxels = np.empty(padding.shape, dtype) if voxels is None else voxels.astype(dtype)
-            limits = _padding_limits(header, path) if stored.dtype.kind in "iu" else _float_limits(header)
-            for k in slices:
-                values = stored[planes[k].frame.number]
-                padding[k] = False if limits is None else (values >= limits[0]) & (values <= limits[1])
-                voxels[k] = _real(values, planes[k], header, voxels.dtype)
-        if limits is not None and text(header.file_meta, "TransferSyntaxUID") in LOSSY:
-            smeared += 1
+    with Decoder() as decoder:
+        for path, slices in of_file.items():
+            with decoding(path, f"in {place.name} is damaged or cut short, or its compression is not known", EXPORT_AGAIN):
+                stored, header = read_pixels(path, decoder)
+                if voxels is None or (voxels.dtype.kind == "i" and stored.dtype.kind == "f"):
+                    dtype = np.int32 if integral and stored.dtype.kind in "iu" else np.float32
+                    voxels = np.empty(padding.shape, dtype) if voxels is None else voxels.astype(dtype)
+                limits = _padding_limits(header, path) if stored.dtype.kind in "iu" else _float_limits(header)
+                for k in slices:
+                    values = stored[planes[k].frame.number]
+                    padding[k] = False if limits is None else (values >= limits[0]) & (values <= limits[1])
+                    voxels[k] = _real(values, planes[k], header, voxels.dtype)
+            if limits is not None and text(header.file_meta, "TransferSyntaxUID") in LOSSY:
+                smeared += 1
     assert voxels is not None  # there are two slices at least
     if padding.any() and not padding.all():
         voxels[padding] = voxels.min(where=~padding, initial=voxels.max())

@@ -11,6 +11,7 @@ from ..contract.classes import ClassTable
 from ..contract.errors import InputError
 from ..contract.geometry import Geometry
 from ..contract.job import DENSE, RECORD, UNCERTAINTY, Job
+from ..contract.opening import is_folder
 from . import dicomseg, files, rtstruct
 from .dicomseg import load_highdicom, write_seg
 from .dicomseries import Series
@@ -60,7 +61,7 @@ def read_dense(place: Path, geometry: Geometry, series: Series | None = None, ot
 
     `series`, `other_patient`: as in `files.read_annotation`. Raises InputError where it lies on another grid, or segments overlap.
     """
-    if place.is_dir():
+    if is_folder(place):
         return _read_job(place, geometry)
     if files.is_plain(place):
         labels, classes, remarks = files.read_labelmap(place, geometry)
@@ -80,5 +81,6 @@ def _read_job(folder: Path, geometry: Geometry) -> Dense:
         difference = job.record.geometry.difference_from(geometry)
         if difference:
             raise InputError(f"The job {folder.name} does not lie on the series' grid: {difference}.", "Choose the series that it was made on.")
-        uncertainty = np.load(folder / UNCERTAINTY) if (folder / UNCERTAINTY).exists() else None
-        return Dense(np.load(folder / DENSE), job.record.classes, uncertainty, job.record.source_uids)
+        dense = job.result(DENSE)
+        assert dense is not None  # it was there a moment ago
+        return Dense(dense, job.record.classes, job.result(UNCERTAINTY), job.record.source_uids)

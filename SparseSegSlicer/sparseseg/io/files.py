@@ -32,10 +32,11 @@ def kind_of(path: Path) -> str:
     """ "dicom", "nrrd", "nifti" or "metaimage". Raises InputError for what is not there, may not be read, or is none of them."""
     if is_folder(path):
         return "dicom"
-    if not check_file(path).st_size:  # the system's own (/proc) say so too, and reading them may wait for ever
-        raise InputError(f"{shown(path)} is empty (0 bytes).", COPY_AGAIN)
+    size = check_file(path).st_size
     if path.suffix.lower() == ".txt":
         return "dicom"
+    if not size:  # the system's own files (/proc) say so too, and reading them may wait for ever
+        raise InputError(f"{shown(path)} is empty (0 bytes).", COPY_AGAIN)
     try:
         with open_file(path) as file:
             packed, head = voxels.is_gzip(file.read(2)), voxels.beginning(file, _HEAD)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from ..contract.errors import InputError
+from ..contract.opening import read_text
 
 _FLIP = (-1.0, -1.0, 1.0)  # between RAS and LPS
+_LONGEST = 16_000_000  # bytes of a hints file or of a Markups file: several hundred thousand points
 _PLACED = "defined"  # a control point's status, where it has one
 
 
@@ -93,9 +95,9 @@ def _damaged(name: str, where: str) -> InputError:
 def _read_json(path: Path) -> Any:
     """Raises InputError; a key that comes twice, NaN and Infinity are refused."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError as error:
-        raise InputError(f"There is no file {path}.", "Check the path.") from error
+        text = read_text(path, _LONGEST)
+    except InputError:
+        raise
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path.name} cannot be read as text.", "Give a JSON file (docs/hints.md).") from error
     try:
@@ -108,11 +110,12 @@ def _read_json(path: Path) -> Any:
 
 
 def _once(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    for key in keys:
-        if keys.count(key) > 1:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
             raise InputError(f"{path.name} has the key {key!r:.80} twice.", "Leave one of them.")
-    return dict(pairs)
+        found[key] = value
+    return found
 
 
 def _no_number(text: str, path: Path) -> float:

@@ -176,7 +176,8 @@ def _voxels(file: IO[bytes], header: Header, path: Path) -> np.ndarray:
     if not math.isfinite(inter):
         inter = 0.0
     memory.check(path.name, memory.volume_bytes(array.shape, 4))
-    whole = dtype.kind in "iu" and slope.is_integer() and inter.is_integer() and max(abs(float(v) * slope + inter) for v in (array.min(), array.max())) < 2**31
+    largest = max(abs(float(value) * slope + inter) for value in (array.min(), array.max()))
+    whole = dtype.kind in "iu" and slope.is_integer() and inter.is_integer() and largest < 2**31
     scaled = np.empty(array.shape, np.int32 if whole else np.float32)
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
         for slab, out in zip(array, scaled, strict=True):

@@ -9,7 +9,6 @@ to foreign code that could crash is compressed DICOM, which a process of its own
 from __future__ import annotations
 
 import math
-import math
 import os
 import re
 import zlib
@@ -242,7 +241,8 @@ def read_parts(
     """As `read`, from several files that hold equal parts, the slowest axis in turn; skipped: puts a file, with so many bytes of voxels, where these
     begin."""
     size = memory.volume_bytes(shape, dtype.itemsize)
-    if not 0 < len(parts) <= _MOST_PARTS or math.prod(shape) % len(parts) or size > _DEFLATE_MOST * sum(check_file(part).st_size + _SLACK for part in parts):
+    most = _DEFLATE_MOST * sum(check_file(part).st_size + _SLACK for part in parts)
+    if not 0 < len(parts) <= _MOST_PARTS or math.prod(shape) % len(parts) or size > most:
         raise _too_little(path)
     memory.check(path.name, size)
     array = np.empty(shape, dtype)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from ..contract import memory
 from ..contract.errors import DeviceError
 from ..contract.settings import Settings
 from .sampling import working_shape
@@ -91,26 +91,8 @@ def free_memory(device: torch.device) -> int:
     """Bytes that can still be had on the device."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        if sys.platform == "win32":
-            return _free_windows()
-        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
-            if line.startswith("MemAvailable"):
-                return int(line.split()[1]) * 1024
-    except (OSError, ValueError, AttributeError):
-        pass
-    return 4 << 30  # macOS says no such thing to an unprivileged process: assume a small machine
-
-
-def _free_windows() -> int:  # pragma: no cover
-    import ctypes
-
-    class Status(ctypes.Structure):
-        _fields_ = [("length", ctypes.c_ulong), ("load", ctypes.c_ulong)] + [(f"field{n}", ctypes.c_ulonglong) for n in range(7)]
-
-    status = Status(length=ctypes.sizeof(Status))
-    ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status))  # type: ignore[attr-defined]
-    return int(status.field1)  # ullAvailPhys
+    free = memory.free_bytes()
+    return 4 << 30 if free is None else free  # where nobody knows, assume a small machine
 
 
 def candidates() -> list[str]:

@@ -19,6 +19,7 @@ from ..annotation.hinted import HintLabels
 from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
 from ..annotation.unpainted import Unpainted
+from ..contract import memory
 from ..contract.belief import Belief
 from ..contract.box import Box, box_of, planes, shape_of, union, whole
 from ..contract.errors import AnnotationError, Cancelled, InputError, JobError, ModelError, OutputError, SparseSegError
@@ -94,6 +95,8 @@ class Session:
         """owner: the host's process, if it holds the folder. Raises JobError, AnnotationError, InputError: the job stays as it was, unlocked."""
         job = Job.open(folder, owner)
         try:
+            shape = job.record.geometry.shape_kji
+            memory.check(f"A volume of {' x '.join(map(str, shape))} voxels", memory.engine_bytes(shape), "be segmented")
             host.tick("opening")
             job.check_image(lambda: host.tick("opening"))
             check_channels(job.channels(), job.record.channels, lambda: host.tick("opening"))
