@@ -18,7 +18,7 @@ from ..contract.opening import open_file
 from . import voxels
 
 MOST_HEADER_BYTES = 64_000_000  # of a deflated file; far above what ten thousand frames need
-_MOST_ELEMENTS, _ITEM = 1_500_000, 5  # at most; an item of a sequence counts as so many
+_MOST_ELEMENTS, _ITEM, _ODD = 750_000, 5, 100  # at most; an item of a sequence and what is no element count as so many: pydicom takes as long
 _BYTES_OF_ELEMENT = 250  # in pydicom, each, besides its value
 _PREAMBLE, _RAW_DEFLATE, _UNDEFINED = 132, -15, 0xFFFFFFFF
 _DEFLATED, _EXPLICIT = b"1.2.840.10008.1.2.1.99", b"1.2.840.10008.1.2.1\0\0\0"  # of equal length
@@ -110,8 +110,8 @@ class _Count:
                 self._add(_ITEM)
                 at += 8
                 continue
-            self._add(1)
             explicit = not implicit and kind.isupper()
+            self._add(1 if (explicit or implicit) and any(tag) else _ODD)
             if explicit and kind not in _LONG:
                 at += 8 + short_of(content, at + 6)[0]
                 continue
@@ -130,8 +130,7 @@ class _Count:
     def _add(self, count: int) -> None:
         self.elements += count
         if self.elements > _MOST_ELEMENTS:
-            sentence = f"{self._path.name} has more elements than a DICOM header can need ({_MOST_ELEMENTS // _ITEM} items of sequences)."
-            raise InputError(sentence, "Export it again, in several files.")
+            raise InputError(f"{self._path.name} has more elements than the header of a DICOM file can need.", "Export it again, in several files.")
 
     def _begins_with_item(self, at: int) -> bool:
         return self._content[at : at + 4] in (b"\xfe\xff\0\xe0", b"\xff\xfe\xe0\0")

@@ -51,7 +51,7 @@ def _points(folder: Path, named: dict[str, Any], where: str, system: Any) -> lis
     points = markup.get("controlPoints", [])
     try:
         return [{"at": _turned(p["position"], flips), **rest} for p in points if p.get("positionStatus", _PLACED) == _PLACED]
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, LookupError, AttributeError, ValueError, ArithmeticError) as error:
         raise _damaged(named["file"], where) from error
 
 
@@ -64,7 +64,7 @@ def _roi(folder: Path, named: dict[str, Any], where: str, system: Any) -> dict[s
         if "orientation" in markup:
             rows = [markup["orientation"][n : n + 3] for n in (0, 3, 6)]
             found["orientation"] = [v * (_FLIP[n] if flips else 1.0) for n, row in enumerate(rows) for v in row]
-    except (TypeError, KeyError) as error:
+    except (TypeError, LookupError, ValueError, ArithmeticError) as error:
         raise _damaged(named["file"], where) from error
     return found
 

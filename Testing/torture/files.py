@@ -1,0 +1,492 @@
+"""Hostile image files: small honest files of each format, changed by a seed, and what becomes of them.
+
+Each format is a function that takes an empty folder and gives an attempt: with random numbers it makes a file and reads it. It may be read, or be
+refused by a SparseSegError; any other exception is a fault, and so is what ends the process, hangs, or takes much more memory than the honest
+file. `run` makes many attempts, each format in processes of its own with a limit of memory and of time; `python -m torture.files COUNT SEED`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import gzip
+import json
+import os
+import random
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+import dicoms
+from phantoms import make_job, two_organs
+from sparseseg import io
+from sparseseg.contract.errors import SparseSegError
+from sparseseg.contract.hints import Hints
+from sparseseg.contract.job import Job
+
+Attempt = Callable[[random.Random], None]
+SHAPE_KJI = (4, 8, 6)
+MOST_S = 20.0  # for one attempt on a busy machine
+MOST_BYTES = 100_000_000  # more than before an attempt, at its peak: the honest files have some thousand voxels
+ADDRESS_SPACE = 3_000_000_000
+_NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
+_NUMBERS = (
+    *(b"0", b"-1", b"1", b"2", b"3", b"4", b"5", b"16", b"255", b"256", b"300", b"1000", b"65535", b"65536", b"99999", b"2147483647", b"2147483648"),
+    *(
+        b"4294967296",
+        b"9223372036854775807",
+        b"9223372036854775808",
+        b"18446744073709551616",
+        b"9" * 400,
+        b"1e308",
+        b"1e999",
+        b"-0.0",
+        b"nan",
+        b"inf",
+    ),
+    *(b"-2147483649", b"1e-320", b"0x10", b"1_000", b""),
+)
+_PIECES = (
+    b"\n",
+    b"\0",
+    b"\xff\xfe",
+    b"\xc3",
+    b" ",
+    b"=",
+    b": ",
+    b":=",
+    b"(",
+    b")",
+    b"none",
+    b"%d",
+    b"%9999999d",
+    b"..",
+    b"/dev/zero",
+    b"LIST",
+    b"\r\n",
+)
+_TOKENS = (
+    b"raw",
+    b"gzip",
+    b"ascii",
+    b"hex",
+    b"bzip2",
+    b"big",
+    b"little",
+    b"True",
+    b"False",
+    b"LOCAL",
+    b"list",
+    b"domain",
+    b"complex",
+    b"double",
+    b"MET_DOUBLE",
+)
+
+
+# ---------------------------------------------------------------- how bytes are changed
+
+
+def changed(content: bytes, rng: random.Random) -> bytes:
+    """With one to six faults; in what is packed within, too."""
+    if rng.random() < 0.3 and (inner := _repacked(content, rng)) is not None:
+        return inner
+    for _ in range(rng.choice((1, 1, 2, 3, 6))):
+        content = rng.choice(_FAULTS)(content, rng)
+    return content
+
+
+def _repacked(content: bytes, rng: random.Random) -> bytes | None:
+    """Changed within: as packed again, of the wrong size, many times as large, in two members, or cut."""
+    for mark, unpack, pack in ((b"\x1f\x8b\x08", gzip.decompress, gzip.compress), (b"\x78\x9c", zlib.decompress, zlib.compress)):
+        at = content.find(mark)
+        if at < 0:
+            continue
+        try:
+            inner = unpack(content[at:])
+        except (OSError, EOFError, zlib.error):
+            continue
+        kind = rng.randrange(5)
+        if kind == 0:
+            inner = changed(inner, rng)
+        elif kind == 1:
+            inner = inner[: rng.randrange(len(inner))]
+        elif kind == 2:
+            inner += bytes(rng.choice((1, 1000, 10_000_000)))
+        elif kind == 3:
+            return content[:at] + pack(inner) + pack(inner)
+        return content[:at] + pack(inner) + rng.choice((b"", b"\0" * 9, b"x"))
+    return None
+
+
+def _flip(content: bytes, rng: random.Random) -> bytes:
+    out = bytearray(content or b"\0")
+    for _ in range(rng.choice((1, 1, 8))):
+        out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
+    return bytes(out)
+
+
+def _early(content: bytes, rng: random.Random) -> bytes:
+    """Bytes among the first, where headers are: a number's, often."""
+    out = bytearray(content or b"\0")
+    at, width = rng.randrange(min(len(out), 1200)), rng.choice((1, 2, 4, 8))
+    value = rng.choice((0, 1, 127, 128, 255, 2**15, 2**16 - 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, rng.getrandbits(64)))
+    out[at : at + width] = (value % 256**width).to_bytes(width, rng.choice(("little", "big")))  # type: ignore[arg-type]
+    return bytes(out)
+
+
+def _cut(content: bytes, rng: random.Random) -> bytes:
+    return content[: rng.randrange(len(content) + 1)]
+
+
+def _span(content: bytes, rng: random.Random) -> tuple[int, int]:
+    first = rng.randrange(len(content) + 1)
+    return first, min(len(content), first + rng.choice((1, 2, 8, 100, 1000)))
+
+
+def _without(content: bytes, rng: random.Random) -> bytes:
+    first, last = _span(content, rng)
+    return content[:first] + content[last:]
+
+
+def _again(content: bytes, rng: random.Random) -> bytes:
+    first, last = _span(content, rng)
+    return content[:last] + content[first:last] * rng.choice((1, 1, 20, 2000)) + content[last:]
+
+
+def _between(content: bytes, rng: random.Random) -> bytes:
+    at = rng.randrange(len(content) + 1)
+    return content[:at] + rng.choice((*_PIECES, *_TOKENS, rng.randbytes(rng.randrange(1, 20)))) + content[at:]
+
+
+def _number(content: bytes, rng: random.Random) -> bytes:
+    """One number in text is another, to the extremes."""
+    found = list(_NUMBER.finditer(content[:6000]))
+    if not found:
+        return _early(content, rng)
+    at = rng.choice(found)
+    return content[: at.start()] + rng.choice(_NUMBERS) + content[at.end() :]
+
+
+def _word(content: bytes, rng: random.Random) -> bytes:
+    found = list(re.finditer(rb"[A-Za-z]{2,}", content[:6000]))
+    if not found:
+        return _flip(content, rng)
+    at = rng.choice(found)
+    return content[: at.start()] + rng.choice((*_TOKENS, b"x" * rng.choice((1, 300, 100_000)), rng.choice(found)[0])) + content[at.end() :]
+
+
+def _line(content: bytes, rng: random.Random) -> bytes:
+    """A line of the header gone, twice, many times, or elsewhere."""
+    lines = content[:6000].split(b"\n")
+    at, kind = rng.randrange(len(lines)), rng.randrange(4)
+    if kind == 0:
+        del lines[at]
+    elif kind == 1:
+        lines.insert(rng.randrange(len(lines)), lines[at])
+    elif kind == 2:
+        lines[at:at] = [lines[at]] * rng.choice((2, 100, 5000))
+    else:
+        other = rng.randrange(len(lines))
+        lines[at], lines[other] = lines[other], lines[at]
+    return b"\n".join(lines) + content[6000:]
+
+
+_FAULTS = (_flip, _early, _early, _early, _cut, _without, _again, _between, _number, _number, _number, _word, _line, _line)
+
+
+# ---------------------------------------------------------------- formats
+
+
+def nrrd(folder: Path) -> Attempt:
+    return _read_as_image(folder, _honest(folder, ".nrrd"), ".nrrd")
+
+
+def metaimage(folder: Path) -> Attempt:
+    return _read_as_image(folder, _honest(folder, ".mha"), ".mha")
+
+
+def nifti(folder: Path) -> Attempt:
+    return _read_as_image(folder, [*_honest(folder, ".nii"), *_honest(folder, ".nii.gz")], ".nii")
+
+
+def _honest(folder: Path, suffix: str) -> list[bytes]:
+    """Files of a format: as written, not packed, of other types, as text; and a header with its voxels beside."""
+    import SimpleITK as sitk
+
+    image = two_organs(SHAPE_KJI).image
+    found = []
+    for packed, kind in ((True, "i2"), (False, "i2"), (False, "f8"), (False, "i8"), (True, "u1")):
+        path = folder / f"honest{suffix}"
+        sitk.WriteImage(sitk.GetImageFromArray((image % 100).astype(kind)), str(path), packed)
+        found.append(path.read_bytes())
+    (folder / "v.raw").write_bytes(image.tobytes())
+    for k, plane in enumerate(image):
+        (folder / f"v{k}.raw").write_bytes(plane.tobytes())
+    numbers = " ".join(map(str, image.ravel())).encode()
+    if suffix == ".nrrd":
+        head = b"NRRD0005\ntype: short\ndimension: 3\nspace: RAS\nsizes: 6 8 4\nspace directions: (1,0,0) (0,1,0) (0,0,2)\nendian: little\n"
+        found += [head + b"encoding: text\n\n" + numbers, head + b"encoding: hex\n\n" + image.tobytes().hex().encode()]
+        found += [head + b"data file: v.raw\n", head + b"data file: v%d.raw 0 3 1\n", head + b"data file: LIST\nv0.raw\nv1.raw\nv2.raw\nv3.raw\n"]
+    if suffix == ".mha":
+        head = b"ObjectType = Image\nNDims = 3\nDimSize = 6 8 4\nElementSpacing = 1 1 2\nElementType = MET_SHORT\n"
+        found += [b"%sElementDataFile = %s\n" % (head, of) for of in (b"v.raw", b"v%d.raw 0 3 1", b"LIST\nv0.raw\nv1.raw\nv2.raw\nv3.raw")]
+        found.append(head + b"BinaryData = False\nElementDataFile = LOCAL\n" + numbers)
+    return found
+
+
+def _read_as_image(folder: Path, contents: list[bytes], suffix: str) -> Attempt:
+    grid = two_organs(SHAPE_KJI).geometry
+    path = folder / f"a{suffix}"
+
+    def attempt(rng: random.Random) -> None:
+        path.write_bytes(changed(rng.choice(contents), rng))
+        if rng.random() < 0.3:
+            io.read_annotation(path, grid)
+        else:
+            io.read_volume(path)
+
+    return attempt
+
+
+def segmentation(folder: Path) -> Attempt:
+    """A .seg.nrrd, of one layer and of two."""
+    phantom = two_organs(SHAPE_KJI)
+    path = folder / "a.seg.nrrd"
+    io.write_annotation(path, phantom.annotation, phantom.geometry, phantom.classes)
+    whole = path.read_bytes()
+    head, packed = whole.split(b"\n\n", 1)
+    layers = np.stack([phantom.annotation, phantom.annotation % 2], -1).tobytes()
+    double = head.replace(b"dimension: 3", b"dimension: 4").replace(b"sizes: ", b"sizes: 2 ").replace(b"kinds: ", b"kinds: list ")
+    double = double.replace(b"space directions: ", b"space directions: none ").replace(b"Segment1_Layer:=0", b"Segment1_Layer:=1")
+    contents = [whole, double + b"\n\n" + gzip.compress(layers)]
+
+    def attempt(rng: random.Random) -> None:
+        path.write_bytes(changed(rng.choice(contents), rng))
+        io.read_annotation(path, phantom.geometry)
+
+    return attempt
+
+
+def series(folder: Path) -> Attempt:
+    """A DICOM series of which one file is hostile: plain, deflated, implicit."""
+    return _series(folder, ("explicit", "implicit", "deflated", "big endian"))
+
+
+def compressed_series(folder: Path) -> Attempt:
+    """The same, compressed: another process decodes, which takes longer."""
+    return _series(folder, ("rle", "jpeg lossless", "jpeg-ls", "jpeg 2000"))
+
+
+def _series(folder: Path, transfers: tuple[str, ...]) -> Attempt:
+    phantom = two_organs(SHAPE_KJI)
+    made: dict[str, list[bytes]] = {}
+    for transfer in transfers:
+        files = dicoms.write_series(folder / "made", phantom.image, phantom.geometry, transfer=transfer)
+        made[transfer] = [path.read_bytes() for path in files]
+        shutil.rmtree(folder / "made")
+    place = folder / "series"
+    place.mkdir()
+
+    def attempt(rng: random.Random) -> None:
+        contents = list(made[rng.choice(list(made))])
+        at = rng.randrange(len(contents))
+        contents[at] = _changed_dicom(contents[at], rng)
+        for k, content in enumerate(contents):
+            (place / f"{k}.dcm").write_bytes(content)
+        io.read_volume(place)
+
+    return attempt
+
+
+def _changed_dicom(content: bytes, rng: random.Random) -> bytes:
+    """Also in a deflated file's inside; half of the time in the pixels or the elements before them, where they tell most."""
+    at = content.find(b"1.2.840.10008.1.2.1.99")
+    if at > 0 and rng.random() < 0.7:
+        start = 144 + int.from_bytes(content[140:144], "little")
+        with contextlib.suppress(zlib.error):
+            inner = _changed_dicom(zlib.decompress(content[start:], -15), rng) + bytes(rng.choice((0, 0, 10_000_000)))
+            packer = zlib.compressobj(wbits=-15)
+            return content[:start] + packer.compress(inner) + packer.flush()
+    last = content.rfind(b"\xe0\x7f\x10\x00")
+    if last > 0 and rng.random() < 0.5:
+        first = max(0, last - 300)
+        return content[:first] + changed(content[first:], rng)
+    return changed(content, rng)
+
+
+def dicom_segmentation(folder: Path) -> Attempt:
+    return _results(folder, ("seg", "labelmap", "fractional"))
+
+
+def structures(folder: Path) -> Attempt:
+    return _results(folder, ("rtstruct",))
+
+
+def _results(folder: Path, kinds: tuple[str, ...]) -> Attempt:
+    phantom = two_organs(SHAPE_KJI)
+    dicoms.write_series(folder / "images", phantom.image, phantom.geometry)
+    image = io.read_volume(folder / "images")
+    path = folder / "a.dcm"
+    contents = []
+    for kind in kinds:
+        labels = np.flip(phantom.truth, 0).copy() if image.geometry.difference_from(phantom.geometry) else phantom.truth
+        io.write_dicom(path, kind, io.Dense(labels, phantom.classes, np.full(labels.shape, 9, np.uint8)), image.series)
+        contents.append(path.read_bytes())
+
+    def attempt(rng: random.Random) -> None:
+        path.write_bytes(_changed_dicom(rng.choice(contents), rng))
+        io.read_annotation(path, image.geometry, series=image.series)
+
+    return attempt
+
+
+def arrays(folder: Path) -> Attempt:
+    """The arrays of a job."""
+    phantom = two_organs(SHAPE_KJI)
+    job = make_job(folder / "job", phantom)
+    contents = {name: (job / name).read_bytes() for name in ("image.npy", "annotation.npy")}
+
+    def attempt(rng: random.Random) -> None:
+        for name, content in contents.items():
+            (job / name).write_bytes(content)
+        name = rng.choice(list(contents))
+        (job / name).write_bytes(changed(contents[name], rng))
+        with Job.open(job) as opened:
+            opened.channels()
+            opened.annotation()
+
+    return attempt
+
+
+_HINTS = {
+    "hints_version": 1,
+    "coordinates": "LPS",
+    "segments": {
+        "bright": {
+            "roi": {"file": "R.mrk.json"},
+            "points": [[-17, 14, 8], {"at": [-18, 15, 8], "inside": False, "radius_mm": 0.5}],
+            "one_piece": True,
+        },
+        "dark": {"points": {"file": "F.mrk.json"}, "no_holes": True, "volume_ml": [None, 5], "apart_from": ["bright"]},
+    },
+}
+_MARKUPS = {
+    "R.mrk.json": {
+        "markups": [
+            {"type": "ROI", "coordinateSystem": "LPS", "center": [-17, 14, 8], "size": [8, 10, 9], "orientation": [1, 0, 0, 0, 1, 0, 0, 0, 1]}
+        ]
+    },
+    "F.mrk.json": {
+        "markups": [{"type": "Fiducial", "coordinateSystem": "LPS", "controlPoints": [{"position": [-16, 13, 7], "positionStatus": "defined"}]}]
+    },
+}
+
+
+def hints(folder: Path) -> Attempt:
+    """A hints file, or a Markups file that it names."""
+    phantom = two_organs(SHAPE_KJI)
+    contents = {name: json.dumps(data).encode() for name, data in {"hints.json": _HINTS, **_MARKUPS}.items()}
+
+    def attempt(rng: random.Random) -> None:
+        for name, content in contents.items():
+            (folder / name).write_bytes(content)
+        name = rng.choice(list(contents))
+        (folder / name).write_bytes(changed(contents[name], rng))
+        Hints.from_json(io.read_hints(folder / "hints.json"), phantom.classes, phantom.geometry)
+
+    return attempt
+
+
+FORMATS: dict[str, Callable[[Path], Attempt]] = {
+    made.__name__: made for made in (nrrd, segmentation, metaimage, nifti, series, compressed_series, dicom_segmentation, structures, arrays, hints)
+}
+_SLOW = {"series": 8, "dicom_segmentation": 8, "structures": 8, "compressed_series": 400}  # so many times fewer attempts of these
+
+
+# ---------------------------------------------------------------- many attempts
+
+
+def run(count: int, seed: int, formats: tuple[str, ...] = tuple(FORMATS)) -> list[str]:
+    """About `count` attempts in all; what went wrong, a line each, with what repeats it: format, seed and number."""
+    share = sum(1 / _SLOW.get(name, 1) for name in formats)
+    faults: list[str] = []
+    for name in formats:
+        faults += _tried(name, max(3, int(count / share / _SLOW.get(name, 1))), seed)
+    return faults
+
+
+def _tried(name: str, count: int, seed: int) -> Iterator[str]:
+    first = 0
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        while first < count:
+            place = Path(folder) / str(first)
+            place.mkdir()
+            paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+            command = [sys.executable, "-m", "torture.files", name, str(first), str(count), str(seed), str(place)]
+            done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, errors="replace", check=False)
+            yield from done.stdout.splitlines()
+            at = int((Path(folder) / "mark").read_text()) if (Path(folder) / "mark").exists() else first
+            if done.returncode:
+                yield f"{name} {seed} {at}: the process ended with {done.returncode}: {done.stderr.strip()[-600:]}"
+            first = at + 1
+
+
+def attempts(name: str, first: int, last: int, seed: int, folder: Path) -> None:
+    """In the process: prints a line for each fault; the file `mark` beside the folder says which attempt is at work."""
+    warnings.simplefilter("ignore")
+    attempt = FORMATS[name](folder)
+    for number in range(5):  # what is imported late is imported now
+        with contextlib.suppress(Exception):
+            attempt(random.Random(number))
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
+    armed = 0.0
+    for number in range(first, last):
+        (folder.parent / "mark").write_text(str(number))
+        if time.monotonic() - armed > 1:
+            faulthandler.dump_traceback_later(MOST_S, exit=True)
+            armed = time.monotonic()
+        before = _peak_bytes(reset=True)
+        fault = ""
+        try:
+            attempt(random.Random(f"{name}/{seed}/{number}"))
+        except SparseSegError as error:
+            if not error.sentence.endswith((".", "?")) or "\n" in error.sentence:
+                fault = f"no sentence: {error.sentence!r}"
+        except Exception as error:
+            fault = f"{type(error).__name__}: {error}"
+        grown = _peak_bytes() - before
+        if grown > MOST_BYTES:
+            fault += f" {grown / 1e6:.0f} MB"
+        if fault:
+            print(f"{name} {seed} {number}: {fault[:400]!r}", flush=True)
+    faulthandler.cancel_dump_traceback_later()
+
+
+def _peak_bytes(reset: bool = False) -> int:
+    """Resident memory at its peak since the last reset; 0 where the system does not tell."""
+    with contextlib.suppress(OSError, ValueError):
+        if reset:
+            Path("/proc/self/clear_refs").write_text("5")
+        return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")) * 1024
+    return 0
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 3:
+        found = run(int(sys.argv[1]), int(sys.argv[2]))
+        print("\n".join(found) or "no fault")
+        sys.exit(1 if found else 0)
+    attempts(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))
