@@ -25,6 +25,10 @@ class InputError(SparseSegError, ValueError):
     exit_code = 2
 
 
+class TooLargeError(InputError):
+    """A file that needs more memory or time than there is, or than its kind can need."""
+
+
 class AnnotationError(InputError):
     """The annotation cannot be trained on: nothing labelled, no background, an empty segment."""
 

@@ -12,20 +12,20 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from .errors import InputError
+from .errors import TooLargeError
 
 ENGINE_BYTES = 400_000_000  # of a run, whatever the volume: packages, a network and its activations
 ENGINE_BYTES_PER_VOXEL = 20  # labels, weights, four growings, beliefs, previews; rounded down from docs/benchmark.md (2.2 GB at 79 million voxels)
 _ADVICE = "Close other programs, crop or resample the volume, or use a machine with more memory."
-_GIGA = 1e9
+_MEGA, _GIGA = 1e6, 1e9
 _UNLIMITED = 1 << 60  # what a control group without a limit says is about 2**63
 
 
 def check(what: str, needed: float, purpose: str = "be read") -> None:
-    """Raises InputError where `needed` bytes are more than are free; not where nobody knows how much is."""
+    """Raises TooLargeError where `needed` bytes are more than are free; not where nobody knows how much is."""
     free = free_bytes()
     if free is not None and needed > free:
-        raise InputError(f"{what} needs {_shown(needed)} of memory to {purpose}, and {_shown(free)} are free.", _ADVICE)
+        raise TooLargeError(f"{what} needs {_shown(needed)} of memory to {purpose}, and {_shown(free)} are free.", _ADVICE)
 
 
 def volume_bytes(shape: Sequence[int], *sizes: int) -> int:
@@ -44,7 +44,9 @@ def engine_bytes(shape: Sequence[int]) -> int:
 
 
 def _shown(count: float) -> str:
-    return f"{count / _GIGA:.1f} GB" if count < 1e6 * _GIGA else "far too much"
+    if count < _GIGA:
+        return f"{count / _MEGA:.0f} MB"
+    return f"{count / _GIGA:.1f} GB" if count < _MEGA * _GIGA else "far too much"
 
 
 # ---------------------------------------------------------------- how much is free

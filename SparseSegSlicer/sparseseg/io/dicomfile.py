@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import IO
 
 from ..contract import memory
-from ..contract.errors import InputError
+from ..contract.errors import TooLargeError
 from ..contract.opening import open_file
 from . import voxels
 
@@ -82,7 +82,7 @@ def _inflated(path: Path, file: IO[bytes], most: int, cut: bool) -> bytes:
 
 
 def _check_elements(path: Path, content: bytes | mmap, start: int) -> None:
-    """Raises InputError."""
+    """Raises TooLargeError."""
     count = _Count(path, content)
     count.walk(start, len(content))
     memory.check(path.name, count.elements * _BYTES_OF_ELEMENT)
@@ -96,7 +96,7 @@ class _Count:
         self._path, self._content = path, content
 
     def walk(self, at: int, end: int, implicit: bool | None = None) -> None:
-        """implicit: without value representations; None: the first element tells. Raises InputError."""
+        """implicit: without value representations; None: the first element tells. Raises TooLargeError."""
         content = self._content
         order = ">" if content[at : at + 2] in (b"\0\2", b"\0\x08") else "<"
         tag_of, long_of = struct.Struct(order + "HH").unpack_from, struct.Struct(order + "I").unpack_from
@@ -130,7 +130,9 @@ class _Count:
     def _add(self, count: int) -> None:
         self.elements += count
         if self.elements > _MOST_ELEMENTS:
-            raise InputError(f"{self._path.name} has more elements than the header of a DICOM file can need.", "Export it again, in several files.")
+            raise TooLargeError(
+                f"{self._path.name} has more elements than the header of a DICOM file can need.", "Export it again, in several files."
+            )
 
     def _begins_with_item(self, at: int) -> bool:
         return self._content[at : at + 4] in (b"\xfe\xff\0\xe0", b"\xff\xfe\xe0\0")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ..contract import memory
-from ..contract.errors import InputError
+from ..contract.errors import InputError, TooLargeError
 from ..contract.geometry import Geometry
 from ..contract.opening import MissingError, check_file, is_folder, open_file, read_text, shown
 from .decoder import Decoder
@@ -186,6 +186,8 @@ def _headers(place: Path) -> tuple[dict[Path, Header], dict[Path, str], list[Pat
             continue
         try:
             header = read_header(path)
+        except TooLargeError:
+            raise
         except InputError:
             stray[path] = _sop_class(path)
             continue

@@ -20,7 +20,7 @@ from typing import IO
 import numpy as np
 
 from ..contract import memory
-from ..contract.errors import InputError
+from ..contract.errors import InputError, TooLargeError
 from ..contract.opening import MissingError, check_file, open_file, shown
 from .output import COPY_AGAIN
 
@@ -143,8 +143,8 @@ def _without_first(pieces: Iterator[bytes], count: int) -> Iterator[bytes]:
         count = max(0, count - len(piece))
 
 
-def too_much(path: Path) -> InputError:
-    return InputError(f"{path.name} holds more than its header says.", COPY_AGAIN)
+def too_much(path: Path) -> TooLargeError:
+    return TooLargeError(f"{path.name} holds more than its header says.", COPY_AGAIN)
 
 
 def inflated(file: IO[bytes], bits: int = _GZIP_OR_ZLIB) -> Iterator[bytes]:
