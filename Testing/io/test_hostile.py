@@ -3,6 +3,7 @@ at once, and no memory."""
 
 import contextlib
 import gzip
+import json
 import os
 import random
 import signal
@@ -10,6 +11,7 @@ import socket
 import struct
 import sys
 import textwrap
+import tracemalloc
 import zlib
 from pathlib import Path
 
@@ -22,8 +24,10 @@ from phantoms import make_job, two_organs
 from sparseseg import io
 from sparseseg.contract import memory, opening
 from sparseseg.contract.errors import InputError, JobError, OutputError, SparseSegError
+from sparseseg.contract.hints import Hints
 from sparseseg.contract.job import Job
 from sparseseg.io import decoder as decoders
+from sparseseg.io import rtstruct
 from sparseseg.io.decoder import Decoder
 from torture import files as hostile
 
@@ -236,6 +240,31 @@ def test_a_decoder_goes_on_after_a_crash(tmp_path):
         folder = decoder._folder.path
     assert np.array_equal(first, again)
     assert not folder.exists()
+
+
+def test_a_contour_that_crosses_every_row_again_and_again_takes_no_memory():
+    """As many crossings as voxels in a large CT, a few at a time."""
+    zigzag = np.column_stack([np.linspace(0, 99, 20_001), np.tile([-1.0, 600.0], 10_001)[:20_001]])
+    tracemalloc.start()
+    found = rtstruct.inside([zigzag], (512, 100))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found.shape == (512, 100)
+    assert peak < 150e6
+
+
+def test_hints_that_nobody_could_mean(tmp_path):
+    phantom = two_organs((10, 40, 36))
+    for points, said in (
+        ([[-18, 12, 8]] * 10_001, "more than 10000 points"),
+        ([{"at": [-18, 12, 8], "radius_mm": 900}] * 9000, "the balls around points cover"),
+    ):
+        (tmp_path / "h.json").write_text(json.dumps({"hints_version": 1, "coordinates": "LPS", "segments": {"bright": {"points": points}}}))
+        with pytest.raises(InputError, match=said):
+            Hints.from_json(io.read_hints(tmp_path / "h.json"), phantom.classes, phantom.geometry)
+    (tmp_path / "h.json").write_bytes(b'{"hints_version": 1, "a": "' + b"x" * 17_000_000 + b'"}')
+    with pytest.raises(InputError, match="more than 16 MB"):
+        io.read_hints(tmp_path / "h.json")
 
 
 # ---------------------------------------------------------------- what is no file

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from .box import shape_of
 from .classes import ClassTable
 from .errors import InputError
 from .geometry import Geometry
@@ -23,6 +24,7 @@ RADIUS_VOXELS = 1.5  # of a point that says none, in voxels of the finest axis: 
 _FLIPS = {"RAS": np.array([-1.0, -1.0, 1.0]), "LPS": np.ones(3)}  # to LPS
 _FILE_KEYS = ("hints_version", "coordinates", "segments", "outside")
 _SEGMENT_KEYS = ("roi", "points", "one_piece", "no_holes", "volume_ml", "apart_from")
+_MOST_POINTS, _MOST_COVERED = 10_000, 50_000_000  # points; voxels in the boxes around all their balls
 _LARGEST = 1e9  # of any number of a hint, in its unit: beyond is a slip
 _ORTHONORMAL = 1e-3  # how far an ROI's axes may be from unit length and right angles: rounding in files
 
@@ -133,6 +135,8 @@ class Hints:
         return tuple(sorted(pairs))
 
     def _check_places(self, classes: ClassTable, geometry: Geometry) -> None:
+        if len(self.outside) + sum(len(hints.inside) + len(hints.outside) for hints in self.segments) > _MOST_POINTS:
+            raise InputError(f"Hints: there are more than {_MOST_POINTS} points.", "Paint instead.")
         claims = [_Claim.of(point, f"outside, point {n}", 0, False, geometry) for n, point in enumerate(self.outside, 1)]
         for value, (name, hints) in enumerate(zip(classes.names, self.segments, strict=True), 1):
             for inside, points in ((True, hints.inside), (False, hints.outside)):
@@ -182,6 +186,9 @@ def _check_claims(claims: Sequence[_Claim]) -> None:
     """Raises InputError where a point lies in the ball of one that contradicts it."""
     if not claims:
         return
+    covered = sum(math.prod(shape_of(claim.ball.box)) for claim in claims)
+    if covered > _MOST_COVERED:
+        raise InputError(f"Hints: the balls around points cover {covered:.3g} voxels.", "Give smaller radii, or paint.")
     places = np.stack([claim.at for claim in claims], axis=1)
     for claim in claims:
         for n in np.flatnonzero(claim.ball.holds(places)).tolist():
@@ -317,7 +324,7 @@ def _flag(data: Any, where: str) -> bool:
 
 
 def _number(data: Any, where: str) -> float:
-    if isinstance(data, bool) or not isinstance(data, (int, float)) or not math.isfinite(data) or abs(data) > _LARGEST:
+    if isinstance(data, bool) or not isinstance(data, (int, float)) or not abs(data) <= _LARGEST:
         raise InputError(f"Hints: {where} must be a number, got {data!r:.80}.", "Give millimetres, or millilitres for a volume.")
     return float(data)
 

@@ -393,12 +393,12 @@ def _read_seg(path: Path, header: Header, geometry: Geometry, background: str | 
     ordered, codes = coded(dict(sorted(numbered.items())), chosen)
     if not ordered:
         raise AnnotationError(f"{path.name} holds no segment besides the background.", "Add a segment for each structure.")
+    classes = ClassTable(tuple(ordered.values()), chosen)
     unlisted: Counter[int] = Counter()
     annotation, clashes = merge_strokes(geometry.shape_kji, _claims(header, _frames(path, header), codes, geometry, path, unlisted))
     if unlisted:
         counts = ", ".join(f"{number} ({count} voxels)" for number, count in sorted(unlisted.items()))
         remarks.append(f"{path.name} shows segments that its table does not list, by number: {counts}. They were left out.")
-    classes = ClassTable(tuple(ordered.values()), chosen)
     return SparseLabels(annotation, classes, named_overlaps(clashes, classes), {}, tuple(remarks))
 
 

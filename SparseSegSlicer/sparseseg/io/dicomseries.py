@@ -256,7 +256,7 @@ def _check_entry(path: Path) -> None:
 
 def _listed_files(place: Path) -> list[Path]:
     try:
-        paths = [Path(line) for line in read_text(place, _LONGEST_LIST).splitlines() if line.strip()]
+        paths = list(dict.fromkeys(Path(line) for line in read_text(place, _LONGEST_LIST).splitlines() if line.strip()))
     except (OSError, UnicodeDecodeError) as error:
         if isinstance(error, InputError):
             raise

@@ -46,6 +46,7 @@ from .segnrrd import SparseLabels, choose_background, coded, named_overlaps
 
 _RTSTRUCT = "1.2.840.10008.5.1.4.1.1.481.3"
 _CLOSED = ("CLOSED_PLANAR", "CLOSEDPLANAR_XOR")
+_CROSSINGS = 1 << 18  # of edges and rows, at a time
 _ON_SLICE = 0.15  # of the slice distance: how far a contour may lie beside a slice's plane
 _DETACHED_STUDY = "1.2.840.10008.3.1.2.3.1"
 
@@ -248,11 +249,11 @@ def _read_structures(path: Path, header: Header, geometry: Geometry, background:
     ordered, codes = coded(segments, chosen)
     if not ordered:
         raise AnnotationError(f"{path.name} holds no structure.", "Contour each structure, and export again.")
+    classes = ClassTable(tuple(ordered.values()), chosen)
     dropped: Counter[str] = Counter()
     strokes = (stroke for number, code in codes.items() for stroke in _filled(outlines_.get(number), code, geometry, path, dropped))
     annotation, clashes = merge_strokes(geometry.shape_kji, strokes)
     remarks += [f"{path.name}: {count} contours {why} were left out." for why, count in dropped.items()]
-    classes = ClassTable(tuple(ordered.values()), chosen)
     return SparseLabels(annotation, classes, named_overlaps(clashes, classes), {}, tuple(remarks))
 
 
@@ -297,13 +298,20 @@ def inside(rings: list[np.ndarray], size: tuple[int, int]) -> np.ndarray:
     """Which pixels, (rows, columns) bool, have their centres in an odd number of closed rings, each points (n, 2) in (column, row)."""
     rows, columns = size
     toggled = np.zeros((rows, columns + 1), np.int32)
-    for ring in rings:
-        a, b = ring, np.roll(ring, -1, axis=0)
+    for a, b in _edges(rings, max(1, _CROSSINGS // max(1, rows))):
         low, high = (np.clip(np.ceil(pick(a[:, 1], b[:, 1])), 0, rows).astype(int) for pick in (np.minimum, np.maximum))
         crossed = high - low  # rows whose centres lie between the ends of each edge, the upper end not counted
-        edge = np.repeat(np.arange(len(ring)), crossed)
+        edge = np.repeat(np.arange(len(a)), crossed)
         row = np.arange(len(edge)) - np.repeat(np.cumsum(crossed) - crossed, crossed) + low[edge]
         part = (row - a[edge, 1]) / (b[edge, 1] - a[edge, 1])
         column = np.ceil(a[edge, 0] + part * (b[edge, 0] - a[edge, 0]))
         np.add.at(toggled, (row, np.clip(column, 0, columns).astype(int)), 1)
     return np.cumsum(toggled, axis=1)[:, :columns] % 2 == 1
+
+
+def _edges(rings: list[np.ndarray], at_a_time: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """First and last points of the rings' edges, so many at a time: each may cross every row of the slice."""
+    for ring in rings:
+        ends = np.roll(ring, -1, axis=0)
+        for n in range(0, len(ring), at_a_time):
+            yield ring[n : n + at_a_time], ends[n : n + at_a_time]
