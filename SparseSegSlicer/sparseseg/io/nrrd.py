@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import numpy as np
 
@@ -31,6 +31,7 @@ _TYPES = {
     **dict.fromkeys(("float",), "f4"),
     **dict.fromkeys(("double",), "f8"),
 }
+_ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 _SPACES = {  # the signs by which axes become LPS; in other spaces numbers are taken as they are
     **dict.fromkeys(("right-anterior-superior", "ras"), (-1.0, -1.0, 1.0)),
     **dict.fromkeys(("left-anterior-superior", "las"), (1.0, -1.0, 1.0)),
@@ -79,7 +80,8 @@ def read(path: Path, layered: bool = False) -> tuple[np.ndarray, Geometry]:
 
 def read_header(file: IO[bytes], path: Path) -> Header:
     """From the file's beginning on. Raises InputError for one without end."""
-    lines, size = [], 0
+    lines: list[bytes] = []
+    size = 0
     while line := file.readline(MOST_HEADER_BYTES):
         size += len(line)
         if size >= MOST_HEADER_BYTES or len(lines) > _MOST_LINES:
@@ -235,8 +237,8 @@ def _number_of(header: Header, name: str, axis: int, sizes: list[int]) -> float:
 def _read_voxels(path: Path, file: IO[bytes], header: Header, packing: str, shape: tuple[int, ...]) -> np.ndarray:
     """Raises InputError, EOFError, ValueError."""
     dtype = np.dtype(_TYPES[header.fields["type"].lower()])
-    if dtype.itemsize > 1 and packing not in ("text",):
-        dtype = dtype.newbyteorder({"little": "<", "big": ">"}[header.fields.get("endian", "").lower()])
+    if dtype.itemsize > 1 and packing != "text":
+        dtype = dtype.newbyteorder(_ORDERS[header.fields.get("endian", "").lower()])
     names = list(_data_files(header))
     if not names:
         return voxels.read(path, _skipped(file, header, packing, math.prod(shape) * dtype.itemsize), dtype, shape, packing)

@@ -111,7 +111,7 @@ def fill(path: Path, file: IO[bytes], array: np.ndarray, packing: str, skip: int
 
 
 def _fill_raw(path: Path, file: IO[bytes], array: np.ndarray) -> None:
-    target = memoryview(array.reshape(-1).view(np.uint8))
+    target = array.reshape(-1).view(np.uint8).data
     while target:
         count = file.readinto(target)  # type: ignore[attr-defined]
         if not count:
@@ -121,7 +121,7 @@ def _fill_raw(path: Path, file: IO[bytes], array: np.ndarray) -> None:
 
 def _fill(path: Path, pieces: Iterator[bytes], array: np.ndarray) -> None:
     """To the stream's very end, where a packed one has its check sum."""
-    target = memoryview(array.reshape(-1).view(np.uint8))
+    target = array.reshape(-1).view(np.uint8).data
     at = 0
     for piece in pieces:
         if at + len(piece) > len(target):
