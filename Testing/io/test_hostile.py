@@ -20,12 +20,11 @@ import pytest
 
 import dicoms
 from grids import AXIAL
-from phantoms import make_job, two_organs
+from phantoms import two_organs
 from sparseseg import io
 from sparseseg.contract import memory, opening
-from sparseseg.contract.errors import InputError, JobError, OutputError, SparseSegError
+from sparseseg.contract.errors import InputError, SparseSegError
 from sparseseg.contract.hints import Hints
-from sparseseg.contract.job import Job
 from sparseseg.io import decoder as decoders
 from sparseseg.io import rtstruct
 from sparseseg.io.decoder import Decoder
@@ -354,34 +353,6 @@ def test_what_is_no_file_among_files(tmp_path, monkeypatch, kind, place):
         (tmp_path / f"b.{place}").write_bytes(head)
         with pytest.raises(InputError, match=said):
             io.read_volume(tmp_path / f"b.{place}")
-
-
-@POSIX
-@pytest.mark.parametrize("kind", ["pipe", "socket", "long name", "no text", "folder"])
-def test_outputs_that_could_not_become_a_file(tmp_path, monkeypatch, kind):
-    monkeypatch.chdir(tmp_path)
-    path, said = (tmp_path / "f.nrrd", "is a folder") if kind == "folder" else no_file(kind, tmp_path)
-    if kind == "folder":
-        path.mkdir()
-    with pytest.raises(OutputError, match=said):
-        io.check_output(path)
-    with pytest.raises(OutputError, match=said):
-        io.write_volume(path, np.arange(120, dtype=np.int16).reshape(AXIAL.shape_kji), AXIAL)
-
-
-@POSIX
-@pytest.mark.parametrize("kind", ["pipe", "device", "loop"])
-@pytest.mark.parametrize("name", ["job.json", "image.npy", "annotation.npy", "dense.npy"])
-def test_what_is_no_file_in_a_job(tmp_path, kind, name):
-    job = make_job(tmp_path / "job", two_organs((4, 8, 6)))
-    (job / name).unlink(missing_ok=True)
-    no_file(kind, tmp_path)
-    (tmp_path / "a.nrrd").rename(job / name)
-    with pytest.raises(JobError), Job.open(job) as opened:
-        opened.channels()
-        opened.annotation()
-        if opened.dense() is None:
-            raise JobError("a link that leads nowhere is no result")
 
 
 def test_names_that_windows_keeps_for_itself(monkeypatch):

@@ -27,7 +27,7 @@ def check_file(path: Path) -> os.stat_result:
     if stat.S_ISDIR(found.st_mode):
         raise InputError(f"{shown(path)} is a folder, not a file.", "Give a file.")
     if not stat.S_ISREG(found.st_mode):
-        raise InputError(f"{shown(path)} is {kind_of_entry(found.st_mode)}, not a file.", _NO_FILE)
+        raise InputError(f"{shown(path)} is {_kind_of(found.st_mode)}, not a file.", _NO_FILE)
     return found
 
 
@@ -58,21 +58,6 @@ def read_text(path: Path, most: int, encoding: str = "utf-8") -> str:
     return content.decode(encoding)
 
 
-def check_replaceable(path: Path) -> None:
-    """Raises InputError where `path` cannot become a file's name: too long, a folder, or the name of a pipe, device or socket."""
-    _check_name(path)
-    try:
-        mode = path.lstat().st_mode
-    except FileNotFoundError:
-        return
-    except (OSError, ValueError) as error:
-        raise _unusable(path, error) from error
-    if stat.S_ISDIR(mode):
-        raise InputError(f"{shown(path)} is a folder.", "Give a file name.")
-    if kind_of_entry(mode):
-        raise InputError(f"{shown(path)} is {kind_of_entry(mode)}, not a file.", "Give the name of a file.")
-
-
 class MissingError(InputError):
     """There is no such file."""
 
@@ -82,7 +67,7 @@ def shown(path: Path) -> str:
     return path.name if len(path.name) <= _SHOWN else f"{path.name[:_SHOWN]}..."
 
 
-def kind_of_entry(mode: int) -> str:
+def _kind_of(mode: int) -> str:
     """What an entry that is neither file, folder nor link is; empty for those."""
     return next((name for test, name in _KINDS if test(mode)), "")
 
