@@ -219,7 +219,10 @@ def _files(place: Path) -> list[Path]:
         return _files_below(place)
     if place.suffix.lower() == ".txt":
         return _listed_files(place)
-    check_file(place)
+    try:
+        check_file(place)
+    except MissingError as error:
+        raise InputError(error.sentence.replace("There is no file", "There is no folder or DICOM file", 1), error.advice) from error
     return [place]
 
 
