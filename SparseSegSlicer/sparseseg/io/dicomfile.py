@@ -28,7 +28,8 @@ _PIXELS = (0x7FE0, 0x0010)
 
 
 def opened(path: Path, pixels: Callable[[], int] | None = None) -> IO[bytes]:
-    """To be read from its beginning, and closed. pixels: how many bytes of pixel data there are, asked of a deflated file; None: only its header.
+    """To be read from its beginning, and closed. pixels: how many bytes of pixel data there are, asked of a deflated file; None: only its header,
+    which comes first.
 
     Raises InputError for what is no file, has too many elements or inflates to more than it should, OSError, zlib.error.
     """
@@ -45,8 +46,9 @@ def opened(path: Path, pixels: Callable[[], int] | None = None) -> IO[bytes]:
             file.close()
             _check_elements(path, content, start)
             return BytesIO(content)
-        with mmap(file.fileno(), 0, access=ACCESS_READ) as content:  # type: ignore[assignment]
-            _check_elements(path, content, start)
+        if pixels is None:  # else the header was read before, and counted then
+            with mmap(file.fileno(), 0, access=ACCESS_READ) as content:  # type: ignore[assignment]
+                _check_elements(path, content, start)
         file.seek(0)
     except BaseException:
         file.close()
@@ -56,17 +58,19 @@ def opened(path: Path, pixels: Callable[[], int] | None = None) -> IO[bytes]:
 
 def _meta(file: IO[bytes]) -> tuple[int, bytes | None]:
     """Where the elements behind the meta information begin; and the transfer syntax, where that says that they are deflated."""
-    head = file.read(1 << 16)
-    at, syntax = (_PREAMBLE, None) if head[:_PREAMBLE].endswith(b"DICM") else (0, None)
-    while head[at : at + 2] == b"\2\0" and at + 12 <= len(head):
-        element, kind = head[at + 2 : at + 4], head[at + 4 : at + 6]
-        short = kind not in _LONG
-        length = int.from_bytes(head[at + 6 : at + 8] if short else head[at + 8 : at + 12], "little")
+    at, syntax = (_PREAMBLE, None) if file.read(_PREAMBLE).endswith(b"DICM") else (0, None)
+    while True:
+        file.seek(at)
+        head = file.read(12)
+        if len(head) < 12 or not head.startswith(b"\2\0"):
+            return at, syntax
+        short = head[4:6] not in _LONG
+        length = int.from_bytes(head[6:8] if short else head[8:12], "little")
         at += 8 if short else 12
-        if element == b"\x10\0" and head[at : at + length].rstrip(b"\0 ") == _DEFLATED:
-            syntax = _DEFLATED
+        if head[2:4] == b"\x10\0":
+            file.seek(at)
+            syntax = _DEFLATED if file.read(min(length, 64)).rstrip(b"\0 ") == _DEFLATED else syntax
         at += length
-    return at, syntax
 
 
 def _inflated(path: Path, file: IO[bytes], most: int, cut: bool) -> bytes:
