@@ -42,7 +42,7 @@ def opened(path: Path, pixels: Callable[[], int] | None = None) -> IO[bytes]:
             memory.check(path.name, most)
             inflated = _inflated(path, file, most, cut=pixels is None)
             file.seek(0)
-            content = file.read(start).replace(_DEFLATED, _EXPLICIT, 1) + inflated
+            content = file.read(start).replace(_DEFLATED, _EXPLICIT) + inflated
             file.close()
             _check_elements(path, content, start)
             return BytesIO(content)
