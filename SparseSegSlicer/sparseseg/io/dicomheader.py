@@ -94,7 +94,8 @@ def read_header(path: Path) -> Header:
         raise InputError(f"{path.name} is no DICOM file, or it is damaged.", "Export it again.") from error
     for name in ("SOPClassUID", "SOPInstanceUID"):  # some programs empty these to remove identity, and leave them in the file's meta information
         if not text(header, name):
-            setattr(header, name, text(getattr(header, "file_meta", None), f"MediaStorage{name}"))
+            with suppress(Exception):  # whatever the element that is there does not allow
+                setattr(header, name, text(getattr(header, "file_meta", None), f"MediaStorage{name}"))
     return header
 
 
