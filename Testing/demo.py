@@ -14,6 +14,7 @@ import numpy as np
 
 from cases import Case, annotate_slices, load_case, mni_case, score, spread_slices
 from sparseseg import cli, report
+from sparseseg.contract.child import worker_environment
 from sparseseg.contract.classes import BACKGROUND_TAG, Segment
 from sparseseg.io import files
 
@@ -40,7 +41,7 @@ def main() -> int:
     shutil.rmtree(job, ignore_errors=True)
     start = time.monotonic()
     command = [sys.executable, "-m", "sparseseg", "segment", str(image_file), str(annotation_file), "-o", str(dense_file)]
-    code = subprocess.run([*command, "--job", str(job), "--time-budget", str(options.time_budget)], check=False).returncode
+    code = subprocess.run([*command, "--job", str(job), "--time-budget", str(options.time_budget)], env=worker_environment(), check=False).returncode
     if code:
         return code
     seconds = time.monotonic() - start

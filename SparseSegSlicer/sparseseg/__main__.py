@@ -1,8 +1,24 @@
-"""`python -m sparseseg`, and the program `sparseseg`."""
+"""`python -m sparseseg`, and the command `sparseseg`: no module is loaded from the folder that they are started in, which is often the patient's."""
 
+# ruff: noqa: PTH100, PTH117, PTH120 - a module that is not loaded yet, as pathlib, would be looked for in that folder first
 import os
 import sys
 
+_OWN = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+
+def _forget_working_folder() -> None:
+    """`python -m` puts it first on the path, as does an empty entry of PYTHONPATH; this package's own folder stays."""
+    given = os.environ.get("PYTHONPATH")
+    relative = [os.path.abspath(path) for path in given.split(os.pathsep) if not os.path.isabs(path)] if given else []
+    if __name__ == "__main__" and not sys.flags.safe_path:
+        relative.append(os.path.abspath(sys.path[0]))
+    for path in relative:
+        if path != _OWN and (place := next((n for n, each in enumerate(sys.path) if os.path.abspath(each) == path), None)) is not None:
+            del sys.path[place]
+
+
+_forget_working_folder()
 _INTERRUPTED = 130
 
 try:

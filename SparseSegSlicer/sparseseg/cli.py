@@ -22,8 +22,9 @@ from .annotation.slices import find_complete_slices
 from .console import Screen, consoles, occupy_closed, say_error
 from .contract import errors
 from .contract.channels import MOST_CHANNELS, stack
+from .contract.child import worker_environment
 from .contract.classes import ClassTable
-from .contract.client import WorkerClient, worker_environment
+from .contract.client import WorkerClient
 from .contract.errors import DeviceError, InputError, OutputError, SparseSegError, StuckError
 from .contract.folders import PrivateFolder, remove_abandoned
 from .contract.geometry import Geometry
@@ -530,7 +531,7 @@ def _drive(folder: Path, device: str, command: Command, show: Screen, stop: Stop
     client = WorkerClient()
     run = _Run(client, command, show)
     try:
-        client.send(Open("open", str(folder), device, owner=os.getpid()))
+        client.send(Open("open", str(folder.absolute()), device, owner=os.getpid()))
         client.send(command)
         while run.result is None and not run.abandoned:
             if (event := client.wait(0.2)) is not None:

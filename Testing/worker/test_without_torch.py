@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from sparseseg import doctor
-from sparseseg.contract.client import worker_environment
+from sparseseg.contract.child import worker_environment
 
 MISSING = "raise ModuleNotFoundError(\"No module named 'torch'\", name='torch')"
 SAYS = {

@@ -18,7 +18,8 @@ from enum import Enum
 from pathlib import Path
 from zlib import crc32
 
-from sparseseg.contract.client import no_window, worker_environment
+from sparseseg.contract import child
+from sparseseg.contract.child import child_options
 from sparseseg.contract.folders import PrivateFolder, remove_abandoned
 
 from ..i18n import tr as _
@@ -53,7 +54,7 @@ class EngineSetup:
         python: str,
         startupEnvironment: Callable[[], Mapping[str, str]],
         temporaryFolder: str,
-        run=subprocess.run,
+        run=child.run,
         packagesFolder: str = "",
     ) -> None:
         self._startupEnvironment, self._temporaryFolder, self._run = startupEnvironment, temporaryFolder, run
@@ -76,7 +77,7 @@ class EngineSetup:
 
     @property
     def command(self) -> tuple[str, ...]:
-        return (self.python or shutil.which("PythonSlicer") or sys.executable,)
+        return (self.python or child.program("PythonSlicer") or sys.executable,)
 
     @property
     def where(self) -> str:
@@ -186,13 +187,12 @@ class EngineSetup:
         """Runs the engine's Python to its end; for a thread."""
         done = self._run(
             [*self.command, *arguments],
-            env=worker_environment(self._environment),
             capture_output=True,
             timeout=timeout,
             encoding="utf-8",
             errors="replace",
             check=False,
-            **no_window(),
+            **child_options(self._environment),
         )
         self.log += f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}\n"
         return done

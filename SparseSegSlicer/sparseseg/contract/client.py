@@ -7,26 +7,22 @@ from a timer, the command line from a loop (`wait`).
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
-import signal
-import subprocess
 import sys
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
+from .child import Child
 from .errors import WorkerError
-from .protocol import Close, Command, Error, Event, ProtocolError, Ready, decode_event, encode
+from .protocol import Close, Command, Error, Event, ProtocolError, Ready, decode_event, encode, messages
 
-_STDERR_LINES = 200
+_STDERR_LINES, _STDERR_BYTES = 200, 10_000  # that are kept, and of one line
 _CLOSE_GRACE_S = 5.0
 
 
 class WorkerClient:
-    """One worker process. `python`: the interpreter's command line, which may be another environment's."""
+    """One worker process. `python`: the interpreter's command line, which may be another environment's; files in it by their full paths."""
 
     def __init__(self, python: Sequence[str] = (sys.executable,), environment: Mapping[str, str] | None = None) -> None:
         """environment: of the worker; this process's own where None. Raises WorkerError where the program cannot be started."""
@@ -35,36 +31,24 @@ class WorkerClient:
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         self._asked_to_end = False
         self._worker_pid = 0
-        self._heard = time.monotonic()
         try:
-            self._process = subprocess.Popen(
-                [*python, "-u", "-m", "sparseseg", "worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=worker_environment(environment),
-                **_own_group(),  # type: ignore[call-overload]
-            )
+            self._child = Child([*python, "-u", "-m", "sparseseg", "worker"], environment)
         except OSError as error:
             raise WorkerError(
                 f"The engine could not be started with {python[0]} ({error.strerror or error}).", "Check the Python interpreter in the settings."
             ) from error
+        self._process = self._child.process
         for target in (self._write, self._read, self._read_stderr):
             threading.Thread(target=target, name=f"worker {target.__name__}", daemon=True).start()
 
     @property
     def running(self) -> bool:
-        return self._process.poll() is None
+        return self._child.poll() is None
 
     @property
     def pid(self) -> int:
         """The worker's own process number; under a launcher it is not that of the process that was started."""
         return self._worker_pid or self._process.pid
-
-    @property
-    def silent_s(self) -> float:
-        """Seconds since the worker last said something; while it works it speaks at least every 2 s."""
-        return time.monotonic() - self._heard
 
     @property
     def log(self) -> str:
@@ -99,18 +83,15 @@ class WorkerClient:
         return reaper
 
     def kill(self) -> None:
-        """End the worker and all its children now."""
+        """End the worker and all its children now; nothing where it has ended."""
         self._asked_to_end = True
-        _kill_tree(self._process.pid)
-        if self._worker_pid and self._worker_pid != self._process.pid:
-            _kill_tree(self._worker_pid)
+        self._outbox.put(None)  # a worker that is out of reach ends with its stdin
+        self._child.kill()
 
     def _reap(self, grace_s: float) -> None:
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(grace_s)
-            return
-        self.kill()
-        self._process.wait()
+        if self._child.wait(grace_s) is None:
+            self.kill()
+            self._child.wait()
 
     def _write(self) -> None:
         pipe = self._process.stdin
@@ -126,19 +107,18 @@ class WorkerClient:
         pipe = self._process.stdout
         assert pipe is not None
         said_goodbye = False
-        for line in pipe:
-            self._heard = time.monotonic()
-            try:
-                event = decode_event(line.decode("ascii", errors="replace"))
-            except ProtocolError as error:
-                self._stderr.append(f"not understood: {error}")
+        for event in messages(pipe, decode_event):
+            if isinstance(event, ProtocolError):
+                self._stderr.append(f"not understood: {event}")
                 continue
-            if isinstance(event, Ready):
+            if isinstance(event, Ready) and not self._worker_pid:
                 self._worker_pid = event.pid
+                self._child.spoken_for(event.pid)
             said_goodbye = isinstance(event, Error) and event.fatal
             self._events.put(event)
         pipe.close()
-        code = self._process.wait()
+        code = self._child.wait()
+        self._child.forget()
         if not self._asked_to_end and not said_goodbye:
             advice = "Start it again: training goes on from the last checkpoint. The engine's log may say why."
             self._events.put(Error("", 0, "worker", f"The engine process ended unexpectedly ({_reason(code)}).", advice, fatal=True))
@@ -146,46 +126,12 @@ class WorkerClient:
     def _read_stderr(self) -> None:
         pipe = self._process.stderr
         assert pipe is not None
-        for line in pipe:
+        while line := pipe.readline(_STDERR_BYTES):
             self._stderr.append(line.decode("utf-8", errors="replace").rstrip())
         pipe.close()
 
 
-def worker_environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The worker finds this package wherever it lies, speaks UTF-8, and its idle threads sleep instead of spinning on the user's cores."""
-    environment = dict(os.environ if given is None else given)
-    package_parent = str(Path(__file__).resolve().parents[2])
-    environment["PYTHONPATH"] = os.pathsep.join(p for p in (package_parent, environment.get("PYTHONPATH", "")) if p)
-    environment["PYTHONUTF8"] = "1"
-    environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    return environment
-
-
-def _own_group() -> dict[str, object]:
-    """A process group of its own, so that Ctrl-C reaches only us, and the tree can be ended as one; no console window on Windows."""
-    if sys.platform == "win32":  # pragma: no cover
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | no_window()["creationflags"]}
-    return {"start_new_session": True}
-
-
-def no_window() -> dict[str, int]:
-    """For each child process: on Windows a console program opens a window otherwise, if only for a moment."""
-    if sys.platform == "win32":  # pragma: no cover
-        return {"creationflags": subprocess.CREATE_NO_WINDOW}
-    return {}
-
-
-def _kill_tree(pid: int) -> None:
-    if sys.platform == "win32":  # pragma: no cover
-        subprocess.run(["taskkill", "/T", "/F", "/PID", str(pid)], capture_output=True, check=False, **no_window())
-        return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        group = os.getpgid(pid)
-        if group != os.getpgrp():  # never our own
-            os.killpg(group, signal.SIGKILL)
-
-
-def _reason(code: int) -> str:
+def _reason(code: int | None) -> str:
     if code == -9:
         return "killed, perhaps for lack of memory"
-    return f"signal {-code}" if code < 0 else f"exit code {code}"
+    return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

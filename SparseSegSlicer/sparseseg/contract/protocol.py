@@ -6,18 +6,26 @@ the worker's stdin, the worker writes events to its stdout. Pipes carry numbers 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import sys
 import types
 import typing
-from dataclasses import MISSING, asdict, dataclass, field, fields
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from typing import IO, Any, ClassVar, TypeVar
 
 from .errors import SparseSegError
 
 PROTOCOL_VERSION = 4  # 2: annotation and previews may travel as boxes; 3: `check`; 4: `share` in `result`, in place of a trust for each segment
-MAX_LINE = 1_000_000  # characters; longer lines are refused unread
+MAX_LINE = 1_000_000  # bytes, with the line's end; longer lines are refused whole
+MAX_ID = 200  # characters
+_QUOTED = 80  # characters of what is refused
+_CUT = 4000  # characters of a text and entries of a list, in an event that would be too long for a line; fewer where that is not enough
+
+
+M = TypeVar("M")
 
 
 class ProtocolError(SparseSegError, ValueError):
@@ -32,7 +40,7 @@ class ProtocolError(SparseSegError, ValueError):
 
 @dataclass(frozen=True)
 class Command:
-    """Every command has an `id` of the host's choosing; events that answer it carry the same `id`."""
+    """Every command has an `id` of the host's choosing, MAX_ID characters at most; events that answer it carry the same `id`."""
 
     kind: ClassVar[str] = ""
     id: str
@@ -227,6 +235,48 @@ def encode(message: Message) -> str:
     return line
 
 
+def encode_event(event: Event) -> str:
+    """As `encode`, but texts and lists of an event that is too long for a line are cut: the host hears less, but it hears of it."""
+    most = _CUT
+    while True:
+        try:
+            return encode(event)
+        except ProtocolError:
+            event = replace(event, **{f.name: _cut(getattr(event, f.name), most) for f in fields(event) if f.name != "id"})
+            most //= 2
+
+
+def _cut(value: Any, most: int) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= most else value[:most] + "..."
+    if isinstance(value, dict):
+        return {_cut(key, most): _cut(each, most) for key, each in list(value.items())[:most]}
+    return [_cut(each, most) for each in value[:most]] if isinstance(value, list) else value
+
+
+def messages(pipe: IO[bytes], decode: Callable[[str], M]) -> Iterator[M | ProtocolError]:
+    """What the lines of a pipe say, until it ends; a ProtocolError for each that says nothing. Of one that is too long no part is taken for a line,
+    and no more than MAX_LINE bytes are kept."""
+    with contextlib.suppress(OSError, ValueError):  # the other end, or the pipe itself, is gone
+        while line := pipe.readline(MAX_LINE + 1):
+            try:
+                if len(line) > MAX_LINE:
+                    while not line.endswith(b"\n") and (line := pipe.readline(MAX_LINE)):
+                        pass
+                    raise ProtocolError(f"A line is longer than the {MAX_LINE} bytes allowed.", "Send one JSON object a line.")
+                if line.strip():
+                    yield decode(_text(line))
+            except ProtocolError as error:
+                yield error
+
+
+def _text(line: bytes) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ProtocolError(f"Not UTF-8: {line[:_QUOTED]!r}.", "Send ASCII.") from error
+
+
 def decode_command(line: str) -> Command:
     """Raises ProtocolError, saying what is wrong with the line."""
     return _decode(line, "command", COMMANDS)
@@ -246,23 +296,31 @@ def _finite(text: str) -> float:
     """A number of a message. Raises ProtocolError for NaN and Infinity, which Python reads but JSON lacks, and for 1e999, which becomes one."""
     number = float(text)
     if not math.isfinite(number):
-        raise ProtocolError(f"{text[:80]} is no number that a message may hold.", "Send null, or leave the message out.")
+        raise ProtocolError(f"{text[:_QUOTED]} is no number that a message may hold.", "Send null, or leave the message out.")
     return number
+
+
+def _unequivocal(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Raises ProtocolError for a name that comes twice: readers differ on which one counts."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ProtocolError("A name comes twice in an object.", "Name each field once.")
+    return found
 
 
 def _decode(line: str, key: str, known: dict[str, Any]) -> Any:
     _check_length(line)
     try:
-        data = json.loads(line, parse_constant=_finite, parse_float=_finite)
+        data = json.loads(line, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unequivocal)
     except ProtocolError:
         raise
     except (ValueError, RecursionError) as error:
-        raise ProtocolError(f"Not a JSON object: {line[:80]!r}.", "Send one JSON object a line.") from error
+        raise ProtocolError(f"Not a JSON object: {line[:_QUOTED]!r}.", "Send one JSON object a line.") from error
     if not isinstance(data, dict):
-        raise ProtocolError(f"Not a JSON object: {line[:80]!r}.", "Send one JSON object a line.")
+        raise ProtocolError(f"Not a JSON object: {line[:_QUOTED]!r}.", "Send one JSON object a line.")
     kind = data.pop(key, None)
     if not isinstance(kind, str) or kind not in known:
-        raise ProtocolError(f"Unknown {key} {kind!r}.", f"Known: {', '.join(sorted(known))}.")
+        raise ProtocolError(f"Unknown {key} {kind!r:.{_QUOTED}}.", f"Known: {', '.join(sorted(known))}.")
     return _build(known[kind], kind, data)
 
 
@@ -272,7 +330,9 @@ def _build(cls: Any, kind: str, data: dict[str, Any]) -> Any:
     for f in fields(cls):
         if f.name in data:
             if not _fits(data[f.name], hints[f.name]):
-                raise ProtocolError(f"{kind}: {f.name} must be {f.type}, got {data[f.name]!r:.80}.")
+                raise ProtocolError(f"{kind}: {f.name} must be {f.type}, got {data[f.name]!r:.{_QUOTED}}.")
+            if f.name == "id" and len(data["id"]) > MAX_ID:
+                raise ProtocolError(f"{kind}: id has {len(data['id'])} characters, more than the {MAX_ID} allowed.")
             values[f.name] = data[f.name]
         elif "missing" in f.metadata:
             values[f.name] = f.metadata["missing"]
