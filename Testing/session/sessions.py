@@ -8,7 +8,7 @@ class Host:
 
     def __init__(self):
         self.previews, self.boxes, self.warnings, self.stages, self.updates, self.checks = [], [], [], [], [], []
-        self.finishing = False
+        self.finishing = self._has_taken = False
         self.on_tick = lambda stage, step: None
 
     def tick(self, stage, step=0, *_, **__):
@@ -36,7 +36,13 @@ class Host:
         self.warnings.append((code, sentence))
 
     def take_update(self):
+        self._has_taken |= self.update_waits
         return self.updates.pop(0) if self.updates else None
+
+    @property
+    def has_sent(self):
+        """Whether there ever was an update for a run."""
+        return self.update_waits or self._has_taken
 
 
 def send(running, revision, annotation, box=None):

@@ -104,7 +104,7 @@ def test_erased_while_training_it_goes_from_the_result(opened, host, box):
     running = opened(STROKES)
 
     def erase(stage, step):
-        if stage == "training" and step == 2 and not host.updates and running.job.record.revision == 1:
+        if stage == "training" and step == 2 and not host.has_sent and running.job.record.revision == 1:
             host.updates.append(lambda session: send(session, 2, without(STROKES, DARK), whole(STROKES.shape) if box else None))
 
     host.on_tick = erase
@@ -119,7 +119,7 @@ def test_painted_while_training_it_is_in_the_result(opened, host):
     running = opened(without(STROKES, DARK))
 
     def paint(stage, step):
-        if stage == "training" and step == 2 and not host.updates and running.job.record.revision == 1:
+        if stage == "training" and step == 2 and not host.has_sent and running.job.record.revision == 1:
             host.updates.append(lambda session: send(session, 2, STROKES))
 
     host.on_tick = paint

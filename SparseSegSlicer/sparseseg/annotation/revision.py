@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..contract.box import Box, box_of, union, whole, within
+from ..contract.box import Box, box_of, shape_of, union, whole, within
 from ..contract.classes import ClassTable
 from ..contract.settings import Settings
 from .labels import (
@@ -23,6 +23,8 @@ from .labels import (
     summary,
     weight_table,
 )
+
+_SLAB_VOXELS = 4_000_000  # that are put into the annotation between two looks at the host
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,20 @@ class Revision:
     take_back: Callable[[], None]
     emptied: bool = False
 
+    def then(self, later: Revision) -> Revision:
+        """Both as one, once both are adopted: what they change together; it cannot be taken back."""
+        box = union(self.box, later.box)
+        changed = np.zeros((0, 0, 0) if box is None else shape_of(box), bool)
+        for each in (self, later):
+            if box is not None and each.box is not None:
+                changed[within(each.box, box)] |= each.changed
+        whole_slices, emptied = self.whole_slices or later.whole_slices, self.emptied or later.emptied
+        return Revision(later.annotation, box, changed, whole_slices, _stays, emptied)
+
+
+def _stays() -> None:
+    """There is no way back from what was adopted."""
+
 
 def revise(
     earlier: Annotation,
@@ -50,35 +66,54 @@ def revise(
     settings: Settings,
     complete_slices: Sequence[tuple[int, int]],
     preview: np.ndarray | None = None,
+    tick: Callable[[], None] = lambda: None,
 ) -> Revision:
     """The annotation after a box of it (None: all) holds other values, (k, j, i) uint8 as in build_annotation, or other slices are complete.
 
-    The earlier annotation's arrays are changed in place. The same as build_annotation of the whole. Raises AnnotationError; then nothing changed.
+    The earlier annotation's arrays are changed in place. The same as build_annotation of the whole. Raises AnnotationError,
+    and what tick, called several times a second, raises; then nothing changed.
     """
     shape = earlier.labels.shape
-    check_values(values, classes)
     check_slices(complete_slices, shape)
     work = _Work(earlier, preview)
     try:
-        work.put(whole(shape) if box is None else box, values, complete_slices)
+        for slab, part in _slabs(whole(shape) if box is None else box, values):
+            tick()
+            check_values(part, classes)
+            work.put(slab, part, complete_slices)
         for axis, index in sorted(set(complete_slices) ^ set(earlier.complete_slices)):
             work.put_slice(axis, index, complete_slices)
         check_counts(work.counts.voxels, earlier.hints)
-        return _revision(work, earlier, classes, settings, complete_slices)
+        return _revision(work, earlier, classes, settings, complete_slices, tick)
     except BaseException:
         work.take_back()
         raise
 
 
-def _revision(work: _Work, earlier: Annotation, classes: ClassTable, settings: Settings, complete_slices: Sequence[tuple[int, int]]) -> Revision:
+def _revision(
+    work: _Work,
+    earlier: Annotation,
+    classes: ClassTable,
+    settings: Settings,
+    complete_slices: Sequence[tuple[int, int]],
+    tick: Callable[[], None],
+) -> Revision:
     table = weight_table(work.counts.voxels, settings)
     rows = summary(work.counts, table, classes)
     annotation = replace(earlier, table=table, counts=work.counts, rows=rows, complete_slices=tuple(complete_slices))
-    changed_box, changed = work.changed()
+    changed_box, changed = work.changed(tick)
     was, now = earlier.counts.full_slices(), work.counts.full_slices()
     filled = any((a != b).any() for a, b in zip(was, now, strict=True))
     emptied = bool((annotation.absent & ~earlier.absent).any())
     return Revision(annotation, changed_box, changed, filled, work.take_back, emptied)
+
+
+def _slabs(box: Box, values: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
+    """A box in parts of some planes along k, each with its values."""
+    depth = max(1, _SLAB_VOXELS * len(values) // max(1, values.size))
+    for first in range(0, len(values), depth):
+        part = values[first : first + depth]
+        yield (slice(box[0].start + first, box[0].start + first + len(part)), box[1], box[2]), part
 
 
 class _Work:
@@ -111,7 +146,7 @@ class _Work:
             self._write(box, labels, origin)
         self._kept.clear()
 
-    def changed(self) -> tuple[Box | None, np.ndarray]:
+    def changed(self, tick: Callable[[], None]) -> tuple[Box | None, np.ndarray]:
         """The box of the voxels whose label came, went, or is another one, and which these are."""
         around: Box | None = None
         for box, *_ in self._kept:
@@ -119,10 +154,15 @@ class _Work:
         assert around is not None
         labels, origin = self._earlier.labels[around].copy(), self._earlier.origin[around].copy()
         for box, labels_before, origin_before in reversed(self._kept):  # the arrays as they were
+            tick()
             part = within(box, around)
             labels[part], origin[part] = labels_before, origin_before
-        was, now = origin > 0, self._earlier.labelled[around]
-        changed = (was != now) | (was & (labels != self._earlier.labels[around]))
+        changed = np.empty(labels.shape, bool)
+        for slab, was in _slabs(around, origin):
+            tick()
+            was, part = was > 0, within(slab, around)
+            changed[part] = (was != self._earlier.labelled[slab]) | (was & (labels[part] != self._earlier.labels[slab]))
+        tick()
         inner = box_of(changed)
         if inner is None:
             return None, np.zeros((0, 0, 0), bool)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import os
 import re
 import stat
 import tokenize
@@ -37,6 +38,7 @@ from .lock import HOST_LOCK, LOCK, Lock, check_owner, holder
 from .settings import Settings
 
 SCHEMA_VERSION = 2  # 2: the record names the annotation's files
+_PIECE_BYTES = 1 << 24  # of an array, written between two looks at the host
 _MOST_CHANGES = 64  # of an annotation, before they are written into one file
 IMAGE, ANNOTATION, WEIGHTS = "image.npy", "annotation.npy", "weights.npy"
 GROWN, PRIOR, NETWORK = "grown.npy", "prior.npy", "network.npy"
@@ -213,6 +215,7 @@ class Job:
 
     def __init__(self, folder: Path, lock: Lock, record: JobRecord) -> None:
         self.folder, self._lock, self.record = folder, lock, record
+        self.tick: Callable[[], None] = lambda: None  # called several times a second while arrays are written; may raise
 
     @classmethod
     def create(cls, folder: Path, image: np.ndarray, annotation: np.ndarray | None, record: JobRecord) -> Job:
@@ -430,9 +433,25 @@ class Job:
         text = json.dumps(_without_nan(data), indent=1, ensure_ascii=True, allow_nan=False)
         self._save(name, lambda file: file.write(text.encode("ascii")))
 
-    def save_array(self, name: str, array: np.ndarray, lasting: bool = True) -> Path:
-        """lasting: whether it must survive a power cut the moment after, for which the disk is waited for."""
-        return self._save(name, lambda file: np.lib.format.write_array(file, np.asarray(array, order="C"), allow_pickle=False), lasting)
+    def save_array(self, name: str, array: np.ndarray, lasting: bool = True, first: Callable[[], Any] = lambda: None) -> Path:
+        """lasting: whether it must survive a power cut the moment after, for which the disk is waited for; first:
+        called when all is written, before the file gets its name. What that or `tick` raises leaves the old file."""
+        values = np.ascontiguousarray(array)
+        if values.dtype.hasobject:
+            raise ValueError("Object arrays hold no voxels.")
+
+        def write(file: IO[bytes]) -> None:
+            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
+            raw = values.reshape(-1).view(np.uint8)
+            for start in range(0, raw.size, _PIECE_BYTES):
+                self.tick()
+                file.write(raw[start : start + _PIECE_BYTES].data)
+                if lasting:
+                    file.flush()
+                    os.fsync(file.fileno())
+            first()
+
+        return self._save(name, write, lasting)
 
     def save_planes(self, name: str, shape_kji: Sequence[int], dtype: Any, planes: Iterable[np.ndarray]) -> Path:
         """An array that is made plane by plane, (J, I) each, so that it need not fit into memory."""

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ..annotation.labels import CORRECTION, HINT, STROKE, Annotation
+from ..contract.aside import aside
 from ..contract.belief import Belief
 from ..contract.box import Box, whole
 from ..contract.settings import Settings
@@ -48,7 +49,7 @@ class Targets:
         self.extra = None if annotation.border is None else torch.from_numpy(annotation.border.astype(np.float16)).to(device)
         self._within = within or whole(shape)
         self.put(whole(shape), annotation, belief, tick, trust)
-        self.sampler = SliceSampler(_mine(annotation), self._within)
+        self.sampler = aside(lambda: SliceSampler(_mine(annotation), self._within), tick)
 
     def put(
         self,
@@ -74,10 +75,19 @@ class Targets:
             self.labels[at] = torch.from_numpy(labels).to(self._device)
             self.codes[at] = torch.from_numpy(codes).to(self._device)
 
-    def change(self, box: Box, annotation: Annotation, belief: Belief, trust: np.ndarray | None = None) -> None:
+    def change(
+        self,
+        box: Box,
+        annotation: Annotation,
+        belief: Belief,
+        tick: Callable[[], None] = lambda: None,
+        trust: np.ndarray | None = None,
+    ) -> None:
         """Take a box anew after a correction, whose slices are learned from first. `put` is for a box in which only the belief changed."""
-        self.put(box, annotation, belief, trust=trust)
-        self.sampler.look(_mine(annotation), self._within, box)
+        self.put(box, annotation, belief, tick, trust)
+        sampler = copy.copy(self.sampler)
+        aside(lambda: sampler.look(_mine(annotation), self._within, box), tick)
+        self.sampler = sampler
 
     def _table(self, annotation: Annotation) -> np.ndarray:
         classes = annotation.table.shape[1]

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..contract.aside import Aside, at_once
 from ..contract.belief import Belief
 from ..contract.box import Box
 from .distance import distance_to
@@ -35,10 +36,10 @@ class Reach:
         self._labels = np.zeros([-(-n // f) for n, f in zip(labelled.shape, self.factors, strict=True)], np.int32)  # how many in each cell
         self.annotate(labelled, (slice(0, self.shape[0]), slice(0, self.shape[1]), slice(0, self.shape[2])))
 
-    def annotate(self, labelled: np.ndarray, box: Box) -> None:
-        """Take in that the annotation, (K, J, I) bool, is another in a box."""
+    def annotate(self, labelled: np.ndarray, box: Box, aside: Aside = at_once) -> None:
+        """Take in that the annotation, (K, J, I) bool, is another in a box. What aside raises leaves all as it was."""
         cells, voxels = self._around(box)
-        self._labels[cells] = self._count(labelled[voxels])
+        self._labels[cells] = aside(lambda: self._count(labelled[voxels]))
 
     def within(self, before: Belief, after: Belief, box: Box, changed: np.ndarray, at: Box, labelled: np.ndarray) -> Belief:
         """The new belief near the change, the old one far from it: label and confidence in a box, uint8, copies.

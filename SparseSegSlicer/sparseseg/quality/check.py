@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..annotation.labels import Annotation
 from ..annotation.slices import covering_slices, plane
+from ..contract.aside import Aside, at_once
 from ..contract.belief import Belief
 from ..contract.box import Box, intersection
 from ..contract.classes import ClassTable
@@ -118,10 +120,10 @@ class Doubt:
         return Place(piece.axis, piece.index, piece.box, (i, j, k), ids[piece.painted], ids[piece.believed], len(piece.voxels[0]), sureness, sentence)
 
 
-def doubts(image: np.ndarray, annotation: Annotation, believed_without: Callable[[np.ndarray], Belief]) -> list[Doubt]:
+def doubts(image: np.ndarray, annotation: Annotation, believed_without: Callable[[np.ndarray], Belief], aside: Aside = at_once) -> list[Doubt]:
     """Probable mistakes of an annotation, the surest first. image: (K, J, I); believed_without: what is believed from the labels in a mask, (K, J, I)
-    bool, alone."""
-    found = pieces(image, annotation.labels, annotation.labelled, len(annotation.rows), believed_without)
+    bool, alone; aside: what else is long is done with it."""
+    found = pieces(image, annotation.labels, annotation.labelled, len(annotation.rows), believed_without, aside)
     return listed([Doubt(piece, sureness(piece)) for piece in found])
 
 
@@ -225,19 +227,32 @@ def _look(at: Plane, image: np.ndarray, labels: np.ndarray, labelled: np.ndarray
 
 
 def pieces(
-    image: np.ndarray, labels: np.ndarray, labelled: np.ndarray, classes: int, believed_without: Callable[[np.ndarray], Belief]
+    image: np.ndarray,
+    labels: np.ndarray,
+    labelled: np.ndarray,
+    classes: int,
+    believed_without: Callable[[np.ndarray], Belief],
+    aside: Aside = at_once,
 ) -> list[Piece]:
     """All that is painted as one class, and believed to be another segment without its slice. labels (K, J, I) uint8, labelled bool; classes with
     background."""
     slices: list[_Slice] = []
-    for fold in folds(annotated(labelled), labelled):
-        rest = without(labelled, fold)
-        painted = labels[rest]
-        if painted.any() and not painted.all():
+    for fold in aside(lambda: folds(annotated(labelled), labelled)):
+        rest, is_enough = aside(partial(_rest, labels, labelled, fold))
+        if is_enough:
             belief = believed_without(rest)
             slices += [_look(at, image, labels, labelled, belief) for at in fold]
-    if not slices:
-        return []
+    return aside(lambda: _pieces_of(slices, classes)) if slices else []
+
+
+def _rest(labels: np.ndarray, labelled: np.ndarray, fold: Sequence[Plane]) -> tuple[np.ndarray, bool]:
+    """What is labelled without some slices, and whether there are segments and background in it."""
+    rest = without(labelled, fold)
+    painted = labels[rest]
+    return rest, bool(painted.any() and not painted.all())
+
+
+def _pieces_of(slices: Sequence[_Slice], classes: int) -> list[Piece]:
     known = _Known(slices, _Grays(slices, classes), *_records(slices, classes))
     return [_piece(one, known, *part) for one in slices for part in (_parts(one, classes) if one.complete else _strokes(one, classes))]
 

@@ -14,6 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..annotation.slices import covering_slices, plane
+from ..contract.aside import Aside, at_once
 from .estimate import MIN_VOXELS, dice
 
 Slices = list[tuple[int, int]]  # (axis, index)
@@ -44,21 +45,31 @@ def reverse_dice(
     between: Slices,
     grow: Callable[[np.ndarray, np.ndarray], np.ndarray],
     values: Sequence[int],
+    aside: Aside = at_once,
 ) -> dict[int, float]:
     """Dice of what growing from these slices of a result says of the annotation, by segment value; without those that the annotation, or the slices,
     have too little of.
 
-    result, labels: (K, J, I) uint8; labelled: bool, alike; grow: from labels and where they count to labels everywhere.
+    result, labels: (K, J, I) uint8; labelled: bool, alike; grow: from labels and where they count to labels everywhere; aside: what else is
+    long is done with it.
     """
-    known = np.zeros(labelled.shape, bool)
-    for axis, index in between:
-        known[plane(axis, index)] = True
-    known &= ~labelled
-    taken = np.bincount(result[known], minlength=256)
-    truth = labels[labelled]
-    own = np.bincount(truth, minlength=256)
-    judged = [c for c in values if taken[c] and own[c] >= MIN_VOXELS]
-    if not judged or not taken[0]:
+
+    def question() -> tuple[np.ndarray, np.ndarray, list[int]]:
+        known = np.zeros(labelled.shape, bool)
+        for axis, index in between:
+            known[plane(axis, index)] = True
+        known &= ~labelled
+        taken, own = np.bincount(result[known], minlength=256), np.bincount(labels[labelled], minlength=256)
+        judged = [c for c in values if taken[0] and taken[c] and own[c] >= MIN_VOXELS]
+        return np.where(known, result, 0).astype(np.uint8), known, judged
+
+    seeds, known, judged = aside(question)
+    if not judged:
         return {}
-    found = grow(np.where(known, result, 0).astype(np.uint8), known)[labelled]
-    return {c: dice(found, truth, c) for c in judged}
+    grown = grow(seeds, known)
+
+    def answer() -> dict[int, float]:
+        found, truth = grown[labelled], labels[labelled]
+        return {c: dice(found, truth, c) for c in judged}
+
+    return aside(answer)

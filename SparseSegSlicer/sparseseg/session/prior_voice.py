@@ -15,6 +15,7 @@ import numpy as np
 from ..annotation.discriminant import Gray
 from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
+from ..contract.aside import aside
 from ..contract.belief import Belief
 from ..contract.box import Box, box_of, planes, shape_of, union, whole, within
 from ..contract.errors import ModelError
@@ -69,6 +70,7 @@ class PriorVoice:
         self.grown: Grown | None = None
         self._refined: Refined | None = None
         self._reach: Reach | None = None
+        self._unreached: Box | None = None  # where it does not know the annotation yet
         self._open: _Open | None = None
         self._corrections = 0  # since levels and region were chosen
         self.use: list[bool] | None = None  # which segments the refiner corrects
@@ -148,9 +150,10 @@ class PriorVoice:
             except ModelError as error:
                 self._refines = self._smooths = False
                 self._warn("model", f"Growing stands as it is: {error.sentence}", error.advice)
+        self._reach = aside(lambda: Reach(annotation.labelled, self._spacing), self._tick)
+        self._unreached = None
         self._let_stand(annotation)
         self._used = self._all_uses(annotation)
-        self._reach = Reach(annotation.labelled, self._spacing)
 
     def _let_stand(self, annotation: Annotation) -> None:
         """All of it, wherever it differs from what the user saw."""
@@ -184,7 +187,8 @@ class PriorVoice:
     def use_without(self, annotation: Annotation, held: np.ndarray) -> list[bool]:
         """Which segments are better refined, as far as the annotation in `held`, (K, J, I) bool, tells of what the rest makes of it."""
         rest = annotation.labelled & ~held
-        return choose_use(self._refined_of(self._grown_of(annotation, rest), annotation.labels, rest, None), held)
+        refined = self._refined_of(self._grown_of(annotation, rest), annotation.labels, rest, None)
+        return aside(lambda: choose_use(refined, held), self._tick)
 
     def grown_from(self, labels: np.ndarray, labelled: np.ndarray) -> np.ndarray:
         """The labels that growing makes of others than the annotation's, (K, J, I) uint8; labels uint8 and labelled bool, alike."""
@@ -344,7 +348,11 @@ class PriorVoice:
         assert pending is not None and self._reach is not None
         if pending.whole_slices:
             return Belief(new.label.copy(), new.confidence.copy())
-        belief = self._reach.within(self.stands, new, box, pending.changed, pending.at, annotation.labelled)
+        if self._unreached is not None:
+            self._reach.annotate(annotation.labelled, self._unreached, lambda work: aside(work, self._tick))
+            self._unreached = None
+        reach, stands = self._reach, self.stands
+        belief = aside(lambda: reach.within(stands, new, box, pending.changed, pending.at, annotation.labelled), self._tick)
         if (absent := annotation.absent).any():
             gone = absent[belief.label]
             belief.label[gone], belief.confidence[gone] = new.label[gone], new.confidence[gone]
@@ -353,8 +361,7 @@ class PriorVoice:
     def _remember(self, revision: Revision, also: Box | None) -> None:
         if self._stands is None or revision.box is None:
             return
-        assert self._reach is not None
-        self._reach.annotate(revision.annotation.labelled, revision.box)
+        self._unreached = union(self._unreached, revision.box)
         gone = box_of(revision.annotation.absent[self._stands.label]) if revision.emptied else None
         box = union(revision.box, also, gone)
         assert box is not None

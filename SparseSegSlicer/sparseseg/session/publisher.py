@@ -87,8 +87,8 @@ class Publisher:
 
     def result(self, dense: np.ndarray, uncertainty: np.ndarray) -> tuple[Path, Path]:
         """The result's two arrays, (K, J, I) uint8: paths of dense and uncertainty."""
-        uncertain = self._job.save_array(UNCERTAINTY, uncertainty)
-        result = self._job.save_array(DENSE, dense)  # last: where it is new, all else is
+        uncertain = self._job.path(UNCERTAINTY)
+        result = self._job.save_array(DENSE, dense, first=lambda: self._job.save_array(UNCERTAINTY, uncertainty))  # where it is new, all else is
         self._remember(dense)
         return result, uncertain
 

@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
 from ..annotation.unpainted import Unpainted
 from ..contract import memory
+from ..contract.aside import aside
 from ..contract.belief import Belief
 from ..contract.box import Box, box_of, planes, shape_of, union, whole
 from ..contract.errors import AnnotationError, Cancelled, InputError, JobError, ModelError, OutputError, SparseSegError
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from ..network.predict import Probabilities
     from .network_voice import NetworkVoice
 
+T = TypeVar("T")
 _CHECKPOINT_EVERY_S = 30.0
 _PREVIEW_EVERY_S = 10.0
 _PREVIEW_COST = 0.1  # share of the time that previews may take
@@ -74,7 +76,9 @@ class Session:
         self.annotation: Annotation | None = None
         self.network: NetworkVoice | None = None
         self.judge = Judge(job.record.classes.ids)
+        self._stage = "opening"  # what was last told
         self.publisher = Publisher(job, host)
+        job.tick = self._look_up
         record = job.record
         self.hints = None if record.hints is None else HintLabels(record.hints, record.geometry)
         self.known = None if record.hints is None or self.hints is None else Known(record.hints, self.hints, record, host)
@@ -82,6 +86,8 @@ class Session:
         self.prior = self._new_prior()
         self.together = Together(self.judge, self.known, lambda: self.labels, lambda: self.prior, lambda: self.network)
         self.checker = Checker(job, host)
+        self._taken: Revision | None = None  # adopted, and not answered yet
+        self._spare: Path | None = None  # what answers it where nothing else can
         self.history: list[dict[str, Any]] = []
         self.timings: dict[str, float] = {}
         self._clock = Clock(self.settings)
@@ -100,16 +106,18 @@ class Session:
             host.tick("opening")
             job.check_image(lambda: host.tick("opening"))
             check_channels(job.channels(), job.record.channels, lambda: host.tick("opening"))
-            session = cls(job, devices, host)
-            annotation = job.annotation()
-            if annotation is not None:
-                session.annotation = session._with_border(
-                    build_annotation(annotation, job.record.classes, session.settings, job.record.complete_slices, hints=session.hints)
-                )
+            session = aside(lambda: cls(job, devices, host), lambda: host.tick("opening"))  # hints are long where they label much
+            session.annotation = session._aside(session._annotation_of_job)
         except BaseException:
             job.close()
             raise
         return session
+
+    def _annotation_of_job(self) -> Annotation | None:
+        annotation, record = self.job.annotation(), self.job.record
+        if annotation is None:
+            return None
+        return self._with_border(build_annotation(annotation, record.classes, self.settings, record.complete_slices, hints=self.hints))
 
     def close(self) -> None:
         self.network = None
@@ -133,38 +141,58 @@ class Session:
     # -- a new annotation ----------------------------------------------------------------------------------------------
 
     def update(self, name: str, revision: int, complete_slices: list[list[int]], box: list[list[int]] | None = None) -> None:
-        """Take a new annotation, or a box of one, and show what it changes: at once what growing makes of it, then what the refiner does.
+        """Take a new annotation, or a box of one, and show what it changes."""
+        self.take(name, revision, complete_slices, box)
+        self.answer()
 
-        Raises InputError, JobError, AnnotationError, OutputError or MemoryError where it is refused; then the old annotation stays. Once it is the
-        job's it is answered by a preview, whatever happens: what fails from there on is a warning. Cancelled is raised only where it ends a run.
+    def take(self, name: str, revision: int, complete_slices: list[list[int]], box: list[list[int]] | None = None) -> None:
+        """Take a new annotation, or a box of one; several may be taken before they are answered.
+
+        Raises InputError, JobError, AnnotationError, OutputError, MemoryError or Cancelled where it is refused; then the old annotation stays.
         """
-        start = time.monotonic()
         update = self.job.update(name, revision, complete_slices, box)
         spare = self.publisher.spare()
-        told = self.publisher.told
         try:
             adopted = self._adopt(update)
-            try:
-                if self._answer(adopted, start):
-                    self._follow_up()
-            except Exception as error:
-                self._say_unshown(error, self.publisher.told > told)
-                if isinstance(error, Cancelled) and self._running:
-                    raise
-                return
-            finally:
-                if self.publisher.told == told:  # nothing has changed, or it could not be shown
-                    self.publisher.show_spare(spare, self._steps)
-            self.timings["correction"] = time.monotonic() - start
-        finally:
+        except BaseException:
             self.publisher.drop_spare(spare)
+            raise
+        if self._spare is not None:
+            self.publisher.drop_spare(self._spare)
+        self._taken, self._spare = adopted if self._taken is None else self._taken.then(adopted), spare
+
+    def answer(self) -> None:
+        """Show what was taken: at once what growing makes of it, then what the refiner does. It is answered by a preview, whatever happens: what
+        fails is a warning. Raises Cancelled only where that ends a run."""
+        told, spare = self.publisher.told, self._spare
+        if self._taken is None or spare is None:
+            return
+        try:
+            self._show_taken()
+        except Exception as error:
+            self._say_unshown(error, self.publisher.told > told)
+            if isinstance(error, Cancelled) and self._running:
+                raise
+        finally:
+            self._spare = None
+            if self.publisher.told == told:  # nothing has changed, or it could not be shown
+                self.publisher.show_spare(spare, self._steps)
+            self.publisher.drop_spare(spare)
+
+    def _show_taken(self) -> None:
+        start, adopted = time.monotonic(), self._taken
+        if adopted is not None and self._answer(adopted, start):
+            self._follow_up()
+            self.timings["correction"] = time.monotonic() - start
 
     def _answer(self, adopted: Revision, start: float) -> bool:
         """Growing's answer to a new annotation; whether there is something to refine."""
         begun, answer = self.prior.can_answer, None
+        also = self._aside(self._shown_absent) if begun and adopted.emptied else None
+        self._taken = None  # from here on all know of it, also where it is cancelled
         try:  # each must know, whatever becomes of the others
             if begun:
-                answer = self.prior.answer(adopted, self._shown_absent() if adopted.emptied else None)
+                answer = self.prior.answer(adopted, also)
         finally:
             if adopted.box is not None:
                 self.judge.leave_out(adopted.annotation.absent)
@@ -221,14 +249,16 @@ class Session:
         if earlier is None:
             if update.box is not None:
                 raise JobError("The job has no annotation yet that a part of it could change.", "Send the whole annotation.")
-            annotation = build_annotation(update.values, classes, self.settings, update.complete_slices, hints=self.hints)
+            settings, slices = self.settings, update.complete_slices
+            annotation = self._aside(lambda: build_annotation(update.values, classes, settings, slices, hints=self.hints))
             self.job.adopt(update)
             self.annotation = annotation
             return Revision(annotation, None, np.zeros((0, 0, 0), bool), True, lambda: None)
         if update.is_adopted:
             self.job.adopt(update)
             return Revision(earlier, None, np.zeros((0, 0, 0), bool), False, lambda: None)
-        revision = revise(earlier, update.values, update.box, classes, self.settings, update.complete_slices, self.publisher.shown)
+        shown, tick = self.publisher.shown, self._look_up
+        revision = revise(earlier, update.values, update.box, classes, self.settings, update.complete_slices, shown, tick)
         try:
             self.job.adopt(update)  # may fail (a full disk): only then is it ours
         except BaseException:
@@ -246,11 +276,12 @@ class Session:
 
     def idle(self) -> None:
         """Nothing is asked for: catch up on what a later correction would have to wait for."""
+        self._show_taken()  # what was cancelled before it could be shown
         if self.annotation is not None and self.prior.is_complete:
             if self.prior.has_open_corrections:
                 self._refine_corrections()
             self.prior.renew_if_due(self.labels)
-            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without)
+            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -262,6 +293,7 @@ class Session:
         self._clock = Clock(self.settings)
         self.unpainted.compare(self.labels)
         self._running = True
+        self._show_taken()  # what was cancelled before it could be shown
         self.judge.begin()
         if self.known:
             self.known.compare(self.labels, whole(self.labels.labels.shape))
@@ -302,6 +334,7 @@ class Session:
 
     def _begin_network(self, start_from: str, resume: bool) -> None:
         """The network of this run: the one still warm, the checkpoint's, an earlier model's weights, or a new one."""
+        self.devices.compute(self._look_up)  # it loads torch, in a thread
         from ..network import checkpoint
         from .network_voice import NetworkVoice
 
@@ -348,7 +381,8 @@ class Session:
         """Where the refiner sees a segment coarsely only, held-out annotation tells whether it corrects it at all."""
         if not self.settings.estimate or self.prior.use is not None or not self.prior.is_seen_coarsely:
             return
-        held = estimate.split(self.labels.labels, self.labels.painted, len(self.job.record.classes) + 1)  # hints prove nothing
+        classes = len(self.job.record.classes) + 1
+        held = self._aside(lambda: estimate.split(self.labels.labels, self.labels.painted, classes))  # hints prove nothing
         if held is not None and self.prior.refine_only(self.prior.use_without(self.labels, held), self.labels):
             self._show(self._fused(), "prior")
 
@@ -364,7 +398,7 @@ class Session:
         """Look for mistakes in the annotation; a new annotation comes first, and then it is looked at after a while."""
         self._hurried = True
         try:
-            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without)
+            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside)
         except _UpdateWaits:
             pass
         finally:
@@ -431,7 +465,7 @@ class Session:
         if self.annotation is not None and self.annotation.border is not None:
             self._learn_from()  # the border's weight reaches beyond the box
         else:
-            self.network.learn_change(box, self.labels, self.prior.stands, is_painted)
+            self.network.learn_change(box, self.labels, self.prior.stands, is_painted, self._look_up)
             self._unlearned = None
 
     # -- the judge -----------------------------------------------------------------------------------------------------
@@ -473,7 +507,9 @@ class Session:
     def _estimate_shown(self) -> None:
         """Of what the user sees: a correction may have come since all voices were asked."""
         assert self.publisher.shown is not None
-        self.judge.look(self.publisher.shown, self.together.evidence(lambda: self._tick("estimating")), self.labels, self.prior.grown_from)
+        self.judge.look(
+            self.publisher.shown, self.together.evidence(lambda: self._tick("estimating")), self.labels, self.prior.grown_from, self._aside
+        )
 
     # -- what is shown -------------------------------------------------------------------------------------------------
 
@@ -517,7 +553,7 @@ class Session:
         evidence = self.together.no_evidence() if self.settings.estimate else None
         dense, uncertainty = self.together.result(lambda: self._tick("predicting"), evidence)
         if evidence is not None:
-            self.judge.look(dense, evidence, self.labels, self.prior.grown_from)
+            self.judge.look(dense, evidence, self.labels, self.prior.grown_from, self._aside)
         self._tick("saving")
         self.job.gather_changes()
         self._save_voices()
@@ -539,10 +575,11 @@ class Session:
 
     def predict(self, model: str = "") -> Outcome:
         """Segment the job's image with a model alone: no annotation, no prior. Raises ModelError, InputError."""
+        self._clock = Clock(self.settings)
+        self.devices.compute(lambda: self._tell("starting"))  # it loads torch, in a thread
         from ..network import checkpoint
         from .network_voice import NetworkVoice
 
-        self._clock = Clock(self.settings)
         loaded = checkpoint.load(Path(model) if model else self.job.path(MODEL))
         if len(loaded.classes) != len(self.job.record.classes):
             raise InputError(
@@ -558,7 +595,7 @@ class Session:
     def _outcome(self, dense: np.ndarray, uncertainty: np.ndarray, model: Path | None, report: Path | None, reason: str) -> Outcome:
         result, uncertain = self.publisher.result(dense, uncertainty)
         labelled = self.annotation.painted if self.annotation else None
-        slices = suggest.next_slices(uncertainty, labelled)
+        slices = self._aside(lambda: suggest.next_slices(uncertainty, labelled))
         estimated, share = (dict(self.judge.estimate), round(self.judge.share, 3)) if model else ({}, 1.0)
         return Outcome(
             result, uncertain, model, report, reason, self._steps, self._clock.seconds, estimated, share, slices, self.checker.places if model else []
@@ -592,7 +629,7 @@ class Session:
             **self.network.describe(),
             "settings": self.settings.to_json(),
             "annotation": self.labels.text(),
-            "annotation_precision": round(self.prior.precision(self.labels), 3),
+            "annotation_precision": round(self._aside(lambda: self.prior.precision(self.labels)), 3),
             "hints": self.known.report(self.labels) if self.known else [],
             "estimate": self.judge.estimate,
             **self.judge.describe(),
@@ -607,7 +644,16 @@ class Session:
         if self._hurried and self.host.update_waits:
             raise _UpdateWaits
 
+    def _look_up(self) -> None:
+        """Tell the host that the stage goes on."""
+        self._tell(self._stage)
+
+    def _aside(self, work: Callable[[], T]) -> T:
+        """Long work that only reads, while this thread looks up."""
+        return aside(work, self._look_up)
+
     def _tell(self, stage: str) -> None:
+        self._stage = stage
         trainer = self.network.trainer if self.network else None
         steps, clock = self._steps, self._clock
         loss = trainer.losses() if trainer else {}

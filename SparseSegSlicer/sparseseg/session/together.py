@@ -61,15 +61,21 @@ class Together:
         stands = prior.stands
         if self._known:  # in place: what was ruled out stays so, far from later strokes
             self._known.hold(stands.label, stands.confidence, labels.labelled, tick)
-        dense = stands.label.copy()
-        if self.network_counts:
-            sure = np.empty_like(stands.confidence)
-            for box in planes(dense.shape):
+        dense, counts = np.empty_like(stands.label), self.network_counts
+        sure = np.empty_like(stands.confidence) if counts else None
+        for box in planes(dense.shape):
+            tick()
+            if sure is None:
+                dense[box] = stands.label[box]
+            else:
                 dense[box], uncertainty = self._fused(box)
                 sure[box] = 255 - uncertainty
-            if self._known:
-                self._known.hold(dense, sure, labels.labelled, tick)
-        return self.with_paint(dense, whole(dense.shape))
+        if self._known and sure is not None:
+            self._known.hold(dense, sure, labels.labelled, tick)
+        for box in planes(dense.shape):
+            tick()
+            self.with_paint(dense[box], box)
+        return dense
 
     def labels_in(self, box: Box) -> np.ndarray:
         """The same of a box, but what hints say of whole segments."""
