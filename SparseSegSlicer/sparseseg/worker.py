@@ -1,8 +1,7 @@
 """The worker process: stdin lines -> session -> stdout lines. Owns both streams; no mathematics.
 
-The real stdout belongs to the protocol alone: `sys.stdout` and file descriptor 1 point at stderr before torch is imported, so that nothing
-that a library prints can reach the host. One thread reads stdin into a queue, which is looked at after every training step and tile; another
-keeps the heartbeat.
+One thread reads stdin into a queue, which is looked at after every training step and tile; another keeps the heartbeat, and ends a process that
+got stuck. Each command is answered once: also one that is cancelled before its turn, and an update that is taken but cannot be shown.
 """
 
 from __future__ import annotations
@@ -11,25 +10,25 @@ import contextlib
 import gc
 import importlib.metadata
 import logging
+import math
 import os
 import platform
 import queue
-import sys
+import signal
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import takewhile
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, NoReturn
 
-from . import __version__
+from . import __version__, streams
+from .contract.aside import aside
 from .contract.box import box_to_json
 from .contract.errors import Cancelled, SparseSegError, StuckError
-from .contract.folders import ended_in_order
-from .contract.job import EVENTS, LOG
 from .contract.protocol import (
-    MAX_LINE,
     PROTOCOL_VERSION,
     Cancel,
     Check,
@@ -50,14 +49,17 @@ from .contract.protocol import (
     Update,
     Warning,
     decode_command,
-    encode,
+    encode_event,
+    messages,
 )
 from .contract.text import VisibleFormatter
+from .joblog import JobLog
 from .prior import compiled
 
 if TYPE_CHECKING:
     from .contract.box import Box
     from .contract.place import Place
+    from .session.devices import DeviceChoice
     from .session.host import Outcome
     from .session.session import Session
 
@@ -66,33 +68,33 @@ _PROGRESS_EVERY_S = 0.25
 _STUCK_S = {"training": 30.0}  # a step takes well under a second; seen: threads that wait for each other for ever inside a CPU convolution
 _STUCK_ELSEWHERE_S = 180.0  # one silent stretch of reading, growing or writing a very large volume
 _STUCK_EXIT_CODE = 5
+_GONE_EXIT_CODE = 141  # nobody reads stdout any more; what a shell says of a program that ended so
+_BEAT_S = 0.1
+_MOST_WAITING = 1000  # commands, for one at work to end; more are refused
+_MOST_SAID = 1000  # characters of a sentence
 _IDLE_AFTER_S = 1.0  # without a command, until the session catches up on what corrections have left for later
 _EXIT_AFTER_EOF_S = 10.0  # a step that does not end must not outlive the host
 _log = logging.getLogger("sparseseg")
 
 
 def main() -> NoReturn:
-    """Serve until `close` or the end of stdin; the exit code is 0 then."""
-    out = _claim_stdout()
-    log = logging.StreamHandler(sys.stderr)
+    """Serve until `close` or the end of stdin; the exit code is 0 then. A signal ends the process at once, as a kill does: all on disk is whole."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.SIG_DFL)
+    try:
+        stdin, stdout, stderr = streams.claim()
+    except OSError:
+        os._exit(_GONE_EXIT_CODE)
+    log = logging.StreamHandler(stderr)
     log.setFormatter(VisibleFormatter())
     logging.basicConfig(handlers=[log], level=logging.INFO)
-    try:
-        with ended_in_order():
-            code = Worker(sys.stdin.buffer, out).serve()
-    except SystemExit as asked:  # by a signal
-        code = int(asked.code or 0)
+    code = Worker(stdin, stdout).serve()
     logging.shutdown()
+    stderr.drain()
     # not sys.exit: the thread that waits on stdin holds its lock, which makes the interpreter abort while it shuts down
     os._exit(code)
-
-
-def _claim_stdout() -> IO[str]:
-    """A private stream on the real stdout; everybody else's stdout is stderr from here on, also for C code."""
-    private = os.dup(1)
-    os.dup2(2, 1)
-    sys.stdout = sys.stderr
-    return open(private, "w", encoding="ascii", newline="\n")
 
 
 class Worker:
@@ -103,17 +105,19 @@ class Worker:
         self._inbox: queue.SimpleQueue[Command | ProtocolError] = queue.SimpleQueue()
         self._write_lock = threading.Lock()
         self._session: Session | None = None
-        self._events: IO[str] | None = None
-        self._log_handler: logging.Handler | None = None
+        self._log: JobLog | None = None
         self._answering = ""  # the id of the command at work
-        self._updates: deque[Update] = deque()  # for the training at work
-        self._later: deque[Command] = deque()  # arrived while another command was at work, done after it
-        self._finish = self._closing = self._idling = False
+        self._waiting: deque[Command] = deque()  # for the one at work to end; updates, for training to take them
+        self._unshown: list[str] = []  # the ids of updates that were taken, until a preview shows them
+        self._stop = self._closing = self._idling = self._gone = False
         self._told_device = ""
         self._working: type[Command] | None = None
-        self._cancel_id: str | None = None
+        self._finishes: list[str] = []  # the ids of what ends the command at work
+        self._cancels: list[str] = []
         self._progress: Progress | None = None
-        self._started = self._last_line = self._last_tick = time.monotonic()
+        self._ticks = 0
+        self._ended = threading.Event()
+        self._started = self._last_line = time.monotonic()
 
     # -- the loop ------------------------------------------------------------------------------------------------------
 
@@ -124,12 +128,15 @@ class Worker:
         self._ready("")
         try:
             while not self._closing:
-                self._handle(self._later.popleft() if self._later else self._next())
-        except KeyboardInterrupt:
-            pass
+                if self._inbox.empty() and self._waiting:
+                    self._handle(self._waiting.popleft())
+                else:
+                    self._receive(self._next())
         finally:
+            self._drop_waiting()
             self._close_session()
-        return 0
+            self._ended.set()
+        return _GONE_EXIT_CODE if self._gone else 0
 
     def _next(self) -> Command | ProtocolError:
         """The next command; while none comes, the session catches up."""
@@ -138,7 +145,7 @@ class Worker:
         except queue.Empty:
             pass
         if self._session is not None:
-            self._idling = True
+            self._idling, self._answering = True, ""
             try:
                 self._session.idle()
             except Cancelled:
@@ -149,14 +156,23 @@ class Worker:
                 self._idling = False
         return self._inbox.get()
 
-    def _handle(self, command: Command | ProtocolError) -> None:
-        """One command from start to end; whatever it raises becomes an `error` event."""
+    def _receive(self, command: Command | ProtocolError) -> None:
+        """A command that arrives while none is at work. All that have arrived are seen before the first of them begins: there may be a `cancel`."""
         if isinstance(command, ProtocolError):
             self._error("", command)
-            return
-        self._answering, self._started, self._last_tick = command.id, time.monotonic(), time.monotonic()
-        self._finish, self._working = False, type(command)
-        if isinstance(command, Open | Train | Predict | Update):  # the heartbeat begins here
+        elif isinstance(command, Cancel | Close):
+            self._closing = isinstance(command, Close)
+            self._drop_waiting()
+            if not self._closing:
+                self._ready(command.id)
+        else:
+            self._let_wait(command)
+
+    def _handle(self, command: Command) -> None:
+        """One command from start to end; whatever it raises becomes an `error` event."""
+        self._answering, self._started, self._working, self._stop = command.id, time.monotonic(), type(command), False
+        if not isinstance(command, Finish):  # the heartbeat begins here
+            self._ticks += 1
             self._progress = Progress(command.id, self._revision, "opening" if isinstance(command, Open) else "starting", 0, 0.0, None, 0.0, {}, {})
         try:
             self._do(command)
@@ -165,27 +181,47 @@ class Worker:
             self._error(command.id, error)
         finally:
             self._progress = self._working = None
-        self._later.extendleft(reversed(self._updates))  # too late for the run: done now, idle
-        self._updates.clear()
-        if self._cancel_id is not None and not self._closing:
-            self._ready(self._cancel_id)
-        self._cancel_id = None
+        done, self._finishes, self._cancels = [*self._finishes, *self._cancels], [], []
+        for each in done if not self._closing else []:
+            self._ready(each)
 
     def _do(self, command: Command) -> None:
-        if isinstance(command, Close):
-            self._closing = True
-        elif isinstance(command, Open):
+        if isinstance(command, Open):
             self._open(command)
-        elif isinstance(command, Cancel):
-            self._ready(command.id)  # nothing runs: idle already
         elif isinstance(command, Finish):
             self._emit(Warning(command.id, self._revision, "idle", "Nothing is running that could be finished.", ""))
         elif isinstance(command, Train):
+            self._expect_finish()
             self._result(self._opened().train(command.settings, command.start_from, command.resume))
         elif isinstance(command, Predict):
             self._result(self._opened().predict(command.model))
         elif isinstance(command, Update):
-            self._opened().update(command.annotation, command.revision, command.complete_slices, command.box)
+            self._waiting.appendleft(command)
+            with contextlib.suppress(Cancelled):  # each update is answered
+                self._take_updates(self._session)
+
+    def _expect_finish(self) -> None:
+        """A `finish` that came right behind the training that begins."""
+        for command in list(takewhile(lambda each: isinstance(each, Update | Finish), self._waiting)):
+            if isinstance(command, Finish):
+                self._waiting.remove(command)
+                self._finishes.append(command.id)
+
+    def _let_wait(self, command: Command) -> None:
+        if len(self._waiting) < _MOST_WAITING:
+            self._waiting.append(command)
+        else:
+            self._refuse(command, f"{_MOST_WAITING} commands wait already", "Wait for their answers, or send `cancel`.")
+
+    def _refuse(self, command: Command, why: str, advice: str) -> None:
+        busy = SparseSegError(f"{why}; `{command.kind}` was not done.", advice)
+        busy.code = "busy"
+        self._error(command.id, busy)
+
+    def _drop_waiting(self) -> None:
+        """What was sent before a `cancel` or `close` is not begun any more."""
+        while self._waiting:
+            self._error(self._waiting.popleft().id, Cancelled())
 
     def _opened(self) -> Session:
         if self._session is None:
@@ -199,9 +235,7 @@ class Worker:
                 "Bring the extension and the engine to the same version.",
             )
         self._close_session()
-        from .session.devices import DeviceChoice
-        from .session.session import Session
-
+        DeviceChoice, Session = aside(_load_session, lambda: self.tick("opening"))
         devices = DeviceChoice(command.device)
         self._session = Session.open(Path(command.job), devices, self, command.owner)
         if command.device not in ("auto", "cpu"):  # one that may not be there
@@ -210,35 +244,26 @@ class Worker:
             except BaseException:
                 self._close_session()
                 raise
-        self._log_to(Path(command.job))
+        self._log = JobLog(Path(command.job))
         self._progress = None
         self._ready(command.id)
 
     def _close_session(self) -> None:
         self._told_device = ""
-        if self._session is not None:
-            self._session.close()
-            self._session = None
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+            del session
             gc.collect()  # a session and its voices hold each other, and their arrays are large
-        if self._events is not None:
-            self._events.close()
-            self._events = None
-        if self._log_handler is not None:
-            _log.removeHandler(self._log_handler)
-            self._log_handler.close()
-            self._log_handler = None
-
-    def _log_to(self, folder: Path) -> None:
-        self._events = open(folder / EVENTS, "a", encoding="ascii", newline="\n")  # noqa: SIM115 - open as long as the session
-        self._log_handler = logging.FileHandler(folder / LOG, encoding="utf-8")
-        self._log_handler.setFormatter(VisibleFormatter())
-        _log.addHandler(self._log_handler)
+        log, self._log = self._log, None
+        if log is not None:
+            log.close()
 
     # -- the session's host --------------------------------------------------------------------------------------------
 
     @property
     def finishing(self) -> bool:
-        return self._finish
+        return bool(self._finishes)
 
     def tick(
         self,
@@ -254,20 +279,29 @@ class Worker:
             if not self._inbox.empty():
                 raise Cancelled
             return
-        self._last_tick = time.monotonic()
+        self._ticks += 1
         self._tell_device()
-        seconds = self._last_tick - self._started
+        seconds = time.monotonic() - self._started
         before = self._progress
-        rounded = {term: round(value, 5) for term, value in (loss or {}).items()}
-        self._progress = Progress(self._answering, self._revision, stage, step, round(seconds, 2), eta, round(fraction, 4), rounded, estimate or {})
+        losses, estimates = _numbers(loss or {}), _numbers(estimate or {})
+        eta = eta if eta is not None and math.isfinite(eta) else None
+        self._progress = Progress(self._answering, self._revision, stage, step, round(seconds, 2), eta, round(fraction, 4), losses, estimates)
         if before is None or before.stage != stage or time.monotonic() - self._last_line > _PROGRESS_EVERY_S:
             self._emit(self._progress)
-        while not self._inbox.empty():
+        self._look_up()
+
+    def _look_up(self) -> None:
+        """What has arrived meanwhile. Raises Cancelled, at every look until the command at work has ended."""
+        while not self._inbox.empty() and not self._stop:
             self._interrupt(self._inbox.get())
+        if self._stop:
+            raise Cancelled
 
     def preview(self, file: Path, source: str, step: int, revision: int, box: Box | None) -> None:
         seconds = round(time.monotonic() - self._started, 3)
-        self._emit(Preview(self._answering, revision, str(file), source, step, seconds, box_to_json(box)))
+        shown, self._unshown = self._unshown, []
+        for command_id in shown or [self._answering]:
+            self._emit(Preview(command_id, revision, str(file), source, step, seconds, box_to_json(box)))
 
     def check(self, places: list[Place], revision: int) -> None:
         self._emit(Check("" if self._idling else self._answering, revision, [place.to_json() for place in places]))
@@ -277,45 +311,76 @@ class Worker:
 
     @property
     def update_waits(self) -> bool:
-        return bool(self._updates) or any(isinstance(command, Update) for command in self._later)
+        return any(isinstance(command, Update) for command in self._mine())
 
     def take_update(self) -> Callable[[Session], None] | None:
-        if not self._updates:
-            return None
-        update = self._updates.popleft()
-        return lambda session: self._apply(session, update)
+        return self._take_updates if self.update_waits else None
 
-    def _apply(self, session: Session, update: Update) -> None:
-        """An update in the middle of training: answered under its own id, and refused without harm to the run."""
-        training = self._answering
-        self._answering = update.id
+    def _mine(self) -> list[Command]:
+        """What waits and is about the open job."""
+        return list(takewhile(lambda command: not isinstance(command, Open), self._waiting))
+
+    def _take_updates(self, session: Session | None) -> None:
+        """All updates that wait: each taken, or refused, on its own; then what they change together is shown, as the answer to each that was taken.
+        Raises Cancelled."""
+        before = self._answering
         try:
-            session.update(update.annotation, update.revision, update.complete_slices, update.box)
-        except Cancelled:
-            raise
+            try:
+                for update in [command for command in self._mine() if isinstance(command, Update)]:
+                    if update in self._waiting:  # not cancelled meanwhile
+                        self._waiting.remove(update)
+                        self._take(update)
+                        self._look_up()
+            finally:
+                if session is not None:
+                    session.answer()  # where it is cancelled, it says so at its first look
+            self._say_unshown("Nothing shows it yet.")
         except Exception as error:
-            self._error(update.id, error)
+            self._say_unshown(error.sentence if isinstance(error, SparseSegError) else str(error))
+            if isinstance(error, Cancelled):
+                raise
+            _log.error("an update could not be shown", exc_info=error)
         finally:
-            self._answering = training
+            self._answering = before
+
+    def _take(self, update: Update) -> None:
+        self._answering = update.id
+        before = self._revision
+        try:
+            self._opened().take(update.annotation, update.revision, update.complete_slices, update.box)
+        except Exception as error:
+            if self._revision == before:
+                self._error(update.id, error)
+                if isinstance(error, Cancelled):
+                    raise
+                return
+            self._unshown.append(update.id)  # taken all the same
+            raise
+        self._unshown.append(update.id)
+
+    def _say_unshown(self, why: str) -> None:
+        """The answer to updates that were taken, where no preview is."""
+        unshown, self._unshown = self._unshown, []
+        for command_id in unshown:
+            sentence = f"The new annotation is taken, but could not be shown: {why}"
+            self._emit(Warning(command_id, self._revision, "unshown", sentence[:_MOST_SAID], "It is shown with the next preview."))
 
     def _interrupt(self, command: Command | ProtocolError) -> None:
         """A command that arrives while another is at work."""
         if isinstance(command, ProtocolError):
             self._error("", command)
         elif isinstance(command, Cancel | Close):
-            self._closing = self._closing or isinstance(command, Close)
-            self._cancel_id = command.id
-            raise Cancelled
-        elif self._working is Open or self._working is Update:
-            self._later.append(command)
+            self._stop = True
+            self._closing = isinstance(command, Close)
+            if not self._closing:
+                self._cancels.append(command.id)
+            self._drop_waiting()
         elif isinstance(command, Finish) and self._working is Train:
-            self._finish = True
-        elif isinstance(command, Update) and self._working is Train:
-            self._updates.append(command)
+            self._finishes.append(command.id)
+        elif self._working in (Open, Update) or (isinstance(command, Update) and self._working is Train):
+            self._let_wait(command)
         else:
-            busy = SparseSegError(f"The worker is busy; `{command.kind}` was not done.", "Wait for the result, or send `cancel`.")
-            busy.code = "busy"
-            self._error(command.id, busy)
+            self._refuse(command, "The worker is busy", "Wait for the result, or send `cancel`.")
 
     # -- lines ---------------------------------------------------------------------------------------------------------
 
@@ -352,7 +417,7 @@ class Worker:
                 outcome.reason,
                 outcome.step,
                 round(outcome.seconds, 2),
-                outcome.estimate,
+                _numbers(outcome.estimate),
                 outcome.share,
                 outcome.next_slices,
                 [place.to_json() for place in outcome.places],
@@ -371,57 +436,92 @@ class Worker:
         else:
             code, sentence, advice = "internal", f"Unexpected failure: {type(error).__name__}: {error}", "Please report it with the job's log.txt."
             _log.error("unexpected failure", exc_info=error)
-        self._emit(Error(command_id, self._revision, code, sentence, advice, fatal))
+        self._emit(Error(command_id, self._revision, code, sentence[:_MOST_SAID], advice[:_MOST_SAID], fatal))
 
     def _emit(self, event: Event) -> None:
-        line = encode(event)
+        line, log = encode_event(event), self._log
         with self._write_lock:
             self._last_line = time.monotonic()
-            if self._events is not None and not isinstance(event, Progress):
-                with contextlib.suppress(OSError, ValueError):  # a full disk must not silence the worker
-                    self._events.write(line)
-                    self._events.flush()
+            if log is not None and not isinstance(event, Progress):
+                log.event(line)
             try:
-                self._stdout.write(line)
-                self._stdout.flush()
-            except OSError:  # the host is gone
-                self._closing = True
+                if not self._gone:
+                    self._stdout.write(line)
+                    self._stdout.flush()
+            except (OSError, ValueError):
+                self._lose_host()
+        if log is not None and (complaint := log.complaint()):
+            self._emit(Warning("", self._revision, "log", complaint, "The work goes on without it."))
+
+    def _lose_host(self) -> None:
+        """Nobody listens any more: end what is at work."""
+        self._gone = True
+        self._inbox.put(Close(""))
+        self._end_soon(_GONE_EXIT_CODE)
 
     # -- threads -------------------------------------------------------------------------------------------------------
 
     def _read(self) -> None:
         """stdin -> inbox. The end of stdin means close; a process that does not notice is ended."""
-        while line := self._stdin.readline(MAX_LINE + 2):
-            if not line.strip():
-                continue
-            try:
-                self._inbox.put(decode_command(line.decode("utf-8", errors="replace")))
-            except ProtocolError as error:
-                self._inbox.put(error)
+        for command in messages(self._stdin, decode_command):
+            self._inbox.put(command)
+            if isinstance(command, Close):
+                break
         self._inbox.put(Close(""))
-        time.sleep(_EXIT_AFTER_EOF_S)
-        os._exit(0)
+        self._end_soon(0)
+
+    def _end_soon(self, code: int) -> None:
+        """By force, where the main thread does not get there: it may wait for a host that does not read."""
+
+        def end() -> None:
+            time.sleep(_EXIT_AFTER_EOF_S)
+            os._exit(code)
+
+        threading.Thread(target=end, name="end", daemon=True).start()
 
     def _beat(self) -> None:
-        """The last progress again, with the time that has passed, while a long step says nothing; the end, where it is too long."""
-        while True:
-            time.sleep(_HEARTBEAT_S / 4)
-            progress, now = self._progress, time.monotonic()
+        """The last progress again, with the time that has passed, while a long step says nothing; the end, where it is too long.
+
+        How long is counted in this thread's own beats, and only those in time: a process that was stopped, or a computer that slept, has not been at
+        work all that while. Waiting for a host to read is not being stuck either."""
+        quiet_s, ticks, beat = 0.0, self._ticks, time.monotonic()
+        while not self._ended.wait(_BEAT_S):
+            before, beat = beat, time.monotonic()
+            if not self._gone and streams.nobody_reads(self._stdout):
+                self._lose_host()
+            progress = self._progress
+            if progress is None or ticks != self._ticks:
+                quiet_s, ticks = 0.0, self._ticks
+            elif beat - before < 2 * _BEAT_S and not self._write_lock.locked():
+                quiet_s += beat - before
             if progress is None:
                 continue
-            if now - self._last_tick > _STUCK_S.get(progress.stage, _STUCK_ELSEWHERE_S):
+            if quiet_s > _STUCK_S.get(progress.stage, _STUCK_ELSEWHERE_S):
                 self._give_up(progress)
-            if now - self._last_line >= _HEARTBEAT_S:
-                self._emit(replace(progress, seconds=round(now - self._started, 2)))
+            if beat - self._last_line >= _HEARTBEAT_S:
+                self._emit(replace(progress, seconds=round(beat - self._started, 2)))
 
     def _give_up(self, progress: Progress) -> None:
         """A thread that hangs in C code cannot be stopped, only its process; the checkpoint is on disk."""
         error = StuckError(
             f"The engine got stuck while {progress.stage} and has ended itself.", "Start it again: training goes on from the last checkpoint."
         )
-        self._error(progress.id, error, fatal=True)
         _log.error(error.sentence)
+        self._error(progress.id, error, fatal=True)
         os._exit(_STUCK_EXIT_CODE)
+
+
+def _load_session() -> tuple[type[DeviceChoice], type[Session]]:
+    """What a worker can do without until it opens a job."""
+    from .session.devices import DeviceChoice
+    from .session.session import Session
+
+    return DeviceChoice, Session
+
+
+def _numbers(terms: dict[str, float]) -> dict[str, float]:
+    """Those that a message can hold."""
+    return {name: round(value, 5) for name, value in terms.items() if math.isfinite(value)}
 
 
 def _versions() -> dict[str, str]:

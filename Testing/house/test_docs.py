@@ -77,7 +77,8 @@ def test_exit_codes_are_those_of_the_errors():
 
 def test_every_warning_code_of_the_engine_is_listed():
     said = "".join(map(inspect.getsource, (session, network_voice, known, unpainted)))
-    used = set(re.findall(r'(?:host\.|_)warn(?:ing)?\(\s*"(\w+)"', said)) | {"idle", "overlap", "restarted", "file"}
+    used = set(re.findall(r'(?:host\.|_)warn(?:ing)?\(\s*"(\w+)"', said)) | {"overlap", "restarted", "file"}
+    used |= set(re.findall(r'Warning\([^,]+, self\._revision, "(\w+)"', inspect.getsource(worker)))
     assert set(rows_of("protocol.md", "warning code")) == used
 
 
