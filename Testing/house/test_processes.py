@@ -14,6 +14,7 @@ ROOT = DOOR.parents[2]
 STARTS = {"subprocess.run", "subprocess.Popen", "subprocess.call", "subprocess.check_call", "subprocess.check_output", "self._run"}
 NEVER = {"os.system", "os.popen", "os.startfile", "subprocess.getoutput", "subprocess.getstatusoutput"}
 SAFE = {"child_options", "child.child_options"}
+HIDES = {"no_window"}  # is enough where the command is isolated itself (-I)
 
 
 def complaints(source):
@@ -21,8 +22,9 @@ def complaints(source):
     found = []
     for node in ast.walk(ast.parse(source)):
         called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
-        hidden = called and any(k.arg is None and isinstance(k.value, ast.Call) and ast.unparse(k.value.func) in SAFE for k in node.keywords)
-        if called in NEVER or (called in STARTS and not hidden):
+        options = {ast.unparse(k.value.func) for k in node.keywords if k.arg is None and isinstance(k.value, ast.Call)} if called else set()
+        isolated = bool(called and node.args) and "'-I'" in ast.unparse(node.args[0])
+        if called in NEVER or (called in STARTS and not options & (SAFE | HIDES if isolated else SAFE)):
             found.append(called)
     return found
 
@@ -37,6 +39,7 @@ def test_no_child_process_opens_a_window_or_runs_code_of_the_working_folder(path
     [
         ("subprocess.run(command, **child_options(environment))", 0),
         ("subprocess.run(command, **no_window())", 1),
+        ("subprocess.run([python, '-I', program], **no_window())", 0),
         ("subprocess.run(command, check=False)", 1),
         ("subprocess.run(command, **options)", 1),
         ("os.system('taskkill')", 1),

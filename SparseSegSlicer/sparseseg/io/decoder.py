@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.client import no_window
+from ..contract.child import no_window
 from ..contract.folders import PrivateFolder
 
 _COPY, _RESULT = "pixels.dcm", "pixels.npy"  # as in `decoding.py`
