@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from sparseseg.contract import folders
-from sparseseg.contract.folders import PrivateFolder, ended_in_order, patiently, remove_abandoned, write_whole
+from sparseseg.contract.folders import PrivateFolder, patiently, remove_abandoned, write_whole
 
 PACKAGE = Path(folders.__file__).parents[2]
 OWNER = """
@@ -178,19 +178,6 @@ def test_a_folder_that_cannot_be_locked_is_not_left(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No locks available"):
         PrivateFolder(tmp_path)
     assert list(tmp_path.iterdir()) == []
-
-
-def test_asking_a_program_to_end_unwinds_it_once_and_is_as_before_afterwards():
-    before, left = signal.getsignal(signal.SIGTERM), []
-    with pytest.raises(SystemExit) as ended, ended_in_order():
-        try:
-            signal.raise_signal(signal.SIGTERM)
-        finally:
-            signal.raise_signal(signal.SIGTERM)
-            left.append("cleaned up")
-    assert ended.value.code == 128 + signal.SIGTERM
-    assert left == ["cleaned up"]
-    assert signal.getsignal(signal.SIGTERM) == before
 
 
 @pytest.mark.skipif(not hasattr(os, "symlink") or sys.platform == "win32", reason="links need a privilege on Windows")

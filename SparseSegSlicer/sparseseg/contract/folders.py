@@ -1,4 +1,4 @@
-"""Private working folders, which are removed at the end also of a program that is asked to end, and by the next one where it was killed; files
+"""Private working folders, which a killed program leaves to the next one to remove; files
 that are in use for a moment, written whole, and locked.
 
 The owner of a folder holds an operating-system lock on the file `host.lock` in it. The lock ends with the process, however that ends; so whether
@@ -12,14 +12,12 @@ import errno
 import os
 import re
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn, TypeVar
+from typing import IO, Any, TypeVar
 
 from .errors import OutputError
 
@@ -84,29 +82,6 @@ def _flush_names(folder: Path) -> None:
                 os.fsync(handle)
             finally:
                 os.close(handle)
-
-
-@contextlib.contextmanager
-def ended_in_order() -> Iterator[None]:
-    """Around a program: asked to end (SIGTERM, SIGHUP; Ctrl-Break and the closing of its window on Windows), it leaves each `with` on its way out, so
-    that its folders go. The exit code is as in a shell, 128 and the signal's number. Does nothing outside of the main thread."""
-    signals = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
-
-    def end(number: int, _: object) -> NoReturn:
-        for other in signals:  # once: what is being removed is removed
-            signal.signal(other, signal.SIG_IGN)
-        raise SystemExit(128 + number)
-
-    before = {}
-    if threading.current_thread() is threading.main_thread():
-        before = {number: signal.getsignal(number) for number in signals if signal.getsignal(number) == signal.SIG_DFL}  # not under nohup
-    for number in before:
-        signal.signal(number, end)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class PrivateFolder:
