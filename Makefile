@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= logical
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
-.PHONY: demo test quick lint bench bench-speed bench-engine bench-scene pretrain pretrain-refiner pretrain-start screenshots voices clean
+.PHONY: demo test quick lint torture bench bench-speed bench-engine bench-scene pretrain pretrain-refiner pretrain-start screenshots voices clean
 
 demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case
 	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") --output demo-output
@@ -22,6 +22,9 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+torture: $(VENV)/test.stamp  ## attack a real worker and all that is read, for 40 minutes; OUT, ARGS="--seed N --only NAME": see docs/reliability.md
+	PYTHONPATH=Testing $(BIN)/python -m torture --out "$(or $(OUT),.)" $(ARGS)
 
 bench: $(VENV)/bench.stamp  ## accuracy against Grow from seeds and other peers; CASES, PROTOCOLS, METHODS, BUDGET, OUT, ARGS: see docs/accuracy.md
 	$(BIN)/python Testing/benchmark/accuracy.py $(if $(CASES),--cases $(CASES)) $(if $(PROTOCOLS),--protocols $(PROTOCOLS)) \

@@ -1,0 +1,8 @@
+"""Run the campaign."""
+
+import sys
+
+from .attacks import ATTACKS
+from .campaign import main
+
+sys.exit(main(ATTACKS))
