@@ -139,6 +139,13 @@ def test_every_number_among_the_settings_has_a_range():
     assert numbers == set(LOWEST)
 
 
+def test_what_is_refused_is_repeated_in_part_only():
+    for settings in ({"seed": "9" * 5000}, {"refine": ["x" * 5000]}, {"y" * 5000: 1}):
+        with pytest.raises(InputError) as refused:
+            Settings.from_json(settings)
+        assert len(refused.value.sentence) < 300
+
+
 def test_mirroring_is_off_unless_asked():
     assert Settings().mirror is False
 

@@ -12,7 +12,7 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def run(attacks: Sequence[Attack], seed: int, quick: bool, jobs: int = 1, only_t
             if not outcomes[attack.name].skipped
             for number in (range(attack.quick if quick else attack.trials) if only_trial is None else [only_trial])
         ]
-        for trial in trials:
+        for trial in as_completed(trials):
             name, number, tried, seconds, failures = trial.result()
             outcome = outcomes[name]
             outcome.tried += tried

@@ -67,7 +67,8 @@ def blocked_files(trial: Trial) -> None:
             if answer.get("code") == "internal":
                 trial.broke(f"a {kind} in the place of {name}: {answer['sentence']}")
         trial.tried += 1
-        trial.require(engine.of("open", "ready"), f"a {kind} in the place of {name}: the job does not open; {engine.last}")
+        if not engine.of("open", "ready"):
+            trial.broke(f"a {kind} in the place of {name}: the job does not open; {engine.last}")
         trial.require(engine.end() == 0, f"a {kind} in the place of {name}: {engine.last}")
         painter.check_strokes()
         painter.check_words(engine.events)

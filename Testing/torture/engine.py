@@ -109,7 +109,7 @@ class Engine:
         try:
             code = self.process.wait(patience_s)
         except subprocess.TimeoutExpired:
-            raise Broken(f"the worker did not end within {patience_s:.0f} s; {self.last}; it is at {self._where()}") from None
+            raise Broken(f"the worker did not end within {patience_s:.0f} s; {self.last}; it is at {self.where()}") from None
         self.rest()
         return code
 
@@ -139,7 +139,7 @@ class Engine:
             if self._ended:
                 return None
         last = self.last
-        raise Broken(f"no answer within {patience_s:.0f} s; {last}; it is at {self._where()}")
+        raise Broken(f"no answer within {patience_s:.0f} s; {last}; it is at {self.where()}")
 
     def answer(self, id: str, *kinds: str, patience_s: float = PATIENCE_S) -> dict[str, Any]:
         """The first event of these kinds that answers the command. Raises Broken where the worker ends without one."""
@@ -164,7 +164,7 @@ class Engine:
         said = [f"{e['event']} {e['id']} {e.get('stage') or e.get('sentence') or ''}".strip() for e in self.events[-3:]]
         return f"last: {said}; exit code {self.process.poll()}; {self.text[-300:].decode(errors='replace').strip()}"
 
-    def _where(self) -> str:
+    def where(self) -> str:
         """The worker's end, with what its main thread is at."""
         self.signal("SIGABRT")
         with contextlib.suppress(subprocess.TimeoutExpired):

@@ -26,6 +26,8 @@ from .trial import Trial
 Attempt = Callable[[random.Random], None]
 MOST_S = 20.0  # for one input on a busy machine
 ROOM = 1536 * 2**20  # bytes of address space, above what is taken when all is imported
+MOST_BYTES = 200_000_000  # of memory that the inputs of a second may take at their peak: honest ones have some thousand voxels
+MOST_WORDS = 1000  # characters of a sentence
 _MOST_FAILURES = 5  # of one trial; then it is given up
 
 
@@ -66,24 +68,48 @@ def _main(maker: str, seed: str, first: int, count: int, parent: Path) -> None:
         with contextlib.suppress(Exception):
             attempt(random.Random(number))
     _limit_memory()
-    failures, armed = 0, 0.0
+    failures, looked, taken = 0, 0.0, 0
     with open(parent / "mark", "r+b", buffering=0) as mark:
         for number in range(first, first + count):
             _note(mark, number)
-            if time.monotonic() - armed > 1:
+            fault = _try(attempt, random.Random(f"{seed}/{maker}/{number}"))
+            if time.monotonic() - looked > 1:
                 faulthandler.dump_traceback_later(MOST_S, exit=True)
-                armed = time.monotonic()
-            try:
-                attempt(random.Random(f"{seed}/{maker}/{number}"))
-            except SparseSegError:
-                pass
-            except Exception as error:
+                grown, looked = _peak_bytes() - taken, time.monotonic()
+                fault = fault or (f"{grown / 1e6:.0f} MB for it, or one of those just before" if taken and grown > MOST_BYTES else "")
+                taken = _reset_peak()
+            if fault:
+                print(json.dumps({"number": number, "words": fault}), flush=True)
                 failures += 1
-                print(json.dumps({"number": number, "words": f"{type(error).__name__}: {error}"[:400]}), flush=True)
-                if failures >= _MOST_FAILURES:
-                    break
+            if failures >= _MOST_FAILURES:
+                break
         _note(mark, number + 1)
     faulthandler.cancel_dump_traceback_later()
+
+
+def _try(attempt: Attempt, rng: random.Random) -> str:
+    """What was wrong with it; empty where it was read or refused."""
+    try:
+        attempt(rng)
+    except SparseSegError as error:
+        return "" if 0 < len(error.sentence) < MOST_WORDS and "\n" not in error.sentence else f"no sentence: {error.sentence!r:.300}"
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:400]
+    return ""
+
+
+def _peak_bytes() -> int:
+    """Of this process's memory since the last reset; 0 where the system does not tell."""
+    with contextlib.suppress(OSError, IndexError):
+        return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0]) * 1024
+    return 0
+
+
+def _reset_peak() -> int:
+    """The memory taken now."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return _peak_bytes()
 
 
 def _note(mark: IO[bytes], number: int) -> None:

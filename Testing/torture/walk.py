@@ -65,7 +65,6 @@ class Walk:
         self.junk = self.complaints = 0  # lines that are no commands, and answers to such
         self.revision = 0  # of the last event
         self.history: list[str] = []
-        self._heard = 0
 
     # -- what may be said ----------------------------------------------------------------------------------------------
 
@@ -128,7 +127,11 @@ class Walk:
 
     def _require(self, kept: object, words: str) -> None:
         if not kept:
-            raise Broken(f"{words}; sent: {' '.join(self.history[-12:])}")
+            raise Broken(f"{words}; sent: {self.sent_last}")
+
+    @property
+    def sent_last(self) -> str:
+        return " ".join(self.history[-12:])
 
     # -- what is sent --------------------------------------------------------------------------------------------------
 
@@ -193,10 +196,12 @@ class Walk:
         self.history.append("settle")
         if any(s.command == "train" and s.answer is None for s in self.sent.values()):
             self._send(self.rng.choice(("finish", "finish", "cancel")))
-        last = self._send("cancel") if self.rng.random() < 0.5 else ""
+        if self.rng.random() < 0.5:
+            self._send("cancel")
         end = time.monotonic() + PATIENCE_S
         while open_ones := [id for id, s in self.sent.items() if s.answer is None and s.command != "finish"]:
-            self._require(time.monotonic() < end, f"no answer to {open_ones[:5]} ({last}); {self.engine.last}")
+            if time.monotonic() > end:
+                raise Broken(f"no answer to {open_ones[:5]}; {self.engine.last}; it is at {self.engine.where()}; sent: {self.sent_last}")
             self._require(self.engine.process.poll() is None, f"the worker ended; {self.engine.last}")
             self.listen(0.05)
         self.listen(0.05)

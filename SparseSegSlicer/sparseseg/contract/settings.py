@@ -66,13 +66,13 @@ class Settings:
             value = getattr(self, f.name)
             if f.type == "bool":
                 if not isinstance(value, bool):
-                    raise InputError(f"The setting {f.name} must be true or false, got {value!r}.")
+                    raise InputError(f"The setting {f.name} must be true or false, got {value!r:.80}.")
                 continue
             low, high = _RANGES[f.name]
             number = int if f.type == "int" else (int, float)
             if isinstance(value, bool) or not isinstance(value, number) or not low <= value <= high:
                 whole = " and be a whole number" if f.type == "int" else ""
-                raise InputError(f"The setting {f.name} must lie between {low:g} and {high:g}{whole}, got {value!r}.")
+                raise InputError(f"The setting {f.name} must lie between {low:g} and {high:g}{whole}, got {value!r:.80}.")
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -83,5 +83,5 @@ class Settings:
         known = {f.name for f in fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
-            raise InputError(f"Unknown setting {', '.join(unknown)}.", f"Known: {', '.join(sorted(known))}.")
+            raise InputError(f"Unknown setting {', '.join(unknown):.200}.", f"Known: {', '.join(sorted(known))}.")
         return cls(**data)
