@@ -62,7 +62,7 @@ def blocked_files(trial: Trial) -> None:
         for command, fields in (("update", painter.paint()), ("train", {})):
             id = f"u{painter.revision}" if command == "update" else "t"
             engine.send(command, id, **fields)
-            answer = engine.answer(id, "preview" if command == "update" else "result", "error")
+            answer = engine.verdict(id) if command == "update" else engine.answer(id, "result", "error")
             painter.heard(answer)
             if answer.get("code") == "internal":
                 trial.broke(f"a {kind} in the place of {name}: {answer['sentence']}")

@@ -102,8 +102,7 @@ def _stop_a_run(trial: Trial, seconds: list[float]) -> None:
     end = engine.answer("t", "result", "error")
     trial.require(end["event"] == "result", f"stopped for {max(seconds):g} s, and then: {end.get('sentence')}")
     for number in [n for n in painter.sent if n > 1]:
-        if not engine.of(f"u{number}", "preview", "error"):
-            engine.answer(f"u{number}", "preview", "error")
+        engine.verdict(f"u{number}")
     trial.require(engine.end() == 0, f"after it was stopped: {engine.last}")
     for event in engine.events:
         painter.heard(event)
@@ -122,7 +121,7 @@ def _send_update(engine: Engine, painter: Painter, whole: bool | None = None) ->
 
 
 def _update(engine: Engine, painter: Painter, whole: bool) -> None:
-    engine.answer(_send_update(engine, painter, whole), "preview", "error")
+    engine.verdict(_send_update(engine, painter, whole))
 
 
 def _train(engine: Engine, painter: Painter) -> None:

@@ -148,6 +148,13 @@ class Engine:
             raise Broken(f"the worker ended without an answer to {id}; {self.last}")
         return event
 
+    def verdict(self, id: str) -> dict[str, Any]:
+        """The event that answers an update, heard already or to come. Raises Broken where the worker ends without one."""
+        event = next((e for e in self.of(id) if verdict(e)), None) or self.until(lambda e: e["id"] == id and bool(verdict(e)))
+        if event is None:
+            raise Broken(f"the worker ended without an answer to {id}; {self.last}")
+        return event
+
     def rest(self) -> Events:
         """All that it said until it ended, or what has arrived by now; joined to `events`."""
         patience = 5.0 if self.process.poll() is not None else 0.0
@@ -202,6 +209,13 @@ def _event(line: bytes) -> dict[str, Any]:
     except ValueError:
         pass
     return {"event": "no event", "id": "", "sentence": line[:100].decode(errors="replace")}
+
+
+def verdict(event: dict[str, Any]) -> str:
+    """How an event answers an update: `taken` (a preview, or a warning that none can be shown), `refused`; empty where it is another event."""
+    if event["event"] == "preview" or event.get("code") == "unshown":
+        return "taken"
+    return "refused" if event["event"] == "error" else ""
 
 
 def processes_left(group: int) -> bool:

@@ -48,8 +48,7 @@ def reader_stops(trial: Trial) -> None:
         last = painter.revision
         engine.send("finish", "f")
         trial.require(engine.answer("t", "result", "error")["event"] == "result", f"after a pause of the reader: {engine.last}")
-        if not engine.of(f"u{last}", "preview", "error"):
-            engine.answer(f"u{last}", "preview", "error")
+        engine.verdict(f"u{last}")
         trial.require(engine.end() == 0, engine.last)
         answered = sum(e.get("code") == "protocol" for e in engine.events)
         trial.require(answered == junk, f"{junk} bad lines, {answered} answers")
@@ -93,7 +92,7 @@ def two_workers(trial: Trial) -> None:
     refusal = other.of("open", "error")[0]
     trial.require(refusal["code"] == "job" and str(holder.pid) in refusal["sentence"], f"not told who holds it: {refusal['sentence']}")
     _send_update(holder, painter, whole=True)
-    painter.heard(holder.answer(f"u{painter.revision}", "preview", "error"))
+    painter.heard(holder.verdict(f"u{painter.revision}"))
     other.send("update", "foreign", **painter.again(painter.revision))
     other.answer("foreign", "error")
     painter.check_strokes()
@@ -101,7 +100,7 @@ def two_workers(trial: Trial) -> None:
     painter.heard(other.open(painter.folder, "mine"))
     trial.require(other.of("mine", "ready"), f"its holder is dead, but it does not open: {other.last}")
     _send_update(other, painter)
-    painter.heard(other.answer(f"u{painter.revision}", "preview", "error"))
+    painter.heard(other.verdict(f"u{painter.revision}"))
     trial.require(other.end() == 0, other.last)
     painter.check_recovery()
 

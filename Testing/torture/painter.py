@@ -18,7 +18,7 @@ from phantoms import Phantom, make_job, two_organs
 from sparseseg.contract.job import remove_job
 from sparseseg.contract.settings import Settings
 
-from .engine import Engine, Events, processes_left
+from .engine import Engine, Events, processes_left, verdict
 from .trial import Broken, Trial
 
 SHAPE_KJI = (10, 16, 16)
@@ -51,7 +51,7 @@ class Painter:
         self.sent = {1: Sent(self.canvas.copy(), [], {})}
         self.revision = 1  # the last one that was given out
         self.taken = 1  # the last one that the worker is known to have
-        self.shown = {1}  # those that were answered by a preview
+        self.acknowledged = {1}  # those that the worker said it has taken
         self._unsaid: list[Sequence[slice]] = []  # boxes painted since then
 
     # -- painting ------------------------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ class Painter:
 
     def heard(self, event: dict[str, Any]) -> None:
         """What any event says of the annotation: the worker has this revision, so boxes need hold only what came later."""
-        if event["event"] in ("preview", "result") or (event["event"] == "ready" and event.get("job")):
+        if event["event"] == "result" or verdict(event) == "taken" or (event["event"] == "ready" and event.get("job")):
             self.taken = max(self.taken, event["revision"])
             if self.taken == self.revision:
                 self._unsaid.clear()
@@ -134,16 +134,16 @@ class Painter:
         return revision
 
     def check_words(self, events: Events) -> None:
-        """What was said of each update is what is on disk: taken over (a preview), or refused and unchanged; never both."""
+        """What was said of each update is what is on disk: taken, or refused and unchanged; never both."""
         revision = self.on_disk()[0]
         for number in self.sent:
-            said = {e["event"] for e in events if e["id"] == f"u{number}" and e["event"] in ("preview", "error")}
-            self.trial.require(len(said) < 2, f"update {number} was answered by a preview and by an error")
-            if "preview" in said:
-                self.shown.add(number)
-                self.trial.require(revision >= number, f"update {number} was answered by a preview, revision {revision} is on disk")
-            if "error" in said:
-                self.trial.require(revision != number, f"update {number} was answered by an error, but it is what is on disk")
+            said = {verdict(e) for e in events if e["id"] == f"u{number}" and verdict(e)}
+            self.trial.require(len(said) < 2, f"update {number} was taken and refused")
+            if "taken" in said:
+                self.acknowledged.add(number)
+                self.trial.require(revision >= number, f"update {number} was taken, they say; revision {revision} is on disk")
+            if "refused" in said:
+                self.trial.require(revision != number, f"update {number} was refused, they say; but it is what is on disk")
 
     def check_recovery(self, goes_on: bool = False) -> None:
         """After a fault: a new worker opens the job, takes the update that is in doubt, trains if `goes_on`, and nothing is left behind."""
@@ -162,8 +162,8 @@ class Painter:
         if len(self.sent) > 1 and self.sent[max(self.sent)].may_be_taken:
             last = max(self.sent)
             engine.send("update", f"u{last}", **self.again(last))
-            answer = engine.answer(f"u{last}", "preview", "error")
-            self.trial.require(answer["event"] == "preview", f"update {last} sent again is not welcome: {answer.get('sentence')}")
+            answer = engine.verdict(f"u{last}")
+            self.trial.require(verdict(answer) == "taken", f"update {last} sent again is not welcome: {answer.get('sentence')}")
             self.heard(answer)
             self.trial.require(self.check_strokes() == last, f"update {last} sent again is not on disk")
         if goes_on:
@@ -175,7 +175,7 @@ class Painter:
 
     def check_nothing_left(self, *engines: Engine) -> None:
         """No half files, no superseded annotations, no processes, nothing in the place for temporary files; and all of the job can be removed."""
-        for number in set(self.sent) - self.shown:  # refused or never read: the host's own to remove
+        for number in set(self.sent) - self.acknowledged:  # refused or never read: the host's own to remove
             (self.folder / f"annotation-{number:04d}.npy").unlink(missing_ok=True)
         strange = [path.name for path in self.folder.iterdir() if not FILES.fullmatch(path.name)]
         self.trial.require(not strange, f"left in the job folder: {strange[:3]}")

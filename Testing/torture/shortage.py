@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from .deaths import LONG, OPERATIONS, order
-from .engine import Engine
+from .engine import Engine, verdict
 from .painter import Painter
 from .trial import Broken, Trial
 
@@ -63,8 +63,8 @@ def _check_told(painter: Painter, engine: Engine, mark: int) -> None:
     last = painter.revision
     if last > 1 and engine.of(f"u{last}", "error"):
         engine.send("update", f"again{last}", **painter.again(last))
-        answer = engine.answer(f"again{last}", "preview", "error")
-        painter.trial.require(answer["event"] == "preview", f"with room again, the update is refused: {answer.get('sentence')}")
+        answer = engine.verdict(f"again{last}")
+        painter.trial.require(verdict(answer) == "taken", f"with room again, the update is refused: {answer.get('sentence')}")
         painter.heard(answer)
         painter.check_strokes()
     if not engine.of("open", "ready"):
@@ -100,7 +100,7 @@ def full_disk(trial: Trial) -> None:
             ballast = _fill(disk, leave=trial.rng.choice((0, 4096, 8192, 20_000, 60_000)))
             mark, name = len(engine.events), "t" if train else f"u{painter.revision}"
             engine.send("train" if train else "update", name, **fields)
-            engine.answer(name, "result", "preview", "error") if not train else engine.answer(name, "result", "error")
+            engine.answer(name, "result", "error") if train else engine.verdict(name)
             time.sleep(0.1)
             engine.rest()
             ballast.unlink()

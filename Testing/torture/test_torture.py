@@ -87,7 +87,7 @@ def test_words_that_are_not_true_are_noticed(trial):
     painter.sent[2] = painter.sent[1]
     preview, error = ({"event": kind, "id": "u2"} for kind in ("preview", "error"))
     painter.check_words([error])
-    for said, words in (([preview], "revision 1 is on disk"), ([preview, error], "by a preview and by an error")):
+    for said, words in (([preview], "revision 1 is on disk"), ([preview, error], "taken and refused")):
         with pytest.raises(Broken, match=words):
             painter.check_words(said)
 

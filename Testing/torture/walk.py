@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .deaths import LONG
-from .engine import PATIENCE_S, Engine
+from .engine import PATIENCE_S, Engine, verdict
 from .painter import Painter
 from .trial import Broken, Trial
 
@@ -20,9 +20,9 @@ ANSWERS = {
     "open": {"ready", "error"},
     "train": {"result", "error"},
     "predict": {"result", "error"},
-    "update": {"preview", "error"},
+    "update": {"preview", "error", "warning"},
     "cancel": {"ready"},
-    "finish": {"warning", "error"},
+    "finish": {"ready", "warning", "error"},
 }
 _CHOICES = (
     "train",
@@ -42,6 +42,7 @@ _CHOICES = (
     "wait",
     "idle",
 )
+FINISH_AGAIN_S = 5.0  # a `finish` behind other commands is for what is at work when its turn comes
 _PAUSES_S = (0.0, 0.0, 0.0, 0.02, 0.2)
 
 
@@ -101,18 +102,18 @@ class Walk:
 
     def _answered(self, id: str, sending: Sending, event: dict[str, Any]) -> None:
         kind, before = event["event"], sending.answer
-        if before is not None:  # an update may be shown again, refined
-            again = sending.command == "update" and kind == before["event"] == "preview"
-            self._require(again, f"{id} is answered by {before['event']} ({before.get('code')}) and by {kind} ({event.get('code')})")
+        if kind == "warning" and event["code"] not in ("idle", "unshown"):
             return
-        if kind == "warning" and event["code"] != "idle":
+        if before is not None:  # an update may be shown again, refined
+            again = sending.command == "update" and kind == "preview" and verdict(before) == "taken"
+            self._require(again, f"{id} is answered by {before['event']} ({before.get('code')}) and by {kind} ({event.get('code')})")
             return
         sending.answer = event
         self._require(not sending.must_fail or kind == "error", f"{id} should have been refused, got {kind}")
         if event.get("code") == "busy":
             self._require(sending.busy, f"{id} was told that the worker is busy, but nothing was at work")
-        if sending.command == "update" and kind == "preview":
-            self.painter.shown.add(sending.revision)
+        if sending.command == "update" and verdict(event) == "taken":
+            self.painter.acknowledged.add(sending.revision)
             self._require(event["revision"] >= sending.revision, f"{id} of revision {sending.revision} is answered by one of {event['revision']}")
         if sending.command == "cancel":
             self._cancelled(id)
@@ -122,7 +123,7 @@ class Walk:
         for id, sending in self.sent.items():
             if id == cancel:
                 return
-            self._require(sending.answer is not None or sending.command == "finish", f"{cancel} is answered, but {id} before it is not")
+            self._require(sending.answer is not None, f"{cancel} is answered, but {id} before it is not")
             sending.cancelled = True
 
     def _require(self, kept: object, words: str) -> None:
@@ -194,14 +195,16 @@ class Walk:
     def settle(self) -> None:
         """Until nothing is at work: then all is answered, and the strokes on disk are those of the last update that was taken."""
         self.history.append("settle")
-        if any(s.command == "train" and s.answer is None for s in self.sent.values()):
-            self._send(self.rng.choice(("finish", "finish", "cancel")))
         if self.rng.random() < 0.5:
             self._send("cancel")
-        end = time.monotonic() + PATIENCE_S
-        while open_ones := [id for id, s in self.sent.items() if s.answer is None and s.command != "finish"]:
-            if time.monotonic() > end:
-                raise Broken(f"no answer to {open_ones[:5]}; {self.engine.last}; it is at {self.engine.where()}; sent: {self.sent_last}")
+        begin, asked = time.monotonic(), 0.0
+        while waiting := [id for id, s in self.sent.items() if s.answer is None]:
+            now = time.monotonic()
+            if now - begin > PATIENCE_S:
+                raise Broken(f"no answer to {waiting[:5]}; {self.engine.last}; it is at {self.engine.where()}; sent: {self.sent_last}")
+            if now - asked > FINISH_AGAIN_S and any(self.sent[id].command == "train" for id in waiting):
+                self._send("finish")
+                asked = now
             self._require(self.engine.process.poll() is None, f"the worker ended; {self.engine.last}")
             self.listen(0.05)
         self.listen(0.05)
@@ -211,7 +214,7 @@ class Walk:
 
     def check_disk(self) -> None:
         revision = self.painter.check_strokes()
-        taken = [s.revision for s in self.sent.values() if s.command == "update" and s.answer and s.answer["event"] == "preview"]
+        taken = [s.revision for s in self.sent.values() if s.command == "update" and s.answer and verdict(s.answer) == "taken"]
         self._require(revision == max([1, *taken]), f"revision {revision} on disk; {max([1, *taken])} was the last that was taken")
 
 
