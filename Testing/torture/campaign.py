@@ -59,15 +59,19 @@ def run(attacks: Sequence[Attack], seed: int, quick: bool, jobs: int = 1, only_t
             if not outcomes[attack.name].skipped
             for number in (range(attack.quick if quick else attack.trials) if only_trial is None else [only_trial])
         ]
-        for trial in as_completed(trials):
-            name, number, tried, seconds, failures = trial.result()
-            outcome = outcomes[name]
-            outcome.tried += tried
-            outcome.seconds += seconds
-            for words in failures:
-                repeat = f'make torture ARGS="--seed {seed} --only {name} --trial {number}{" --quick" if quick else ""}"'
-                outcome.failures.append({"trial": number, "words": words, "repeat": repeat})
-                print(f"BROKEN {name}: {words}\n       {repeat}", flush=True)
+        try:
+            for trial in as_completed(trials):
+                name, number, tried, seconds, failures = trial.result()
+                outcome = outcomes[name]
+                outcome.tried += tried
+                outcome.seconds += seconds
+                for words in failures:
+                    repeat = f'make torture ARGS="--seed {seed} --only {name} --trial {number}{" --quick" if quick else ""}"'
+                    outcome.failures.append({"trial": number, "words": words, "repeat": repeat})
+                    print(f"BROKEN {name}: {words}\n       {repeat}", flush=True)
+        except BaseException:  # Ctrl-C: those at work end, no other begins
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
     return list(outcomes.values())
 
 

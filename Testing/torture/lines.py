@@ -14,7 +14,7 @@ from .painter import Painter
 from .trial import Trial
 
 MOST_MEMORY = 300 * 2**20  # bytes that the longest line may cost
-JUNK = 50_000  # lines of a trial
+ODD, JUNK = 16, 50_000  # lines of a trial
 _MOST_LINE = 1_000_000  # docs/protocol.md
 _SMUGGLED = '{"command":"close","id":"smuggled"}'
 _GOOD = (

@@ -42,6 +42,7 @@ _CHOICES = (
     "wait",
     "idle",
 )
+STEPS = 120  # of a walk
 FINISH_AGAIN_S = 5.0  # a `finish` behind other commands is for what is at work when its turn comes
 _PAUSES_S = (0.0, 0.0, 0.0, 0.02, 0.2)
 
@@ -223,7 +224,7 @@ def walk(trial: Trial) -> None:
     wanders = Walk(trial)
     wanders._open()
     wanders.listen(0.5)
-    for _ in range(40 if trial.quick else 120):
+    for _ in range(40 if trial.quick else STEPS):
         wanders.step()
     wanders.settle()
     trial.require(wanders.engine.end() == 0, f"at the end: {wanders.engine.last}")
