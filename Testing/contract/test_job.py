@@ -535,6 +535,13 @@ def test_a_record_with_a_part_missing_is_refused(folder, part):
         Job.open(folder)
 
 
+def test_what_is_wrong_with_a_record_is_said_in_short(folder):
+    change_record(folder, geometry={"shape_kji": ["x" * 5000, 1, 1], "ijk_to_lps": np.eye(4).tolist()})
+    with pytest.raises(JobError, match=r"job\.json is damaged") as refused:
+        Job.open(folder)
+    assert len(refused.value.sentence) < 400
+
+
 def test_a_record_nested_too_deep_is_refused(folder):
     (folder / RECORD).write_text("[" * 100_000)
     with pytest.raises(JobError, match=r"job\.json is damaged"):

@@ -144,7 +144,7 @@ class JobRecord:
                 _checked_sums(data.get("checksums", {})),
             )
         except _UNREADABLE as error:
-            raise JobError(f"job.json is damaged ({error}).", "Start a new job.") from error
+            raise JobError(f"job.json is damaged ({error!s:.300}).", "Start a new job.") from error
 
 
 def checked_slices(pairs: Sequence[Sequence[int]], shape_kji: Sequence[int] | None = None) -> tuple[tuple[int, int], ...]:
