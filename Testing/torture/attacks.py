@@ -25,6 +25,18 @@ def _inputs(maker: str, what: str, count: int, quick: int, trials: int = 4) -> A
     return Attack(run, what, trials, 1, count)
 
 
+FILES = {  # format: what is damaged, how many in a trial
+    "nrrd": ("NRRD", 5_000),
+    "segmentation": (".seg.nrrd", 5_000),
+    "metaimage": ("MetaImage", 5_000),
+    "nifti": ("NIfTI", 5_000),
+    "series": ("DICOM series", 300),
+    "compressed_series": ("DICOM series, compressed", 60),
+    "dicom_segmentation": ("DICOM SEG", 600),
+    "structures": ("DICOM RTSTRUCT", 600),
+    "markups": ("hints files, and Markups that they name", 5_000),
+}
+
 ATTACKS: tuple[Attack, ...] = (
     Attack(deaths.stopped_for_long, f"a worker is stopped for {deaths.LONG_STOP_S:.0f} s while it trains", 4, 0, missing=_signals),
     Attack(deaths.killed, "a worker is killed in each phase, at a random moment", 200, len(deaths.PHASES), missing=_signals),
@@ -58,4 +70,5 @@ ATTACKS: tuple[Attack, ...] = (
     _inputs("torture.inputs:hints", "hints", 30_000, 1_000),
     _inputs("torture.inputs:arrays", "arrays of a job", 5_000, 1_000),
     _inputs("torture.inputs:models", "models", 1_500, 100),
+    *(_inputs(f"torture.files:{name}", what, count, max(3, count // 50)) for name, (what, count) in FILES.items()),
 )

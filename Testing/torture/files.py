@@ -2,42 +2,30 @@
 
 Each format is a function that takes an empty folder and gives an attempt: with random numbers it makes a file and reads it. It may be read, or be
 refused by a SparseSegError; any other exception is a fault, and so is what ends the process, hangs, or takes much more memory than the honest
-file. `run` makes many attempts, each format in processes of its own with a limit of memory and of time; `python -m torture.files COUNT SEED`.
+file (fuzz.py).
 """
 
 from __future__ import annotations
 
 import contextlib
-import faulthandler
 import gzip
 import json
-import os
 import random
 import re
 import shutil
-import subprocess
-import sys
-import tempfile
-import time
-import warnings
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
 import dicoms
-from phantoms import make_job, two_organs
+from phantoms import two_organs
 from sparseseg import io
-from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.hints import Hints
-from sparseseg.contract.job import Job
 
 Attempt = Callable[[random.Random], None]
 SHAPE_KJI = (4, 8, 6)
-MOST_S = 20.0  # for one attempt on a busy machine
-MOST_BYTES = 100_000_000  # more than before an attempt, at its peak: the honest files have some thousand voxels
-ADDRESS_SPACE = 3_000_000_000
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
 _INTEGERS = (
     b"0 -1 1 2 3 4 5 16 255 256 300 1000 65535 65536 99999 2147483647 2147483648 -2147483649 4294967296 9223372036854775807 9223372036854775808"
@@ -304,24 +292,6 @@ def _results(folder: Path, kinds: tuple[str, ...]) -> Attempt:
     return attempt
 
 
-def arrays(folder: Path) -> Attempt:
-    """The arrays of a job."""
-    phantom = two_organs(SHAPE_KJI)
-    job = make_job(folder / "job", phantom)
-    contents = {name: (job / name).read_bytes() for name in ("image.npy", "annotation.npy")}
-
-    def attempt(rng: random.Random) -> None:
-        for name, content in contents.items():
-            (job / name).write_bytes(content)
-        name = rng.choice(list(contents))
-        (job / name).write_bytes(changed(contents[name], rng))
-        with Job.open(job) as opened:
-            opened.channels()
-            opened.annotation()
-
-    return attempt
-
-
 _HINTS = {
     "hints_version": 1,
     "coordinates": "LPS",
@@ -346,7 +316,7 @@ _MARKUPS = {
 }
 
 
-def hints(folder: Path) -> Attempt:
+def markups(folder: Path) -> Attempt:
     """A hints file, or a Markups file that it names."""
     phantom = two_organs(SHAPE_KJI)
     contents = {name: json.dumps(data).encode() for name, data in {"hints.json": _HINTS, **_MARKUPS}.items()}
@@ -362,85 +332,5 @@ def hints(folder: Path) -> Attempt:
 
 
 FORMATS: dict[str, Callable[[Path], Attempt]] = {
-    made.__name__: made for made in (nrrd, segmentation, metaimage, nifti, series, compressed_series, dicom_segmentation, structures, arrays, hints)
+    made.__name__: made for made in (nrrd, segmentation, metaimage, nifti, series, compressed_series, dicom_segmentation, structures, markups)
 }
-_SLOW = {"series": 8, "dicom_segmentation": 8, "structures": 8, "compressed_series": 400}  # so many times fewer attempts of these
-
-
-# ---------------------------------------------------------------- many attempts
-
-
-def run(count: int, seed: int, formats: tuple[str, ...] = tuple(FORMATS)) -> list[str]:
-    """About `count` attempts in all; what went wrong, a line each, with what repeats it: format, seed and number."""
-    share = sum(1 / _SLOW.get(name, 1) for name in formats)
-    faults: list[str] = []
-    for name in formats:
-        faults += _tried(name, max(3, int(count / share / _SLOW.get(name, 1))), seed)
-    return faults
-
-
-def _tried(name: str, count: int, seed: int) -> Iterator[str]:
-    first = 0
-    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-        while first < count:
-            place = Path(folder) / str(first)
-            place.mkdir()
-            paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
-            command = [sys.executable, "-m", "torture.files", name, str(first), str(count), str(seed), str(place)]
-            done = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, capture_output=True, text=True, errors="replace", check=False)
-            yield from done.stdout.splitlines()
-            at = int((Path(folder) / "mark").read_text()) if (Path(folder) / "mark").exists() else first
-            if done.returncode:
-                yield f"{name} {seed} {at}: the process ended with {done.returncode}: {done.stderr.strip()[-600:]}"
-            first = at + 1
-
-
-def attempts(name: str, first: int, last: int, seed: int, folder: Path) -> None:
-    """In the process: prints a line for each fault; the file `mark` beside the folder says which attempt is at work."""
-    warnings.simplefilter("ignore")
-    attempt = FORMATS[name](folder)
-    for number in range(5):  # what is imported late is imported now
-        with contextlib.suppress(Exception):
-            attempt(random.Random(number))
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
-    armed = 0.0
-    for number in range(first, last):
-        (folder.parent / "mark").write_text(str(number))
-        if time.monotonic() - armed > 1:
-            faulthandler.dump_traceback_later(MOST_S, exit=True)
-            armed = time.monotonic()
-        before = _peak_bytes(reset=True)
-        fault = ""
-        try:
-            attempt(random.Random(f"{name}/{seed}/{number}"))
-        except SparseSegError as error:
-            if not error.sentence.endswith((".", "?")) or "\n" in error.sentence:
-                fault = f"no sentence: {error.sentence!r}"
-        except Exception as error:
-            fault = f"{type(error).__name__}: {error}"
-        grown = _peak_bytes() - before
-        if grown > MOST_BYTES:
-            fault += f" {grown / 1e6:.0f} MB"
-        if fault:
-            print(f"{name} {seed} {number}: {fault[:400]!r}", flush=True)
-    faulthandler.cancel_dump_traceback_later()
-
-
-def _peak_bytes(reset: bool = False) -> int:
-    """Resident memory at its peak since the last reset; 0 where the system does not tell."""
-    with contextlib.suppress(OSError, ValueError):
-        if reset:
-            Path("/proc/self/clear_refs").write_text("5")
-        return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")) * 1024
-    return 0
-
-
-if __name__ == "__main__":
-    if len(sys.argv) == 3:
-        found = run(int(sys.argv[1]), int(sys.argv[2]))
-        print("\n".join(found) or "no fault")
-        sys.exit(1 if found else 0)
-    attempts(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4]), Path(sys.argv[5]))

@@ -92,7 +92,8 @@ def _try(attempt: Attempt, rng: random.Random) -> str:
     try:
         attempt(rng)
     except SparseSegError as error:
-        return "" if 0 < len(error.sentence) < MOST_WORDS and "\n" not in error.sentence else f"no sentence: {error.sentence!r:.300}"
+        words = error.sentence
+        return "" if len(words) < MOST_WORDS and "\n" not in words and words.endswith((".", "?")) else f"no sentence: {words!r:.300}"
     except Exception as error:
         return f"{type(error).__name__}: {error}"[:400]
     return ""

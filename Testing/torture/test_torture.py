@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from sparseseg.contract.errors import InputError
-from torture import campaign, fuzz, mutate
-from torture.attacks import ATTACKS
+from torture import campaign, files, fuzz, mutate
+from torture.attacks import ATTACKS, FILES
 from torture.painter import Painter
 from torture.trial import Broken, Trial
 
@@ -43,6 +43,10 @@ def test_the_page_names_each_attack_as_the_table_does():
     assert [row for row in rows if row not in page] == []
     promised = page.split("## What was tried")[0]
     assert [attack.name for attack in ATTACKS if f"`{attack.name}`" not in promised] == []
+
+
+def test_each_format_of_files_is_tried():
+    assert set(FILES) == set(files.FORMATS)
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path):
