@@ -324,6 +324,8 @@ class Worker:
         """All updates that wait: each taken, or refused, on its own; then what they change together is shown, as the answer to each that was taken.
         Raises Cancelled."""
         before = self._answering
+        if self._working is Update:
+            self._answering = ""  # what is shown though none of them was taken is the worker's own
         try:
             try:
                 for update in [command for command in self._mine() if isinstance(command, Update)]:
@@ -344,13 +346,14 @@ class Worker:
             self._answering = before
 
     def _take(self, update: Update) -> None:
-        self._answering = update.id
+        answering, self._answering = self._answering, update.id
         before = self._revision
         try:
             self._opened().take(update.annotation, update.revision, update.complete_slices, update.box)
         except Exception as error:
             if self._revision == before:
                 self._error(update.id, error)
+                self._answering = answering
                 if isinstance(error, Cancelled):
                     raise
                 return
