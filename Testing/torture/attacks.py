@@ -39,7 +39,7 @@ FILES = {  # format: what is damaged, how many in a trial
 
 ATTACKS: tuple[Attack, ...] = (
     Attack(deaths.stopped_for_long, f"a worker is stopped for {deaths.LONG_STOP_S:.0f} s while it trains", 4, 0, missing=_signals),
-    Attack(deaths.killed, "a worker is killed in each phase, at a random moment", 200, len(deaths.PHASES), missing=_signals),
+    Attack(deaths.killed, "a worker is killed in each phase, at a random moment", 120, len(deaths.PHASES), missing=_signals),
     Attack(deaths.stopped, "a worker is stopped and continued, while it trains and is corrected", 20, 1, missing=_signals),
     Attack(
         deaths.killed_at_every_call,
@@ -51,16 +51,16 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(deaths.killed_in_making_or_removing, "the same of making and removing a job", len(deaths.MAKERS), 3, missing=_signals),
     Attack(shortage.disk_refuses_every_call, "the n-th write, fsync, rename, unlink fails: no space", len(shortage.REFUSALS), 2, missing=_signals),
     Attack(shortage.full_disk, "a small disk is filled up by another program", 12, 1, missing=shortage.mounting),
-    Attack(shortage.short_of_memory, "a worker may take no more memory, from a random moment on", 40, 1, missing=shortage.limits),
+    Attack(shortage.short_of_memory, "a worker may take no more memory, from a random moment on", 24, 1, missing=shortage.limits),
     Attack(hosts.reader_stops, "the host leaves stdout unread until it is full", 20, 1, missing=_signals),
     Attack(hosts.reader_closes, "the host closes stdout", 20, 1, missing=_signals),
     Attack(hosts.two_workers, "two workers open one job", 20, 1, missing=_signals),
     Attack(hosts.two_makers, "two processes make a job in one folder", 40, 3, missing=_signals),
     Attack(hosts.two_commands, "two `segment` with one `--job`", 12, 1, missing=_signals),
-    Attack(hosts.command_ended, "`segment` is ended by SIGTERM, SIGHUP, SIGINT, SIGKILL at a random moment", 80, 4, missing=_signals),
+    Attack(hosts.command_ended, "`segment` is ended by SIGTERM, SIGHUP, SIGINT, SIGKILL at a random moment", 60, 4, missing=_signals),
     Attack(checkpoints.broken_checkpoint, "the checkpoint is damaged between two runs", 5, 1, missing=_signals),
     Attack(checkpoints.blocked_files, "a folder or a link in the place of a file", 1, 1, missing=_signals),
-    Attack(walk.walk, "random commands against a model of the protocol", 30, 2, walk.STEPS, _signals),
+    Attack(walk.walk, "random commands against a model of the protocol", 24, 2, walk.STEPS, _signals),
     Attack(lines.odd_lines, "overlong, nested, foreign lines to a worker, idle and training", 4, 2, lines.ODD),
     Attack(lines.junk_lines, "damaged commands to a worker, in random pieces", 4, 1, lines.JUNK),
     _inputs("torture.inputs:lines", "lines of the protocol", 150_000, 5_000),
