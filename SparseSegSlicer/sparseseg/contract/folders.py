@@ -1,5 +1,4 @@
-"""Private working folders, which a killed program leaves to the next one to remove; files
-that are in use for a moment, written whole, and locked.
+"""Private working folders, which a killed program leaves to the next one to remove; files that are in use for a moment, written whole, and locked.
 
 The owner of a folder holds an operating-system lock on the file `host.lock` in it. The lock ends with the process, however that ends; so whether
 a folder is abandoned can be told without process numbers, which are given out anew.
