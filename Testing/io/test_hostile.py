@@ -26,7 +26,7 @@ from sparseseg.contract import memory, opening
 from sparseseg.contract.errors import InputError, SparseSegError
 from sparseseg.contract.hints import Hints
 from sparseseg.io import decoder as decoders
-from sparseseg.io import rtstruct
+from sparseseg.io import dicomheader, rtstruct
 from sparseseg.io.decoder import Decoder
 from torture import files as hostile
 
@@ -186,6 +186,22 @@ def test_deflated_dicom_is_inflated_no_further_than_its_header_says(tmp_path, mo
     files[1].write_bytes(raw[:start] + inner)
     with pytest.raises(InputError, match=r"more than its header says|more elements than the header"):
         io.read_volume(tmp_path / "s")
+
+
+@pytest.mark.parametrize("transfer", ["explicit", "implicit"])
+def test_a_number_of_dicom_that_is_millions_is_refused_before_each_becomes_an_object(tmp_path, transfer):
+    file = dicom_series(tmp_path / "s", transfer=transfer)[1]
+    dataset = dicoms.pydicom.dcmread(file)
+    dataset.add_new("BitsAllocated", "UL", [7] * 5_000_000)
+    dataset.save_as(file)
+    header = dicomheader.read_header(file)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="'20000000 bytes'"):
+            dicomheader.whole(header, "BitsAllocated", 0, "it")
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("what", ["items", "elements", "nonsense"])

@@ -18,6 +18,7 @@ from .dicomfile import opened
 
 EXPORT_AGAIN = "Export the series again."
 _LONGEST = 40  # characters of a value in a sentence
+_BINARY, _MOST_BINARY = {"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"}, 65_536  # bytes; tables of colours, the longest, have as many numbers
 Header = Any  # pydicom.Dataset; pydicom is optional
 
 
@@ -106,6 +107,8 @@ def values(holder: Any, name: str) -> list[Any]:
     """All values of an element, as pydicom has them or, where it cannot convert them, as text; empty where it is absent or empty."""
     if holder is None:
         return []
+    if length := _too_long(holder, name):
+        return [f"{length} bytes"]
     try:
         with quiet():
             value = holder.get(name)
@@ -120,6 +123,16 @@ def values(holder: Any, name: str) -> list[Any]:
     with suppress(TypeError):
         return [v for v in value if v not in (None, "")]
     return [value]
+
+
+def _too_long(holder: Any, name: str) -> int:
+    """The bytes of an element of binary numbers that is longer than any that is asked for, 0 of others: each number would become an object."""
+    with suppress(Exception):
+        dictionary = load_pydicom().datadict
+        element = holder.get_item(tag := dictionary.tag_for_keyword(name))
+        if isinstance(element.value, bytes) and len(element.value) > _MOST_BINARY and (element.VR or dictionary.dictionary_VR(tag))[:2] in _BINARY:
+            return len(element.value)
+    return 0
 
 
 def _raw_texts(holder: Any, name: str) -> list[str]:
