@@ -32,6 +32,7 @@ from .contract.hints import Hints, classes_of
 from .contract.job import DENSE, MODEL, REPORT, UNCERTAINTY, VOICES, WEIGHTS, Job, JobRecord, check_place
 from .contract.lock import Owner
 from .contract.protocol import (
+    PROTOCOL_VERSION,
     Cancel,
     Command,
     Error,
@@ -157,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     worker.set_defaults(run=_worker)
     doctor = commands.add_parser("doctor", help="versions, devices, memory, a real convolution on each, and what would be chosen")
     doctor.add_argument("--json", action="store_true", help="as one JSON object")
+    _add_engine(doctor)
     doctor.set_defaults(run=_doctor)
     return parser
 
@@ -511,6 +513,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    if (server := _engine(options)) is not None:
+        return _doctor_there(server, options)
     os.environ.update(worker_environment())  # before torch loads, so that it measures what the worker will get
     with options.stop.by_leaving():
         from .doctor import examine, text
@@ -518,6 +522,18 @@ def _doctor(options: argparse.Namespace) -> int:
         found = examine()
     sys.stdout.write(json.dumps(found) + "\n" if options.json else text(found) + "\n")
     return 0 if found["works"] else DeviceError.exit_code
+
+
+def _doctor_there(server: Server, options: argparse.Namespace) -> int:
+    from .doctor import text
+
+    with options.stop.by_leaving():
+        found = server.examine()
+    said = f"{server.title}: an engine of this version ({__version__}, protocol {PROTOCOL_VERSION}).\n{text(found)}\n"
+    if not found.get("works"):
+        said += f"To install what it lacks: {server.install}.\n"
+    sys.stdout.write(json.dumps(found) + "\n" if options.json else said)
+    return 0 if found.get("works") else DeviceError.exit_code
 
 
 # -- driving the worker ------------------------------------------------------------------------------------------------

@@ -174,7 +174,7 @@ class Keeper:
         self._listener.bind(str(folder / _SOCKET))
         self._listener.listen(2)
         self._listener.settimeout(_LOOK_S)
-        self._worker = WorkerClient()
+        self._worker = WorkerClient(environment={**os.environ, "TMPDIR": str(folder)})  # what libraries leave there goes, too
         self._link = Link()
         self._connection: socket.socket | None = None
         self._threads: list[threading.Thread] = []

@@ -45,7 +45,7 @@ from .protocol import (
     decode_event,
     encode,
 )
-from .server import Server, ServerError
+from .server import Server, ServerError, no_ssh
 
 KEEP_S = 120.0
 RESULTS = (UNCERTAINTY, *VOICES.values(), MODEL, REPORT, WEIGHTS)  # files of a result, beside DENSE
@@ -150,10 +150,7 @@ class RemoteClient:
         try:
             return Child(self._server.command("worker", "--remote"), self._environment)
         except OSError as error:
-            raise ServerError(
-                f"The program ssh could not be started ({error.strerror or error}).",
-                "Install OpenSSH's client: on Windows it is one of the optional features, on Linux the package openssh-client.",
-            ) from error
+            raise no_ssh(error) from error
 
     def _hold(self) -> None:
         """Connection after connection, until the engine says goodbye or is lost."""
@@ -234,7 +231,10 @@ class RemoteClient:
         hello = _expect(stdout, ("hello",))
         if hello is None:
             return False
-        self._compare(hello)
+        try:
+            self._server.compare(hello.fields)
+        except ServerError as error:
+            raise _Final from error
         versions = {"remote": REMOTE_VERSION, "protocol": PROTOCOL_VERSION, "version": __version__}
         place = {"session": self._session, "received": self._link.received, "keep_s": round(self._keep_s), "results": list(self._results)}
         stdin.write(Frame("start", {**versions, **place}).encode())
@@ -255,18 +255,6 @@ class RemoteClient:
             self._warn(f"Connected to {self._server.title} again.", "")
         self._joined = self._was_joined = True
         return True
-
-    def _compare(self, hello: Frame) -> None:
-        title, install = self._server.title, self._server.install
-        theirs, version = hello.fields.get("protocol"), str(hello.fields.get("version"))
-        if (theirs, hello.fields.get("remote")) != (PROTOCOL_VERSION, REMOTE_VERSION):
-            sentence = (
-                f"The engine on {title} ({version:.40}) speaks version {theirs!r:.20} of the protocol, this one ({__version__}) {PROTOCOL_VERSION}."
-            )
-            raise _Final from ServerError(sentence, f"Bring both to the same version; on the server: {install}.")
-        if version != __version__:
-            sentence = f"The engine on {title} is of version {version:.40}, this one of version {__version__}."
-            raise _Final from ServerError(sentence, f"Bring both to the same version; on the server: {install}.")
 
     def _write(self, connection: int, pipe: IO[bytes]) -> None:
         with contextlib.suppress(OSError, ValueError):

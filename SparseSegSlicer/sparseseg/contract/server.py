@@ -6,13 +6,20 @@ it would ask is answered once, in a terminal. Standard library only.
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
+import subprocess
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 from urllib.parse import parse_qs, unquote
 
 from .. import __version__
+from .child import child_options, program, run
 from .errors import WorkerError
+from .link import REMOTE_VERSION
+from .protocol import PROTOCOL_VERSION
 
 _ADDRESS = re.compile(r"ssh://(?:(?P<user>[^@/?#]*)@)?(?P<host>\[[^\]/?#]*\]|[^:/?#@]*)(?::(?P<port>\d{1,5}))?/?(?:\?(?P<query>[^#]*))?", re.ASCII)
 _USER = re.compile(r"[\w.+\\][\w.+\\@-]*", re.ASCII)
@@ -21,6 +28,7 @@ _PYTHON = re.compile(r"[\w./~][\w./~+ -]*", re.ASCII)
 _ALIVE_S, _MOST_SILENT, _CONNECT_S = 5, 3, 15
 _SOURCE = "git+https://github.com/SparseSegSlicer/SlicerSparseSeg.git"
 _VENV = "sparseseg-engine"  # in the home folder there
+_HELLO_S, _DOCTOR_S = 60.0, 300.0
 _SAID = 200  # characters of what ssh or the server said
 _EXAMPLE = "Write for example ssh://anna@gpu.hospital.org, with :PORT behind it where that is not 22."
 
@@ -29,6 +37,13 @@ class ServerError(WorkerError):
     """The engine on another computer cannot be reached or used, or was lost."""
 
     code = "connection"
+
+
+def no_ssh(error: OSError) -> ServerError:
+    return ServerError(
+        f"The program ssh could not be started ({error.strerror or error}).",
+        "Install OpenSSH's client: on Windows it is one of the optional features, on Linux the package openssh-client.",
+    )
 
 
 @dataclass(frozen=True)
@@ -78,6 +93,41 @@ class Server:
         alive = ["-o", f"ServerAliveInterval={_ALIVE_S}", "-o", f"ServerAliveCountMax={_MOST_SILENT}", "-o", f"ConnectTimeout={_CONNECT_S}"]
         where = [*(["-p", str(self.port)] if self.port else []), *(["-l", self.user] if self.user else []), "--", self.host]
         return ["ssh", "-T", "-o", "BatchMode=yes", *alive, *where, shlex.join(remote)]
+
+    def examine(self, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
+        """What `sparseseg doctor --json` says there, with `protocol` and `remote`. environment: of `ssh`. Waits, a minute on a slow server. Raises
+        ServerError; where versions differ, before anything else is looked at."""
+        hello = self._ask(("worker", "--remote"), environment, _HELLO_S)
+        self.compare(hello)
+        return {**hello, **self._ask(("doctor", "--json"), environment, _DOCTOR_S)}
+
+    def compare(self, hello: Mapping[str, Any]) -> None:
+        """Raises ServerError where an engine that introduces itself so is not of this version; the protocol counts first."""
+        theirs, version = hello.get("protocol"), str(hello.get("version"))
+        advice = f"Bring both to the same version; on the server: {self.install}."
+        if (theirs, hello.get("remote")) != (PROTOCOL_VERSION, REMOTE_VERSION):
+            there = f"The engine on {self.title} ({version:.40}) speaks version {theirs!r:.20} of the protocol"
+            raise ServerError(f"{there}, this one ({__version__}) version {PROTOCOL_VERSION}.", advice)
+        if version != __version__:
+            raise ServerError(f"The engine on {self.title} is of version {version:.40}, this one of version {__version__}.", advice)
+
+    def _ask(self, words: Sequence[str], environment: Mapping[str, str] | None, patience_s: float) -> dict[str, Any]:
+        """The last JSON object that a command prints there."""
+        command = self.command(*words)
+        try:
+            done = run([program(command[0]) or command[0], *command[1:]], patience_s, **child_options(environment))
+        except OSError as error:
+            raise no_ssh(error) from error
+        except subprocess.TimeoutExpired as error:
+            raise ServerError(f"{self.title} did not answer within {patience_s:.0f} s.", "Try again; is the server busy?") from error
+        for line in reversed(done.stdout.decode("utf-8", errors="replace").splitlines()):
+            try:
+                found = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(found, dict):
+                return found
+        raise self.explain(done.returncode, done.stderr.decode("utf-8", errors="replace"))
 
     @property
     def install(self) -> str:
