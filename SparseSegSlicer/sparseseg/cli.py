@@ -47,7 +47,7 @@ from .contract.protocol import (
     Warning,
 )
 from .contract.remote import RESULTS, RemoteClient
-from .contract.server import Server, ServerError
+from .contract.server import Server
 from .contract.settings import Settings
 from .stopping import Stop, asked
 
@@ -60,7 +60,7 @@ _MORE: dict[str, tuple[tuple[str, ...], ...]] = {  # what else is written, and t
     "--report": ((".html", ".htm"),),
     "--save-model": ((),),
 }
-_ERRORS = (*vars(errors).values(), ProtocolError, ServerError)
+_ERRORS = (*vars(errors).values(), ProtocolError)
 _EXIT_BY_CODE = {cls.code: cls.exit_code for cls in _ERRORS if isinstance(cls, type) and issubclass(cls, SparseSegError)}
 
 
@@ -172,7 +172,9 @@ def _add_output(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_engine(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--engine", default="", metavar="ssh://USER@HOST[:PORT]", help="another computer that does the work (docs/server.md)")
+    parser.add_argument(
+        "--engine", default="", metavar="ssh://USER@HOST[:PORT]", help="another computer that does the work (README: Use a GPU on another computer)"
+    )
     parser.add_argument("--engine-python", metavar="PATH", help="the Python there that has the engine (default python3)")
 
 

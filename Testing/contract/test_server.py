@@ -4,7 +4,8 @@ import shlex
 
 import pytest
 
-from sparseseg.contract.server import Server, ServerError
+from sparseseg.contract.errors import ServerError
+from sparseseg.contract.server import Server
 
 
 @pytest.mark.parametrize(

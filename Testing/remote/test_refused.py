@@ -11,8 +11,9 @@ from servers import PACKAGES, Talk
 import sparseseg
 from sparseseg import cli
 from sparseseg.contract.client import connect
+from sparseseg.contract.errors import ServerError
 from sparseseg.contract.protocol import Error, Ready
-from sparseseg.contract.server import Server, ServerError
+from sparseseg.contract.server import Server
 
 
 def refusal(server):

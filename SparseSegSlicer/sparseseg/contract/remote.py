@@ -21,7 +21,7 @@ import numpy as np
 
 from .. import __version__
 from .child import Child
-from .errors import Cancelled, ModelError, OutputError, SparseSegError, WorkerError
+from .errors import Cancelled, ModelError, OutputError, ServerError, SparseSegError, WorkerError
 from .frames import digest, parts
 from .job import IMAGE, MODEL, REPORT, UNCERTAINTY, VOICES, WEIGHTS
 from .link import REMOTE_VERSION, Frame, Link, parse, receive
@@ -45,7 +45,7 @@ from .protocol import (
     decode_event,
     encode,
 )
-from .server import Server, ServerError, no_ssh
+from .server import Server, no_ssh
 
 KEEP_S = 120.0
 RESULTS = (UNCERTAINTY, *VOICES.values(), MODEL, REPORT, WEIGHTS)  # files of a result, beside DENSE

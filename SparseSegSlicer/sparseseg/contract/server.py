@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, unquote
 
 from .. import __version__
 from .child import child_options, program, run
-from .errors import WorkerError
+from .errors import ServerError
 from .link import REMOTE_VERSION
 from .protocol import PROTOCOL_VERSION
 
@@ -31,12 +31,6 @@ _VENV = "sparseseg-engine"  # in the home folder there
 _HELLO_S, _DOCTOR_S = 60.0, 300.0
 _SAID = 200  # characters of what ssh or the server said
 _EXAMPLE = "Write for example ssh://anna@gpu.hospital.org, with :PORT behind it where that is not 22."
-
-
-class ServerError(WorkerError):
-    """The engine on another computer cannot be reached or used, or was lost."""
-
-    code = "connection"
 
 
 def no_ssh(error: OSError) -> ServerError:
