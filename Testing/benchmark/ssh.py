@@ -37,13 +37,16 @@ UNLIMITED = 1e12
 class Line:
     """What passed since the last look."""
 
-    def __init__(self, relay):
-        self._relay, self._before, self._start = relay, (0, 0), time.monotonic()
+    def __init__(self, relay, talk):
+        self._relay, self._talk, self._before, self._start = relay, talk, (0, 0), time.monotonic()
 
     def say(self, what):
         there, back = self._relay.passed
         seconds = time.monotonic() - self._start
-        print(f"  {what:<34}{(there - self._before[0]) / 1000:>12,.1f}{(back - self._before[1]) / 1000:>12,.1f}{seconds:>9.2f}", flush=True)
+        previews = ", ".join(f"{e.source} {'box' if e.box else 'whole'}" for e in self._talk.events if isinstance(e, Preview))
+        kilobytes = f"{(there - self._before[0]) / 1000:>12,.1f}{(back - self._before[1]) / 1000:>12,.1f}"
+        print(f"  {what:<34}{kilobytes}{seconds:>9.2f}  {previews}", flush=True)
+        self._talk.events.clear()
         self._before, self._start = (there, back), time.monotonic()
 
 
@@ -88,9 +91,9 @@ def session(base: Path, job: Path, truth: np.ndarray, rate: float, seconds: floa
     with open(sshd.folder / "known_hosts", "a") as hosts:
         hosts.write(f"[127.0.0.1]:{relay.port} {(sshd.folder / 'host_key.pub').read_text()}")
     os.environ["PATH"] = f"{sshd.folder / 'bin'}{os.pathsep}{os.environ['PATH']}"
-    print(f"\n{'as fast as it goes' if rate == UNLIMITED else f'{rate / 1e6:g} MB/s'}{'':<18}{'kB there':>12}{'kB back':>12}{'s':>9}")
+    print(f"\n{'as fast as it goes' if rate == UNLIMITED else f'{rate / 1e6:g} MB/s'}{'':<18}{'kB there':>12}{'kB back':>12}{'s':>9}  previews")
     talk = Talk(sshd.server(port=relay.port))
-    line = Line(relay)
+    line = Line(relay, talk)
     try:
         talk.until(Ready, 600, id="")
         line.say("connected")
