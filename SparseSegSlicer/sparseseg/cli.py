@@ -556,7 +556,10 @@ def _start_engine(options: argparse.Namespace) -> WorkerClient | RemoteClient:
     if server is None:
         return WorkerClient()
     given = vars(options)
-    wanted = [UNCERTAINTY, MODEL, REPORT, *((WEIGHTS,) if given.get("weights") else ()), *(VOICES.values() if given.get("report") else ())]
+    wanted = [UNCERTAINTY]
+    wanted += [MODEL] if given.get("save_model") else []
+    wanted += [WEIGHTS] if given.get("weights") else []
+    wanted += [REPORT, *VOICES.values()] if given.get("report") else []
     return RemoteClient(server, results=RESULTS if given.get("job") else wanted)
 
 

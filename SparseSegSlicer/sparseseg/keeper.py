@@ -56,6 +56,7 @@ _LOOK_S = 0.2
 _GOODBYE_S = 3.0
 _CLOSE_GRACE_S = 5.0
 _HASH = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_MOST_SAID = 1000  # characters of a sentence
 _CHUNK = 1 << 16
 
 
@@ -251,11 +252,15 @@ class Keeper:
 
     def _read(self, pipe: IO[bytes], connection: socket.socket) -> None:
         try:
-            with contextlib.suppress(OSError, ValueError, ProtocolError):  # a host that breaks the rules has lost its connection
+            with contextlib.suppress(OSError):
                 for message in receive(pipe):
                     if self._link.heard(message):
                         self._take(message)
                         self._link.dealt_with(message)
+        except Exception as error:  # it would be sent again, and again not be understood
+            self._put(Error("", 0, ProtocolError.code, f"The server could not go on: {error}"[:_MOST_SAID], "Please report it.", fatal=True))
+            self._over = True
+            self._link.drained(_GOODBYE_S)
         finally:
             self._alone_since = time.monotonic()
             self._link.detach()

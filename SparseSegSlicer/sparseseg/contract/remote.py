@@ -49,11 +49,13 @@ from .server import Server, no_ssh
 
 KEEP_S = 120.0
 RESULTS = (UNCERTAINTY, *VOICES.values(), MODEL, REPORT, WEIGHTS)  # files of a result, beside DENSE
+_USUAL = (UNCERTAINTY, MODEL, REPORT)  # the others are of the volume's size
 _GIVEN = "given.pt"  # a model that a command names, as it is called there
 _STDERR_LINES, _STDERR_BYTES = 200, 10_000  # that are kept, and of one line
 _CLOSE_GRACE_S, _KILL_GRACE_S = 5.0, 0.5
 _START_S = 60.0  # for the other end to begin, once ssh is there
 _PAUSE_S, _LONGEST_PAUSE_S = 0.5, 5.0  # between attempts to connect again
+_MOST_SAID = 1000  # characters of a sentence
 _MOST_NOISE = 200  # lines that a server's shell may say before the engine does
 _PROGRESS_EVERY_S = 0.5
 
@@ -61,9 +63,7 @@ _PROGRESS_EVERY_S = 0.5
 class RemoteClient:
     """One engine on another computer."""
 
-    def __init__(
-        self, server: Server, environment: Mapping[str, str] | None = None, keep_s: float = KEEP_S, results: Sequence[str] = RESULTS
-    ) -> None:
+    def __init__(self, server: Server, environment: Mapping[str, str] | None = None, keep_s: float = KEEP_S, results: Sequence[str] = _USUAL) -> None:
         """environment: of `ssh`; keep_s: how long to try again where the connection breaks, and how long the server keeps the session then; results:
         the files of a result that are wanted, beside DENSE. Raises ServerError where `ssh` cannot be started; all else comes as an event."""
         self._server, self._environment, self._keep_s, self._results = server, environment, keep_s, tuple(results)
@@ -154,20 +154,23 @@ class RemoteClient:
 
     def _hold(self) -> None:
         """Connection after connection, until the engine says goodbye or is lost."""
+        lost: BaseException | None = None
         try:
             self._converse(self._child)
             while not self._bye and not self._ending.is_set():
                 self._connect_again()
-        except (SparseSegError, _Final) as raised:
-            error = raised.__cause__ if isinstance(raised, _Final) else raised
-            assert isinstance(error, SparseSegError)
-            if not self._ending.is_set():
-                self._events.put(Error("", self._revision, error.code, error.sentence, error.advice, fatal=True))
-        finally:
-            self._link.close()
-            for mirror in (self._mirror, *self._opens.values()):
-                if mirror is not None:
-                    mirror.close()
+        except _Final as raised:
+            lost = raised.__cause__
+        except Exception as raised:  # a host that hears nothing would wait for ever
+            lost = raised
+        self._link.close()
+        for mirror in (self._mirror, *self._opens.values()):
+            if mirror is not None:
+                mirror.close()  # before the host hears of it, and opens the job anew
+        if lost is not None and not self._ending.is_set():
+            if not isinstance(lost, SparseSegError):
+                lost = SparseSegError(f"Unexpected failure: {type(lost).__name__}: {lost}"[:_MOST_SAID], "Please report it.")
+            self._events.put(Error("", self._revision, lost.code, lost.sentence, lost.advice, fatal=True))
 
     def _connect_again(self) -> None:
         """Until it works, for as long as the other end waits. Raises ServerError, WorkerError."""
@@ -204,11 +207,8 @@ class RemoteClient:
                 alarm.cancel()
                 self._talk(child)
         except ProtocolError as error:
-            if not self._joined:
-                raise ServerError(
-                    f"{self._server.title} says what no engine says: {error.sentence}", "See what its shell prints at a login."
-                ) from error
-            self._stderr.append(f"not understood: {error}")
+            sentence = f"{self._server.title} says what no engine says: {error.sentence}"
+            raise _Final from ServerError(sentence, f"See what `{' '.join(self._server.login)} true` prints: it should be nothing.")
         finally:
             alarm.cancel()
             child.kill()
