@@ -25,7 +25,15 @@ _ADDRESS = re.compile(r"ssh://(?:(?P<user>[^@/?#]*)@)?(?P<host>\[[^\]/?#]*\]|[^:
 _USER = re.compile(r"[\w.+\\][\w.+\\@-]*", re.ASCII)
 _HOST = re.compile(r"[\w.][\w.:%-]*|::[\w.:%]*", re.ASCII)
 _PYTHON = re.compile(r"[\w./~][\w./~+ -]*", re.ASCII)
-_ALIVE_S, _MOST_SILENT, _CONNECT_S = 5, 3, 15
+_OPTIONS = {
+    "BatchMode": "yes",  # never ask
+    "ConnectTimeout": 15,
+    "ServerAliveInterval": 5,
+    "ServerAliveCountMax": 3,
+    "ControlMaster": "no",  # what the user's config may want of other connections: this one ends when it is ended,
+    "ClearAllForwardings": "yes",  # takes no ports,
+    "RemoteCommand": "none",  # and has a command of its own
+}
 _SOURCE = "git+https://github.com/SparseSegSlicer/SlicerSparseSeg.git"
 _VENV = "sparseseg-engine"  # in the home folder there
 _HELLO_S, _DOCTOR_S = 60.0, 300.0
@@ -84,9 +92,9 @@ class Server:
     def command(self, *words: str) -> list[str]:
         """The local command line that runs our package there, `python -P -m sparseseg WORDS`, in any shell that takes sh's quotes."""
         remote = ["env", "PYTHONSAFEPATH=1", "PYTHONUTF8=1", self.python, "-P", "-m", "sparseseg", *words]
-        alive = ["-o", f"ServerAliveInterval={_ALIVE_S}", "-o", f"ServerAliveCountMax={_MOST_SILENT}", "-o", f"ConnectTimeout={_CONNECT_S}"]
+        options = [word for name, value in _OPTIONS.items() for word in ("-o", f"{name}={value}")]
         where = [*(["-p", str(self.port)] if self.port else []), *(["-l", self.user] if self.user else []), "--", self.host]
-        return ["ssh", "-T", "-o", "BatchMode=yes", *alive, *where, shlex.join(remote)]
+        return ["ssh", "-T", *options, *where, shlex.join(remote)]
 
     def examine(self, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
         """What `sparseseg doctor --json` says there, with `protocol` and `remote`. environment: of `ssh`. Waits, a minute on a slow server. Raises
