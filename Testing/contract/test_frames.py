@@ -75,10 +75,10 @@ def test_label_maps_become_what_they_are_there():
     rng = np.random.default_rng(0)
     shape = (40, 200, 300)
     there, here = np.zeros(shape, np.uint8), np.zeros(shape, np.uint8)
-    for _ in range(6):
+    for density in (2, 2, 2, 200, 200, 200):
         low = [int(rng.integers(0, n - 1)) for n in shape]
         box = tuple(slice(a, int(rng.integers(a + 1, n + 1))) for a, n in zip(low, shape, strict=True))
-        values = rng.integers(0, 3, [s.stop - s.start for s in box], np.uint8)
+        values = rng.integers(0, 3, [s.stop - s.start for s in box], np.uint8) * (rng.integers(0, density, there[box].shape) == 0)
         for frame in changes(there, values, box):
             apply_changes(here, Frame(frame.kind, json.loads(json.dumps(frame.fields)), frame.data))
         np.testing.assert_array_equal(there[box], values)
@@ -110,5 +110,15 @@ def test_a_small_change_is_short():
 def test_damaged_changes_are_refused(box, data):
     shown = np.zeros((2, 3, 4), np.uint8)
     with pytest.raises(SparseSegError):
-        apply_changes(shown, Frame("labels", {"box": box}, data))
+        apply_changes(shown, Frame("labels", {"box": box, "packing": "plain"}, data))
+    assert not shown.any()
+
+
+@pytest.mark.parametrize("steps", [[0, 24], [24, 1], [2**32 - 1, 2**32 - 1], [1], [1, 2, 3]])
+def test_changes_beyond_their_box_are_refused(steps):
+    shown = np.zeros((2, 3, 4), np.uint8)
+    data = np.array(steps, "<u4").view(np.uint8).reshape(-1, 4).T.tobytes() + bytes([1] * len(steps))
+    fields = {"box": [[0, 2], [0, 3], [0, 4]], "packing": "gaps", "changed": 2}
+    with pytest.raises(SparseSegError):
+        apply_changes(shown, Frame("labels", fields, zlib.compress(data)))
     assert not shown.any()
