@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 WORKERS ?= logical
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
-.PHONY: demo test quick lint torture bench bench-speed bench-engine bench-scene pretrain pretrain-refiner pretrain-start screenshots voices clean
+.PHONY: demo test quick lint torture bench bench-speed bench-engine bench-scene bench-ssh pretrain pretrain-refiner pretrain-start screenshots voices clean
 
-demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case
-	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") --output demo-output
+demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case, ENGINE=ssh://user@host a GPU there
+	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") $(if $(ENGINE),--engine "$(ENGINE)") --output demo-output
 
 test: lint  ## everything that CI runs; WORKERS=1 for one test at a time, ARGS for pytest
 	$(PYTEST)
@@ -35,6 +35,9 @@ bench-speed: $(VENV)/bench.stamp  ## answers to corrections, stopping and memory
 
 bench-engine: $(VENV)/bench.stamp $(VENV)/test.stamp  ## training speed against MONAI, prediction memory, weight map and prior times
 	$(BIN)/python Testing/benchmark/engine.py
+
+bench-ssh: $(VENV)/test.stamp  ## bytes and seconds of a session over ssh, at full speed and over a slow line; ARGS
+	$(BIN)/python Testing/benchmark/ssh.py $(ARGS)
 
 bench-scene: $(VENV)/test.stamp  ## what the panel does on Slicer's main thread, on a large volume
 	$(BIN)/python Testing/benchmark/scene.py

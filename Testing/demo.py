@@ -26,6 +26,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--case", type=Path, help="a folder with image.nii.gz or dicom/, truth.nii.gz and case.json")
     parser.add_argument("--output", type=Path, default=Path("demo-output"))
+    parser.add_argument("--engine", help="ssh://user@host: another computer that does the work")
     parser.add_argument("--time-budget", type=float, default=TIME_BUDGET_S)
     options = parser.parse_args()
     case = load_case(options.case) if options.case else mni_case()
@@ -41,7 +42,8 @@ def main() -> int:
     shutil.rmtree(job, ignore_errors=True)
     start = time.monotonic()
     command = [sys.executable, "-m", "sparseseg", "segment", str(image_file), str(annotation_file), "-o", str(dense_file)]
-    code = subprocess.run([*command, "--job", str(job), "--time-budget", str(options.time_budget)], env=worker_environment(), check=False).returncode
+    command += ["--job", str(job), "--time-budget", str(options.time_budget), *(["--engine", options.engine] if options.engine else [])]
+    code = subprocess.run(command, env=worker_environment(), check=False).returncode
     if code:
         return code
     seconds = time.monotonic() - start

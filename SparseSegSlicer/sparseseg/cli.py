@@ -32,6 +32,7 @@ from .contract.hints import Hints, classes_of
 from .contract.job import DENSE, MODEL, REPORT, UNCERTAINTY, VOICES, WEIGHTS, Job, JobRecord, check_place
 from .contract.lock import Owner
 from .contract.protocol import (
+    PROTOCOL_VERSION,
     Cancel,
     Command,
     Error,
@@ -45,6 +46,8 @@ from .contract.protocol import (
     Train,
     Warning,
 )
+from .contract.remote import RESULTS, RemoteClient
+from .contract.server import Server
 from .contract.settings import Settings
 from .stopping import Stop, asked
 
@@ -67,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         options = _parser().parse_args(argv)
         code = 0 if options.run is _worker else _run(options)
     if options.run is _worker:
-        _worker()  # which has its own use for the streams
+        _worker(options)  # which has its own use for the streams
     return _UNREAD if out.is_lost and not code else code
 
 
@@ -150,9 +153,12 @@ def _parser() -> argparse.ArgumentParser:
     _add_reading(back)
     back.set_defaults(run=_import)
     worker = commands.add_parser("worker", help="serve the protocol on stdin and stdout (docs/protocol.md)")
+    worker.add_argument("--remote", action="store_true", help="the other end of --engine ssh://..., which starts it by itself")
+    worker.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)  # what --remote starts
     worker.set_defaults(run=_worker)
     doctor = commands.add_parser("doctor", help="versions, devices, memory, a real convolution on each, and what would be chosen")
     doctor.add_argument("--json", action="store_true", help="as one JSON object")
+    _add_engine(doctor)
     doctor.set_defaults(run=_doctor)
     return parser
 
@@ -160,8 +166,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help=".seg.nrrd, .dcm, or a label map: 0 background, c segment c")
     _add_dicom(parser)
+    _add_engine(parser)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
     parser.add_argument("--json", action="store_true", help="print the protocol's events, one JSON object a line")
+
+
+def _add_engine(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--engine", default="", metavar="ssh://USER@HOST[:PORT]", help="another computer that does the work (README: Use a GPU on another computer)"
+    )
+    parser.add_argument("--engine-python", metavar="PATH", help="the Python there that has the engine (default python3)")
 
 
 def _add_channels(parser: argparse.ArgumentParser) -> None:
@@ -193,8 +207,12 @@ def _add_other_patient(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--other-patient", action="store_true", help="take DICOM though its patient or frame of reference differs")
 
 
-def _worker() -> NoReturn:
+def _worker(options: argparse.Namespace) -> NoReturn:
     """It knows Ctrl-C itself."""
+    if options.remote or options.keep:
+        from .keeper import bridge, keep
+
+        bridge() if options.remote else keep()
     from .worker import main as serve
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -225,7 +243,7 @@ def _segment_in(folder: Path, options: argparse.Namespace, stop: Stop) -> int:
     record = JobRecord(volume.geometry, strokes.classes, settings, complete_slices=complete, source_uids=source_uids, hints=hints, channels=names)
     _write_job(folder, image, strokes.annotation, record)
     train = Train("train", settings.to_json(), str(options.start_from.resolve()) if options.start_from else "")
-    result = _drive_on(folder, options.device, train, show, stop)
+    result = _drive_on(folder, options, train, show, stop)
     if result is None:
         return stop.exit_code
     _write_outputs(_results(options, folder, record, volume, strokes.header, show), stop)
@@ -488,7 +506,7 @@ def _predict(options: argparse.Namespace) -> int:
         image, names = _read_channels(options, volume, show)
     with _job_folder(None) as folder:
         Job.create(folder, image, None, JobRecord(volume.geometry, classes, Settings(), channels=names)).close()
-        result = _drive(folder, options.device, Predict("predict", str(options.model.resolve())), show, stop)
+        result = _drive(folder, options, Predict("predict", str(options.model.resolve())), show, stop)
         if result is None or stop.times:
             return stop.exit_code
         _write_result(options, folder, volume, classes, show)
@@ -497,6 +515,8 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _doctor(options: argparse.Namespace) -> int:
+    if (server := _engine(options)) is not None:
+        return _doctor_there(server, options)
     os.environ.update(worker_environment())  # before torch loads, so that it measures what the worker will get
     with options.stop.by_leaving():
         from .doctor import examine, text
@@ -506,32 +526,66 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0 if found["works"] else DeviceError.exit_code
 
 
+def _doctor_there(server: Server, options: argparse.Namespace) -> int:
+    from .doctor import text
+
+    with options.stop.by_leaving():
+        found = server.examine()
+    said = f"{server.title}: an engine of this version ({__version__}, protocol {PROTOCOL_VERSION}).\n{text(found)}\n"
+    if not found.get("works"):
+        said += f"To install what it lacks: {server.install}.\n"
+    sys.stdout.write(json.dumps(found) + "\n" if options.json else said)
+    return 0 if found.get("works") else DeviceError.exit_code
+
+
 # -- driving the worker ------------------------------------------------------------------------------------------------
 
 
-def _drive_on(folder: Path, device: str, train: Train, show: Screen, stop: Stop) -> Result | None:
+def _engine(options: argparse.Namespace) -> Server | None:
+    """Where the work is done; None: here. Raises ServerError."""
+    if not options.engine:
+        if options.engine_python:
+            raise InputError("--engine-python is about an engine on another computer.", "Name that with --engine, or leave it out.")
+        return None
+    server = Server.parse(options.engine)
+    return server.with_python(options.engine_python) if options.engine_python else server
+
+
+def _start_engine(options: argparse.Namespace) -> WorkerClient | RemoteClient:
+    server = _engine(options)
+    if server is None:
+        return WorkerClient()
+    given = vars(options)
+    wanted = [UNCERTAINTY]
+    wanted += [MODEL] if given.get("save_model") else []
+    wanted += [WEIGHTS] if given.get("weights") else []
+    wanted += [REPORT, *VOICES.values()] if given.get("report") else []
+    return RemoteClient(server, results=RESULTS if given.get("job") else wanted)
+
+
+def _drive_on(folder: Path, options: argparse.Namespace, train: Train, show: Screen, stop: Stop) -> Result | None:
     """As _drive; a worker that got stuck is started again, and goes on from its checkpoint."""
     for _ in range(_RESTARTS):
         try:
-            return _drive(folder, device, train, show, stop)
+            return _drive(folder, options, train, show, stop)
         except SparseSegError as error:
             if error.code != StuckError.code:
                 raise
             show.event(Warning(train.id, 0, "restarted", error.sentence, "It was started again."))
-    return _drive(folder, device, train, show, stop)
+    return _drive(folder, options, train, show, stop)
 
 
-def _drive(folder: Path, device: str, command: Command, show: Screen, stop: Stop) -> Result | None:
+def _drive(folder: Path, options: argparse.Namespace, command: Command, show: Screen, stop: Stop) -> Result | None:
     """Run one command in a worker to its end: the result, also that which `stop` asks for. None: stopped with nothing to keep.
 
     Raises SparseSegError with the worker's own sentence where the command failed.
     """
     if stop.times:
         return None
-    client = WorkerClient()
+    client = _start_engine(options)
     run = _Run(client, command, show)
     try:
-        client.send(Open("open", str(folder.absolute()), device, owner=os.getpid()))
+        client.send(Open("open", str(folder.absolute()), options.device, owner=os.getpid()))
         client.send(command)
         while run.result is None and not run.abandoned:
             if (event := client.wait(0.2)) is not None:
@@ -548,7 +602,7 @@ def _drive(folder: Path, device: str, command: Command, show: Screen, stop: Stop
 class _Run:
     """Follows one command's events."""
 
-    client: WorkerClient
+    client: WorkerClient | RemoteClient
     command: Command
     show: Screen
     result: Result | None = None

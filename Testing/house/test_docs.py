@@ -12,7 +12,7 @@ import pytest
 
 from sparseseg import worker
 from sparseseg.annotation import unpainted
-from sparseseg.contract import errors, hints, job, protocol
+from sparseseg.contract import errors, hints, job, mirror, protocol
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.hints import Hints
@@ -79,6 +79,7 @@ def test_every_warning_code_of_the_engine_is_listed():
     said = "".join(map(inspect.getsource, (session, network_voice, known, unpainted)))
     used = set(re.findall(r'(?:host\.|_)warn(?:ing)?\(\s*"(\w+)"', said)) | {"overlap", "restarted", "file"}
     used |= set(re.findall(r'Warning\([^,]+, self\._revision, "(\w+)"', inspect.getsource(worker)))
+    used |= set(re.findall(r'Warning\(event\.id, event\.revision, "(\w+)"', inspect.getsource(mirror))) | {errors.ServerError.code}
     assert set(rows_of("protocol.md", "warning code")) == used
 
 

@@ -21,7 +21,17 @@ ROOMS = {
     "session": {"contract", "annotation", "prior", "network", "quality"},
     "report": {"contract"},
 }
-HOSTS = ["joblog", "streams", "worker", "doctor", "stopping", "console", "cli", "__main__"]  # each may import those before it, and every room
+HOSTS = [
+    "joblog",
+    "streams",
+    "worker",
+    "doctor",
+    "keeper",
+    "stopping",
+    "console",
+    "cli",
+    "__main__",
+]  # each may import those before it, and every room
 PLAIN = {"contract", "annotation", "io"}
 HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy", "numba"]
 WITH_TORCH = {

@@ -16,9 +16,19 @@ from collections.abc import Mapping, Sequence
 from .child import Child
 from .errors import WorkerError
 from .protocol import Close, Command, Error, Event, ProtocolError, Ready, decode_event, encode, messages
+from .remote import RemoteClient
+from .server import Server
 
 _STDERR_LINES, _STDERR_BYTES = 200, 10_000  # that are kept, and of one line
 _CLOSE_GRACE_S = 5.0
+
+
+def connect(engine: str = "", python: Sequence[str] = (sys.executable,), environment: Mapping[str, str] | None = None) -> WorkerClient | RemoteClient:
+    """The engine at an address: empty: a worker on this computer, run by `python`; ssh://user@host[:port][?python=PATH]: one on another computer,
+    by its own python. environment: of the child process, be it the worker or `ssh`; a host that changes library paths for itself passes the one
+    that it was started with. Both clients have the same methods, and the same events name local files; what goes wrong on the way to a server is
+    an `error` with code `connection`. Raises WorkerError (ServerError where the address or `ssh` is at fault)."""
+    return RemoteClient(Server.parse(engine), environment) if engine else WorkerClient(python, environment)
 
 
 class WorkerClient:

@@ -81,6 +81,12 @@ class StuckError(WorkerError):
     code = "stuck"
 
 
+class ServerError(WorkerError):
+    """The engine on another computer cannot be reached or used, or was lost."""
+
+    code = "connection"
+
+
 class TrainingError(SparseSegError, RuntimeError):
     """Training could not go on (for example the loss stayed not-a-number)."""
 

@@ -127,6 +127,12 @@ def remove_abandoned(parent: str | Path | None = None) -> None:
                     _remove_if_abandoned(folder)
 
 
+def own_folder(name: str) -> Path | None:
+    """This user's private folder of that name among the system's temporary files; None where there is none."""
+    folder = Path(tempfile.gettempdir(), name)
+    return folder if _MADE_HERE.fullmatch(name) and _is_mine(folder) else None
+
+
 def _remove_if_abandoned(folder: Path) -> None:
     lock = folder / _LOCK
     if not lock.exists():  # ended before it was made, and nothing else was; or after it was removed, and all else before
