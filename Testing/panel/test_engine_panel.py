@@ -3,6 +3,7 @@
 import pytest
 
 from host import standin
+from sparseseg.contract.server import ServerError
 
 ADVICE = 'Press "Install PyTorch..." in the module Sparse Segmentation.'
 
@@ -187,3 +188,153 @@ def test_a_worker_that_misses_pytorch_all_the_same_says_it_in_a_sentence(host, p
     assert checked == [1], "the check offers the installation"
     assert panel.controller.message.sentence == "PyTorch, which the engine needs, is not installed."
     assert "Traceback" not in "\n".join(panel.controller.log)
+
+
+# ---------------------------------------------------------------- a server
+
+
+SERVER = "radiologist@gpu.hospital.example"
+COMMAND = f"ssh {SERVER} 'python3 -m pip install --upgrade git+https://github.com/SparseSegSlicer/SlicerSparseSeg.git'"
+
+
+@pytest.fixture
+def asked(real_check, panel, monkeypatch):
+    """The servers that were asked, and what they answer."""
+    from SparseSegSlicerLib.session.EngineSetup import EngineSetup
+
+    monkeypatch.setattr(EngineSetup, "check", real_check)
+
+    class Asked(list):
+        answer = "NVIDIA A100 with bfloat16."
+
+        def __call__(self, address):
+            self.append(address)
+            if isinstance(self.answer, Exception):
+                raise self.answer
+            return self.answer
+
+    asked = Asked()
+    monkeypatch.setattr(panel.install.setup, "_askServer", asked)
+    return asked
+
+
+def type_address(panel, text):
+    from PySide6 import QtTest
+
+    line = standin.behind(panel.ui.serverAddress)
+    line.selectAll()
+    QtTest.QTest.keyClicks(line, text)
+
+
+def choose_server(panel, address=SERVER):
+    panel.ui.engineSection.collapsed = False
+    panel.ui.engineBox.currentIndex = 1
+    type_address(panel, address)
+
+
+def checked(host, panel):
+    from SparseSegSlicerLib.session.EngineSetup import EngineState
+
+    host.click(panel.ui.checkButton)
+    host.spin(until=lambda: panel.install.setup.state is not EngineState.CHECKING, timeout_s=20)
+    return panel.install.setup.state
+
+
+def test_a_server_is_chosen_by_its_address_and_asked_when_it_is_checked(host, asked, panel, picture):
+    from SparseSegSlicerLib.session.EngineSetup import EngineState
+
+    ui = panel.ui
+    choose_server(panel)
+    assert panel.install.setup.launch().server == f"ssh://{SERVER}" and asked == [], "nothing connects while it is typed"
+    assert ui.engineLabel.text == f"The engine ({SERVER}) was not checked yet."
+    assert checked(host, panel) is EngineState.READY and asked == [f"ssh://{SERVER}"]
+    assert ui.engineLabel.text == f"The engine ({SERVER}) is ready. NVIDIA A100 with bfloat16."
+    assert all(hidden(widget) for widget in (ui.installButton, ui.repairButton, ui.pythonPath, ui.serverCommand, ui.engineNotice))
+    picture("8-server")
+
+
+def test_what_a_server_lacks_is_told_with_the_command_to_copy(host, asked, panel, picture):
+    import qt
+
+    from SparseSegSlicerLib.session.EngineSetup import EngineState
+
+    ui, asked.answer = panel.ui, ServerError(f"The engine is not installed for python3 on {SERVER}.", f"Install it: `{COMMAND}`.")
+    choose_server(panel)
+    assert checked(host, panel) is EngineState.BROKEN
+    said = f"The engine is not installed for python3 on {SERVER}. Install it: the command below."
+    assert ui.engineLabel.text == f"The engine ({SERVER}) does not work: {said}"
+    assert hidden(ui.engineNotice) and hidden(ui.installHereButton), "nothing is installed on a server from here"
+    assert ui.serverCommand.text == COMMAND
+    host.click(ui.copyCommandButton)
+    assert qt.QApplication.clipboard().text() == COMMAND
+    assert standin.behind(panel.top).minimumSizeHint().width() <= 400
+    picture("9-server-lacks")
+    type_address(panel, "other@host")
+    assert hidden(ui.serverCommand), "that was of another server"
+
+
+def test_enter_checks_the_address(host, asked, panel):
+    from PySide6 import QtCore, QtTest
+
+    choose_server(panel)
+    QtTest.QTest.keyClick(standin.behind(panel.ui.serverAddress), QtCore.Qt.Key_Return)
+    host.spin(until=lambda: asked == [f"ssh://{SERVER}"], timeout_s=20)
+
+
+def test_segment_without_an_address_asks_for_it(host, asked, panel, begin):
+    begin()
+    panel.ui.engineBox.currentIndex = 1
+    assert not panel.ui.checkButton.enabled
+    assert panel.ui.engineLabel.text == "Write the server's address, then press Check."
+    host.click(panel.ui.segmentButton)
+    assert not panel.controller.running
+    assert panel.controller.message.text() == 'No server is named yet. Write its address in the section "Engine", as user@host.'
+    type_address(panel, SERVER)
+    assert "No server" not in panel.controller.message.text()
+
+
+def test_the_choice_is_remembered_on_this_machine_and_connects_to_nothing_by_itself(host, asked, panel):
+    from SparseSegSlicerLib.panel.Install import makeSetup
+    from SparseSegSlicerLib.session.EngineSetup import EngineState
+
+    choose_server(panel, f" {SERVER}:22 ")
+    assert makeSetup().server == f"{SERVER}:22"
+    panel.exit()
+    panel.enter()
+    assert asked == [] and panel.install.setup.state is EngineState.UNKNOWN
+    panel.install.setup._run = lambda *_, **__: pytest.fail("this computer is checked at another time")
+    panel.ui.engineBox.currentIndex = 0
+    assert makeSetup().server is None
+    panel.ui.engineBox.currentIndex = 1
+    assert makeSetup().server == f"{SERVER}:22", "the address is kept for the next time"
+
+
+def test_a_check_under_way_says_nothing_of_what_was_chosen_since_and_holds_it_up_by_nothing(host, asked, panel, monkeypatch):
+    import threading
+
+    from SparseSegSlicerLib.session.EngineSetup import EngineState
+
+    answers = threading.Event()
+
+    def answer(server):
+        if server == f"ssh://{SERVER}":
+            answers.wait(20)
+        return f"of {server}"
+
+    monkeypatch.setattr(panel.install.setup, "_askServer", answer)
+    try:
+        choose_server(panel)
+        host.click(panel.ui.checkButton)
+        type_address(panel, "other@host")
+        assert checked(host, panel) is EngineState.READY
+        assert panel.install.setup.detail == "of ssh://other@host"
+    finally:
+        answers.set()
+    host.spin(0.3)
+    assert panel.install.setup.detail == "of ssh://other@host"
+
+
+def test_the_panel_says_on_which_server_the_engine_works(host, panel):
+    panel.controller.server, panel.controller.report.why = SERVER, "NVIDIA A100 with bfloat16"
+    panel.update()
+    assert panel.ui.deviceLabel.text == f"On {SERVER}: NVIDIA A100 with bfloat16."

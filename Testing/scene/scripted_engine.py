@@ -22,8 +22,9 @@ PATIENCE_S = 30
 class ScriptedRun:
     """In the place of an EngineRun, with a job folder of its own."""
 
-    def __init__(self, image, annotation, record, device, python, environment, parentFolder, model=None):
+    def __init__(self, image, annotation, record, device, python, environment, parentFolder, model=None, server=""):
         self.record, self.classes, self.geometry, self.revision, self.log = record, record.classes, record.geometry, record.revision, ""
+        self.server, self.model = server, model
         self.folder = Path(tempfile.mkdtemp(prefix="scripted-", dir=parentFolder))
         self.image = np.array(image() if callable(image) else image)
         self._events, self._numbers = [], 0
@@ -49,6 +50,9 @@ class ScriptedRun:
         thread = threading.Thread(target=shutil.rmtree, args=(self.folder,))
         thread.start()
         return thread
+
+    def says(self, *events):
+        self._events += events
 
     def begins(self):
         self._events.append(Progress("train", 1, "training", 1, 0.1, None, 0.1, {}, {}))
@@ -77,7 +81,8 @@ class Session(applying.Session):
         self.node.GetSegmentation().GetSegment("background").SetTag(BACKGROUND_TAG, "1")
         self.editor = scene_host.make_editor(self.node, self.volume)
         self.editor.SetMaximumNumberOfUndoStates(40)
-        self.controller = Controller(self.scene, lambda: Launch(temporaryFolder=str(folder)), makeRun=ScriptedRun)
+        self.launch = Launch(temporaryFolder=str(folder))  # of the next run
+        self.controller = Controller(self.scene, lambda: self.launch, makeRun=ScriptedRun)
         self.controller.setVolume(self.volume)
         self.controller.setSegmentation(self.node)
         self.spin(lambda: self.controller.strokes is not None)

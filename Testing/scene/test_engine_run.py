@@ -322,6 +322,29 @@ def test_progress_acknowledges_too(session):
     assert not session.run._underWay
 
 
+def test_a_lost_server_is_not_started_again_by_the_run(session):
+    """Its client has tried for long enough; a key that is refused again and again locks an account."""
+    session.open()
+    session.worker.events.append(Error("", 1, "connection", "The server does not accept your key.", "", fatal=True))
+    [event] = [event for event in session.poll() if isinstance(event, Error)]
+    assert event.fatal and len(session.workers) == 1
+
+
+def test_the_client_is_told_of_the_server(tmp_path):
+    given = {}
+
+    def make(**arguments):
+        given.update(arguments)
+        return type("Scripted", (Worker,), {"made": []})()
+
+    geometry = Geometry.from_ijk_to_ras(SHAPE, np.eye(4))
+    record = JobRecord(geometry, ClassTable((Segment("a", "A", (1, 0, 0)),)), Settings())
+    image, annotation = np.zeros(SHAPE, np.int16), np.ones(SHAPE, np.uint8)
+    run = EngineRun(image, annotation, record, environment={"PATH": "/bin"}, parentFolder=str(tmp_path), makeClient=make, server="ssh://gpu")
+    run.close().join()
+    assert given == {"environment": {"PATH": "/bin"}, "engine": "ssh://gpu"}
+
+
 def test_a_worker_of_another_version_is_refused_in_words(session):
     session.worker.events = [Ready("", 0, PROTOCOL_VERSION + 1, 7, {}, "", "")]
     [event] = session.poll(lambda: True)

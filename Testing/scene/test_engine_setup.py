@@ -9,6 +9,8 @@ import time
 
 import pytest
 
+from sparseseg import __version__
+
 
 class Child:
     """Stands for subprocess.run: answers each call from a list, and remembers the command lines."""
@@ -241,6 +243,102 @@ def test_another_python_gets_none_of_slicers_libraries(setup_with):
 
 def test_slicers_own_python_keeps_its_environment(setup_with):
     assert setup_with().launch().environment is None
+
+
+# ---------------------------------------------------------------- a server
+
+SERVER = "anna@gpu.hospital.org"
+OUTSIDE = {"PATH": "/bin", "LD_LIBRARY_PATH": "/slicer/lib", "SSH_AUTH_SOCK": "/tmp/agent"}
+
+
+@pytest.fixture
+def server_with(setup_with):
+    """A setup whose server is `typed`, with what `ssh` will answer."""
+
+    def make(*answers, typed=SERVER):
+        setup = setup_with(*answers, environment=OUTSIDE)
+        setup.setServer(typed)
+        return setup
+
+    return make
+
+
+def test_a_server_is_asked_by_the_systems_ssh_without_slicers_libraries(server_with):
+    setup = server_with(doctor(True, "NVIDIA A100 with bfloat16.", True, sparseseg=__version__), typed=f"ssh://{SERVER}:2222")
+    setup.checkOnce()
+    assert setup.child.calls == [], "only when asked"
+    setup.check()
+    assert wait(setup) == "READY"
+    assert (setup.where, setup.detail, setup.remedy) == (f"ssh://{SERVER}:2222", "NVIDIA A100 with bfloat16.", "")
+    (command,) = setup.child.calls
+    assert "ssh" in str(command[0]) and "BatchMode=yes" in command and "2222" in command
+    assert setup.child.environments == [{"PATH": "/bin", "SSH_AUTH_SOCK": "/tmp/agent"}]
+    assert setup.launch().environment == setup.child.environments[0]
+    assert setup.launch().server == f"ssh://{SERVER}:2222"
+
+
+DENIED = (255, "", f"{SERVER}: Permission denied (publickey).")
+UNKNOWN_HOST = (255, "", "No ED25519 host key is known for gpu and you have requested strict checking.\nHost key verification failed.")
+NOT_THERE = (1, "", "/usr/bin/python3: No module named sparseseg")
+NO_TORCH = doctor(False, "PyTorch, which the engine needs, is not installed. Install it: `pip install torch`.", False, sparseseg=__version__)
+OLDER = doctor(True, "CPU", True, sparseseg="0.0.9")
+GREETED = (3, f"Welcome to the cluster\n{NO_TORCH[1]}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("answer", "said", "remedy"),
+    [
+        (DENIED, "does not accept your key", f"ssh {SERVER}"),
+        (UNKNOWN_HOST, "is not known here", f"ssh {SERVER}"),
+        (NOT_THERE, "is not installed", "pip install"),
+        (NO_TORCH, "PyTorch, which the engine needs, is not installed.", "pip install torch"),
+        (GREETED, "PyTorch, which the engine needs, is not installed.", "pip install torch"),
+        (OLDER, "is of version 0.0.9, this one of version", "pip install"),
+        (FileNotFoundError(2, "No such file or directory"), "The program ssh could not be started (No such file or directory).", ""),
+        (subprocess.TimeoutExpired("ssh", 180), f"{SERVER} did not answer.", ""),
+    ],
+)
+def test_what_is_wrong_with_a_server_is_a_sentence_and_a_command(server_with, answer, said, remedy):
+    setup = server_with(answer)
+    setup.check()
+    assert wait(setup) == "BROKEN"
+    assert said in setup.detail and remedy in setup.remedy and bool(remedy) == bool(setup.remedy)
+    assert "`" not in setup.detail and ("the command below" in setup.detail) == bool(remedy)
+    assert setup.refusal is None, "the next run asks anew"
+    setup.setServer("other")
+    assert setup.remedy == ""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the program is a script of sh")
+def test_a_server_is_asked_by_the_program_that_is_on_the_path(setup_with, tmp_path, monkeypatch):
+    from sparseseg.contract import child
+
+    ssh = tmp_path / "ssh"
+    ssh.write_text('#!/bin/sh\necho "$LD_LIBRARY_PATH|$*" >&2\necho "anna: Permission denied (publickey)." >&2\nexit 255\n', encoding="utf-8")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    setup = setup_with(run=child.run, environment={"PATH": str(tmp_path), "LD_LIBRARY_PATH": "/slicer/lib"})
+    setup.setServer(SERVER)
+    setup.check()
+    assert wait(setup) == "BROKEN"
+    assert "does not accept your key" in setup.detail
+    assert "doctor" in setup.log and "/slicer/lib" not in setup.log
+
+
+def test_an_address_that_is_none_is_not_handed_to_ssh(server_with):
+    setup = server_with(typed="-oProxyCommand=x")
+    setup.check()
+    assert wait(setup) == "BROKEN"
+    assert setup.child.calls == [] and "is no address of an engine." in setup.detail
+
+
+def test_a_server_that_is_not_named_is_not_asked_but_asked_for(server_with):
+    setup = server_with(typed="")
+    setup.check()
+    assert setup.state.name == "UNKNOWN" and setup.child.calls == []
+    assert setup.refusal.sentence == "No server is named yet."
+    setup.setServer(None)
+    assert setup.refusal is None and setup.launch().server == "" and setup.launch().environment is None
 
 
 @pytest.mark.slow

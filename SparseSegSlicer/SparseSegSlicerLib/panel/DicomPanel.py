@@ -57,5 +57,5 @@ class DicomPanel:
         text = _(
             "DICOM needs more packages. Install them?\n\nInstalls: of {packages} and what they need, what {where} lacks.\nSize: {size}.\n"
             "Where: {folder}\nKeeps as they are: Slicer's own packages, its pydicom too.\n\nSlicer can be used meanwhile."
-        ).format(packages=", ".join(PACKAGES), where=self.setup.where, size=PACKAGES_SIZE, folder=self.setup.packages)
+        ).format(packages=", ".join(PACKAGES), where=self.setup.pythonName, size=PACKAGES_SIZE, folder=self.setup.packages)
         return confirmed(text)

@@ -1,4 +1,4 @@
-"""The panel's part on the engine: what is missing, one question before anything is installed, and the verdict of a child process."""
+"""The panel's part on the engine: where it works, what is missing, one question before anything is installed, and the verdict of a child process."""
 
 import sys
 import sysconfig
@@ -11,6 +11,7 @@ from ..i18n import number
 from ..i18n import tr as _
 from ..session.EngineSetup import SIZE, EngineSetup, EngineState, freeGigabytes
 from .Dialogs import confirmed
+from .EnginePlace import EnginePlace, chosenServer
 from .Theme import wordStyle
 
 _PYTHON_KEY = "SparseSegSlicer/Python"  # belongs to the machine, so in the application's settings and not in the scene
@@ -19,10 +20,10 @@ _LACKING = (EngineState.MISSING, EngineState.BROKEN)
 
 
 def makeSetup() -> EngineSetup:
-    """With the Python that was chosen on this machine."""
+    """With the Python and the server that were chosen on this machine."""
     python = str(slicer.app.userSettings().value(_PYTHON_KEY) or "")
     packages = str(Path(slicer.app.slicerUserSettingsFilePath).parent / "SparseSegSlicer")
-    return EngineSetup(python, slicer.util.startupEnvironment, slicer.app.temporaryPath, packagesFolder=packages)
+    return EngineSetup(python, slicer.util.startupEnvironment, slicer.app.temporaryPath, packagesFolder=packages, server=chosenServer())
 
 
 class Install:
@@ -38,7 +39,8 @@ class Install:
         ui.installButton.connect("clicked()", self.onInstall)
         ui.repairButton.connect("clicked()", self.onRepair)
         ui.installHereButton.connect("clicked()", self.onInstallHere)
-        ui.checkButton.connect("clicked()", self.setup.check)
+        ui.checkButton.connect("clicked()", self.onCheck)
+        self.place = EnginePlace(ui, setup)
         self.update()
 
     def close(self) -> None:
@@ -51,6 +53,9 @@ class Install:
             slicer.app.userSettings().setValue(_PYTHON_KEY, path)
             self.setup.setPython(path)
             self.setup.check()
+
+    def onCheck(self) -> None:
+        self.setup.check()
 
     def onInstall(self) -> None:
         self._install(repair=False)
@@ -76,17 +81,23 @@ class Install:
     def update(self) -> None:
         setup, ui = self.setup, self.ui
         busy, lacking = setup.state in (EngineState.CHECKING, EngineState.INSTALLING), setup.state in _LACKING
-        text = f"{_STATE_TEXT[setup.state].format(where=setup.where, size=SIZE)} {setup.detail}".strip()
+        here = setup.server is None
+        text = f"{_STATE_TEXT[setup.state].format(where=setup.where, size=SIZE)} {setup.detail}".strip() if setup.server != "" else _NO_SERVER
         for label in (ui.engineLabel, ui.engineNotice):
             label.text, label.styleSheet = text, wordStyle(label, "error" if lacking else "info")
-        ui.engineNotice.visible = lacking or setup.state is EngineState.INSTALLING
-        ui.installHereButton.visible = lacking
+        ui.engineNotice.visible = here and (lacking or setup.state is EngineState.INSTALLING)
+        ui.installHereButton.visible = lacking and here
         ui.installHereButton.text = _("Repair PyTorch...") if setup.state is EngineState.BROKEN else _("Install PyTorch...")
         ui.installButton.enabled = lacking
-        ui.repairButton.enabled = ui.checkButton.enabled = not busy
-        ui.pythonPath.enabled = setup.state is not EngineState.INSTALLING
+        ui.repairButton.enabled = not busy
+        ui.checkButton.enabled = not busy and setup.server != ""
+        for widget in (ui.installButton, ui.repairButton, ui.pythonLabel, ui.pythonPath):
+            widget.visible = here
+        ui.pythonPath.enabled = ui.engineBox.enabled = setup.state is not EngineState.INSTALLING
+        self.place.update()
 
 
+_NO_SERVER = _("Write the server's address, then press Check.")
 _STATE_TEXT = {
     EngineState.UNKNOWN: _("The engine ({where}) was not checked yet."),
     EngineState.CHECKING: _("The engine ({where}) is being checked..."),

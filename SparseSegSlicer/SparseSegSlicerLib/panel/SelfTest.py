@@ -21,6 +21,8 @@ def runTutorial(panel, budgetS: float = 10.0) -> str:
     Where PyTorch is not installed, as on the machines that build extensions, the way ends at the button that offers to install it.
     """
     controller, ui, setup = panel.controller, panel.ui, panel.install.setup
+    if setup.state is EngineState.UNKNOWN:
+        setup.check()
     waitFor(lambda: setup.state not in (EngineState.UNKNOWN, EngineState.CHECKING), "the engine's self-test")
     missing = setup.state is EngineState.MISSING
     check(missing or setup.state is EngineState.READY, f"the engine is not ready: {setup.detail}")

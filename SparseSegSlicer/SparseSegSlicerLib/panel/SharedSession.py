@@ -53,6 +53,7 @@ class SharedSession:
         self.controller.waiting = waitCursor
         self.controller.whyNoEngine = lambda: self.setup.refusal
         self.controller.engineLacks = self.setup.check  # which offers the installation
+        self.controller.serverFailed = self.setup.serverFailed
         self.setup.tidy()
         self.pump.wake()
         self.pump.start()

@@ -342,7 +342,8 @@ class Widget:
         ui, controller = self.ui, self.controller
         report = controller.report
         slow = _("Without a graphics card, training takes several times longer.") if report.onCpu else ""
-        ui.deviceLabel.text = f"{report.why}. {slow}".strip() if report.why else ""
+        why = _("On {server}: {why}").format(server=controller.server, why=report.why) if controller.server else report.why
+        ui.deviceLabel.text = f"{why}. {slow}".strip() if report.why else ""
         ui.deviceLabel.styleSheet = wordStyle(ui.deviceLabel, "warning" if report.onCpu else "info")
         ui.summaryLabel.text, ui.summaryLabel.toolTip = self._summary(), self._weights()
         if len(controller.log) != self._logLength:

@@ -54,12 +54,13 @@ class EngineRun:
         parentFolder: str | None = None,
         makeClient: Callable[..., WorkerClient] = WorkerClient,
         model: Callable[[], bytes] | None = None,
+        server: str = "",
     ) -> None:
         """image: (K, J, I) or (C, K, J, I), as of sparseseg.contract.channels.stack, kept until it is written, or what makes it, in a thread;
-        annotation: (K, J, I) uint8. model() gives, in a thread, the checkpoint of an earlier run of this volume, from which training goes on. Raises
-        WorkerError, OutputError."""
+        annotation: (K, J, I) uint8. model() gives, in a thread, the checkpoint of an earlier run of this volume, from which training goes on. server:
+        the address of the one that the engine works on; empty: this computer. Raises WorkerError, OutputError, ServerError."""
         self._device, self._makeClient = device, makeClient
-        self._clientArguments = {"environment": environment} | ({"python": tuple(python)} if python else {})
+        self._clientArguments = {"environment": environment} | ({"python": tuple(python)} if python else {}) | ({"engine": server} if server else {})
         self.classes: ClassTable = record.classes
         self.geometry: Geometry = record.geometry
         self.revision = record.revision

@@ -1,10 +1,12 @@
-"""Which Python runs the engine, whether it can, and installing what it lacks; all in child processes, polled. No qt.
+"""Where the engine works and by which Python, whether it can, and installing what it lacks; all in child processes, polled. No qt.
 
 Slicer's extension PyTorch is not needed: it installs with light-the-torch, a tool that picks the build for the graphics driver, and has no
 arguments of its own to add; but it imports torch into Slicer afterwards, which locks its libraries and can break Slicer's start-up when an
 installation goes wrong. So the same tool is run here in a child process of the chosen interpreter, and a torch that the extension has installed
 is used. numba, which compiles growing, comes along where it fits the numpy that is there: numpy itself is never touched, and without numba the
 engine does the same, slower. What DICOM needs lies in a folder of its own, since Slicer has a pydicom that other modules rely on.
+
+On a server nothing is installed from here: what it lacks is told, with the command to run there. DICOM's conversions stay on this computer.
 """
 
 from __future__ import annotations
@@ -20,11 +22,13 @@ from zlib import crc32
 
 from sparseseg.contract import child
 from sparseseg.contract.child import child_options
+from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.folders import PrivateFolder, remove_abandoned
 
 from ..i18n import tr as _
+from . import ServerCheck
 from .Background import Background
-from .States import Launch, Message, Until
+from .States import Launch, Message, Until, commandIn, withoutCommand
 
 _NOT_FOR_OTHER_PYTHONS = ("PYTHONHOME", "PYTHONPATH", "PYTHONNOUSERSITE", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "SSL_CERT_FILE")
 _CHECK_TIMEOUT_S = 180
@@ -47,7 +51,8 @@ class EngineState(Enum):
 
 class EngineSetup:
     """`python`: an interpreter chosen by the user; empty: Slicer's own. `startupEnvironment`: the environment from before Slicer changed it; it
-    is asked when an interpreter is chosen, by the thread that does. `packagesFolder`: where what DICOM needs is installed."""
+    is asked when an interpreter is chosen, by the thread that does. `packagesFolder`: where what DICOM needs is installed. `server`: the address of
+    the one that the engine works on, "" where it is still to be named, None where it works on this computer."""
 
     def __init__(
         self,
@@ -56,6 +61,7 @@ class EngineSetup:
         temporaryFolder: str,
         run=child.run,
         packagesFolder: str = "",
+        server: str | None = None,
     ) -> None:
         self._startupEnvironment, self._temporaryFolder, self._run = startupEnvironment, temporaryFolder, run
         self._packagesFolder = packagesFolder
@@ -63,17 +69,36 @@ class EngineSetup:
         self.changed: Callable[[], None] = lambda: None
         self.log = ""
         self.setPython(python)
+        self.setServer(server)
 
     def setPython(self, python: str) -> None:
-        """A check of the one before that is still under way tells nothing any more."""
-        self._background.forget()
-        self.python, self.state, self.detail = python, EngineState.UNKNOWN, ""
-        self.installed: dict[str, str] = {}  # versions of what an installation may touch, as the last check found them
+        self._knowNothing()
+        self.python = python
         self._environment = self._cleanEnvironment() if python else None
+
+    def setServer(self, server: str | None) -> None:
+        """Nothing connects to it but `check` and a run."""
+        self._knowNothing()
+        self.server = server
+        self._outside = self._cleanEnvironment() if server is not None else None  # the system's ssh fails with Slicer's libraries
+
+    def _knowNothing(self) -> None:
+        """A check of what was chosen before that is still under way tells nothing any more, and what comes next does not wait for it."""
+        self._background.close()
+        self._background = Background("sparseseg setup")
+        self.state, self.detail, self.remedy = EngineState.UNKNOWN, "", ""  # remedy: the command that mends a server, to run there
+        self.installed: dict[str, str] = {}  # versions of what an installation may touch, as the last check found them
 
     def launch(self) -> Launch:
         """How the worker is started."""
+        if self.server:
+            return Launch((), self._outside, self._temporaryFolder, self._address)
         return Launch(self.command, self._environment, self._temporaryFolder)
+
+    @property
+    def _address(self) -> str:
+        """As the engine takes it: users write user@host, as for ssh."""
+        return self.server if self.server is None or "://" in self.server else f"ssh://{self.server}"
 
     @property
     def command(self) -> tuple[str, ...]:
@@ -81,6 +106,11 @@ class EngineSetup:
 
     @property
     def where(self) -> str:
+        """What is checked, and what an installation is for."""
+        return self.server or self.pythonName
+
+    @property
+    def pythonName(self) -> str:
         return self.python or _("Slicer's own Python")
 
     @property
@@ -91,7 +121,9 @@ class EngineSetup:
 
     @property
     def refusal(self) -> Message | None:
-        """Why a run would be in vain, where that is known."""
+        """Why a run would be in vain, where that is known. A server is asked anew by each run."""
+        if self.server == "":
+            return Message("error", _("No server is named yet."), _('Write its address in the section "Engine", as user@host.'), Until.ENGINE)
         if self.state is EngineState.MISSING:
             return Message(
                 "error",
@@ -117,19 +149,26 @@ class EngineSetup:
         return "\n".join([*lines, _("Keeps as they are: numpy and Slicer itself.")])
 
     def checkOnce(self) -> None:
-        """At the first visit; afterwards only when asked, since it loads torch for seconds (in a child process)."""
-        if self.state is EngineState.UNKNOWN:
+        """At the first visit; afterwards only when asked, since it loads torch for seconds (in a child process). A server when asked, always."""
+        if self.state is EngineState.UNKNOWN and self.server is None:
             self.check()
 
     def check(self) -> None:
-        """Runs `sparseseg doctor` in a child process: it loads torch and runs a real convolution on each device."""
-        self._begin(EngineState.CHECKING, self._doctor, self._onChecked)
+        """Runs `sparseseg doctor` in a child process: it loads torch and runs a real convolution on each device. Nothing where no server is named."""
+        if self.server is None:
+            self._begin(EngineState.CHECKING, self._doctor, self._onChecked)
+        elif self.server:
+            asked = lambda choice: self._become(EngineState.READY, choice)  # noqa: E731
+            self._begin(EngineState.CHECKING, lambda address=self._address: self._askServer(address), asked)
 
     def _doctor(self) -> subprocess.CompletedProcess:
         try:
             return self.call("-m", "sparseseg", "doctor", "--json", timeout=_CHECK_TIMEOUT_S)
         except OSError as error:
             raise OSError(f"{self.command[0]} could not be started ({error.strerror or error})") from error
+
+    def _askServer(self, address: str) -> str:
+        return ServerCheck.ask(address, self._run, self._outside, _CHECK_TIMEOUT_S, self._remember)
 
     def install(self, repair: bool = False) -> None:
         """Installs PyTorch into `command`'s environment, again from nothing with `repair`; then checks it."""
@@ -176,8 +215,19 @@ class EngineSetup:
 
     def _begin(self, state: EngineState, work: Callable, done: Callable) -> None:
         self.state, self.detail = state, ""
-        self._background.submit(work, done, lambda error: self._become(EngineState.BROKEN, f"{error}."))
+        self._background.submit(work, done, self._onFailed)
         self.changed()
+
+    def _onFailed(self, error: BaseException) -> None:
+        if isinstance(error, SparseSegError):
+            self.serverFailed(error.sentence, error.advice)
+        else:
+            self._become(EngineState.BROKEN, f"{error}.")
+
+    def serverFailed(self, sentence: str, advice: str) -> None:
+        """A check, or a run, has told what is wrong with the server or the way to it."""
+        self.remedy = commandIn(advice)
+        self._become(EngineState.BROKEN, f"{sentence} {withoutCommand(advice, _('the command below'))}".strip())
 
     def engine(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess:
         """Runs a command of the engine to its end, with what DICOM needs; for a thread."""
@@ -194,8 +244,11 @@ class EngineSetup:
             check=False,
             **child_options(self._environment),
         )
-        self.log += f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}\n"
+        self._remember(arguments, done)
         return done
+
+    def _remember(self, words: Sequence[str], done: subprocess.CompletedProcess) -> None:
+        self.log += f"{' '.join(words)}\n{done.stdout}\n{done.stderr}\n"
 
     def _pip(self, *arguments: str) -> subprocess.CompletedProcess:
         return self.call("-m", "pip", *arguments, timeout=_INSTALL_TIMEOUT_S)

@@ -19,16 +19,16 @@ from .HintBook import HintBook
 from .Parameters import Parameters
 from .PreviewFeed import PreviewFeed
 from .SavedSession import SavedSession
-from .States import RUNNING, STANDING, Message, Report, State, Until
+from .States import RUNNING, Message, Report, State, Until, standing
 from .StrokeFeed import StrokeFeed
 from .WeightMap import WeightMap
 
 
 class Session:
     """`changed` is called after anything that a face shows may have changed; `waiting` is entered around the slow main-thread steps; `selectSegment`
-    is given the ID of the segment to paint with; `whyNoEngine` tells what keeps the engine from running, if that is known, and `engineLacks` is
-    called where a run lacked a package. onRead(reading) and onReadFailed(error) hear of strokes that were read, onOtherChannels(reason) of channels
-    that are others now."""
+    is given the ID of the segment to paint with; `whyNoEngine` tells what keeps the engine from running, if that is known, `engineLacks` is called
+    where a run lacked a package, and `serverFailed` with sentence and advice where a server, or the way to it, was at fault. onRead(reading) and
+    onReadFailed(error) hear of strokes that were read, onOtherChannels(reason) of channels that are others now."""
 
     def __init__(self, scene, changed: Callable[[], None], onRead: Callable, onReadFailed: Callable, onOtherChannels: Callable) -> None:
         self.scene, self.changed = scene, changed
@@ -36,10 +36,12 @@ class Session:
         self.selectSegment: Callable[[str], None] = lambda segmentID: None
         self.whyNoEngine: Callable[[], Message | None] = lambda: None
         self.engineLacks: Callable[[], None] = lambda: None
+        self.serverFailed: Callable[[str, str], None] = lambda sentence, advice: None
         self.state, self.report = State.EMPTY, Report()
         self.run: EngineRun | None = None
+        self.server = ""  # that the last run works on; empty: on this computer
         self.isApplying = False  # a result is on its way into the segmentation
-        self.diary = Diary(lambda: self.changed(), self._names, self._situation, lambda: STANDING[self.state])
+        self.diary = Diary(lambda: self.changed(), self._names, self._situation, lambda: self.standing(self.state))
         self.say, self.complain, self.complaining = self.diary.say, self.diary.complain, self.diary.complaining
         self.parameters, self.applied = Parameters(scene), AppliedResult()
         self.preview = Preview(self.parameters)
@@ -130,6 +132,10 @@ class Session:
     @property
     def engineLog(self) -> str:
         return self.run.log if self.run else ""
+
+    def standing(self, state: State) -> Message:
+        """What is said in a state as long as there is nothing else to say."""
+        return standing(state, self.server)
 
     def become(self, state: State, message: Message | None) -> None:
         self.state = state

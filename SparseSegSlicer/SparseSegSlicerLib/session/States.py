@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
@@ -21,6 +22,7 @@ class State(Enum):
     RESULT = "result"
 
 
+_COMMAND = re.compile("`([^`]+)`")
 RUNNING = (State.STARTING, State.TRAINING, State.FINISHING)
 
 
@@ -56,13 +58,38 @@ STANDING = {  # what is said in a state as long as there is nothing else to say
 }
 
 
+_THERE = {  # the same of an engine that works on a server
+    State.STARTING: _("The engine is starting on {server}. You can go on painting."),
+    State.TRAINING: _("Training on {server}. Paint corrections whenever you see something wrong."),
+    State.FINISHING: _("The result is being computed on {server}."),
+}
+
+
+def standing(state: State, server: str = "") -> Message:
+    """server: where the engine works, if not on this computer."""
+    return Message("info", _THERE[state].format(server=server)) if server and state in _THERE else STANDING[state]
+
+
+def commandIn(advice: str) -> str:
+    """The command that an advice gives, between back-quotes, to be run in a terminal; empty if none."""
+    found = _COMMAND.search(advice)
+    return found[1] if found else ""
+
+
+def withoutCommand(advice: str, instead: str) -> str:
+    """instead: words for where the command is shown, since it is longer than a line of the panel."""
+    return _COMMAND.sub(instead, advice, count=1)
+
+
 @dataclass(frozen=True)
 class Launch:
-    """How the engine is started: the interpreter's command line (empty: this process's own) and the environment (None: this process's)."""
+    """How the engine is started: the interpreter's command line (empty: this process's own), the environment (None: this process's), and on which
+    server, by its address (empty: on this computer)."""
 
     python: Sequence[str] = ()
     environment: Mapping[str, str] | None = None
     temporaryFolder: str | None = None
+    server: str = ""
 
 
 @dataclass

@@ -6,6 +6,7 @@ Whatever goes wrong ends in one sentence and one piece of advice; the preview th
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from sparseseg.contract.errors import PackageError, SparseSegError
@@ -13,6 +14,7 @@ from sparseseg.contract.hints import Hints
 from sparseseg.contract.job import JobRecord
 from sparseseg.contract.place import Place
 from sparseseg.contract.protocol import Check, Device, Error, Preview, Progress, Ready, Result, Warning
+from sparseseg.contract.server import Server, ServerError
 
 from ..i18n import duration
 from ..i18n import tr as _
@@ -20,7 +22,7 @@ from ..scene.ChannelVolumes import imageOf
 from ..scene.DicomFiles import instanceUIDs
 from .EngineRun import EngineRun
 from .Session import Session
-from .States import STANDING, Launch, Message, Report, State, Until
+from .States import Launch, Message, Report, State, Until, withoutCommand
 
 
 class Training:
@@ -30,6 +32,7 @@ class Training:
         self._session, self._launch, self._makeRun = session, launch, makeRun
         self._trainWanted = self._updateWanted = False  # as soon as the strokes are read
         self._ended: list = []  # clean-up threads
+        self._launched: Launch | None = None  # how the run was started
         self._hints: Hints | None = None  # those of the run
         self._hintsTold: Hints | None = None  # those that the user was last told of
 
@@ -50,7 +53,7 @@ class Training:
         """The result comes now, from what was learned so far."""
         if self._session.state is State.TRAINING:
             self._session.run.finish()
-            self._session.become(State.FINISHING, STANDING[State.FINISHING])
+            self._session.become(State.FINISHING, self._session.standing(State.FINISHING))
 
     def saveModel(self, path: Path) -> None:
         session = self._session
@@ -91,7 +94,7 @@ class Training:
         session = self._session
         try:
             settings = session.parameters.settings()
-            if session.hasRun and self._fits() and session.strokes.hinted.hints == self._hints:
+            if session.hasRun and self._fits() and session.strokes.hinted.hints == self._hints and self._launch() == self._launched:
                 if session.strokesAreNew:
                     self._send()
                 session.run.train(settings)
@@ -104,7 +107,7 @@ class Training:
             session.complain(error)
             return
         session.report.curve, session.report.progress = [], None
-        session.become(State.STARTING, STANDING[State.STARTING])
+        session.become(State.STARTING, session.standing(State.STARTING))
 
     def _startRun(self, settings) -> None:
         session, launch = self._session, self._launch()
@@ -128,10 +131,13 @@ class Training:
             launch.environment,
             launch.temporaryFolder,
             model=model,
+            server=launch.server,
         )
         run.train(settings, "" if model else parameters.get("startFrom"))
         parameters.set("settings", parameters.get("settings"))  # these belong to the segmentation now
         session.run, session.feed.table = run, tuple(run.classes.ids)
+        session.server = Server.parse(launch.server).title if launch.server else ""
+        self._launched = launch
         self._hints = self._hintsTold = strokes.hinted.hints
         session.report = Report()
         session.frames.begin()
@@ -205,7 +211,7 @@ class Training:
             self._onPlaces(event.places)
         elif isinstance(event, Warning):
             session.report.onCpu = session.report.onCpu or event.code == "device"
-            session.say(Message("warning", event.sentence, event.advice))
+            session.say(Message("info" if event.code == "connected" else "warning", event.sentence, event.advice))
         elif isinstance(event, Error):
             self._onError(event)
 
@@ -220,7 +226,7 @@ class Training:
     def _onProgress(self, event: Progress) -> None:
         session, report = self._session, self._session.report
         if session.state is State.STARTING and event.stage == "training":
-            session.become(State.TRAINING, STANDING[State.TRAINING])
+            session.become(State.TRAINING, session.standing(State.TRAINING))
         before = report.progress
         if before is None or before.stage != event.stage:
             session.diary.log(f"{event.stage} ({duration(event.seconds)})")
@@ -239,7 +245,7 @@ class Training:
         session.previews.loadWhole(run, event.file, event.revision, self._onResultShown)
 
     def _onResultShown(self) -> None:
-        self._session.become(State.RESULT, STANDING[State.RESULT])
+        self._session.become(State.RESULT, self._session.standing(State.RESULT))
 
     def _onPlaces(self, places: list) -> None:
         with self._session.complaining():
@@ -247,6 +253,9 @@ class Training:
 
     def _onError(self, event: Error) -> None:
         message = Message("error", event.sentence, event.advice)
+        if event.code == ServerError.code:
+            message = replace(message, advice=withoutCommand(event.advice, _('the command in the section "Engine"')))
+            self._session.serverFailed(event.sentence, event.advice)
         if event.code == "cancelled":
             return
         if event.code == PackageError.code:
