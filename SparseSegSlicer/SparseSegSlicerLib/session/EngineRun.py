@@ -16,13 +16,14 @@ import numpy as np
 
 from sparseseg.contract.box import Box, box_to_json, shape_of, union
 from sparseseg.contract.classes import ClassTable
-from sparseseg.contract.client import WorkerClient
+from sparseseg.contract.client import WorkerClient, connect
 from sparseseg.contract.errors import OutputError, SparseSegError, StuckError, WorkerError
 from sparseseg.contract.folders import PrivateFolder, write_whole
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.job import IMAGE, MODEL, Job, JobRecord
 from sparseseg.contract.lock import Owner
 from sparseseg.contract.protocol import PROTOCOL_VERSION, Error, Event, Finish, Open, Ready, Train, Update, Warning
+from sparseseg.contract.remote import RemoteClient
 from sparseseg.contract.settings import Settings
 
 from ..i18n import tr as _
@@ -52,7 +53,7 @@ class EngineRun:
         python: Sequence[str] = (),
         environment: Mapping[str, str] | None = None,
         parentFolder: str | None = None,
-        makeClient: Callable[..., WorkerClient] = WorkerClient,
+        makeClient: Callable[..., WorkerClient | RemoteClient] = connect,
         model: Callable[[], bytes] | None = None,
         server: str = "",
     ) -> None:
@@ -167,7 +168,7 @@ class EngineRun:
 
     # -- inside ----------------------------------------------------------------------------------------------------------
 
-    def _start(self) -> WorkerClient:
+    def _start(self) -> WorkerClient | RemoteClient:
         self._opened = False
         try:
             return self._makeClient(**self._clientArguments)

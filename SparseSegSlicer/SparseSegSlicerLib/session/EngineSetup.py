@@ -24,9 +24,9 @@ from sparseseg.contract import child
 from sparseseg.contract.child import child_options
 from sparseseg.contract.errors import SparseSegError
 from sparseseg.contract.folders import PrivateFolder, remove_abandoned
+from sparseseg.contract.server import Server, ServerError
 
 from ..i18n import tr as _
-from . import ServerCheck
 from .Background import Background
 from .States import Launch, Message, Until, commandIn, withoutCommand
 
@@ -168,7 +168,13 @@ class EngineSetup:
             raise OSError(f"{self.command[0]} could not be started ({error.strerror or error})") from error
 
     def _askServer(self, address: str) -> str:
-        return ServerCheck.ask(address, self._run, self._outside, _CHECK_TIMEOUT_S, self._remember)
+        """What the engine there would work on; for a thread. Raises ServerError."""
+        server = Server.parse(address)
+        found = server.examine(self._outside)
+        if not found.get("works"):
+            sentence = _("The engine on {server} does not work: {reason}").format(server=server.title, reason=found.get("choice"))
+            raise ServerError(sentence, _("Install it again: {command}.").format(command=server.install))
+        return str(found.get("choice"))
 
     def install(self, repair: bool = False) -> None:
         """Installs PyTorch into `command`'s environment, again from nothing with `repair`; then checks it."""
@@ -244,11 +250,8 @@ class EngineSetup:
             check=False,
             **child_options(self._environment),
         )
-        self._remember(arguments, done)
+        self.log += f"{' '.join(arguments)}\n{done.stdout}\n{done.stderr}\n"
         return done
-
-    def _remember(self, words: Sequence[str], done: subprocess.CompletedProcess) -> None:
-        self.log += f"{' '.join(words)}\n{done.stdout}\n{done.stderr}\n"
 
     def _pip(self, *arguments: str) -> subprocess.CompletedProcess:
         return self.call("-m", "pip", *arguments, timeout=_INSTALL_TIMEOUT_S)
