@@ -175,7 +175,9 @@ def _add_engine(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--engine", default="", metavar="ssh://USER@HOST[:PORT]", help="another computer that does the work (README: Use a GPU on another computer)"
     )
-    parser.add_argument("--engine-python", metavar="PATH", help="the Python there that has the engine (default python3)")
+    parser.add_argument(
+        "--engine-python", metavar="PATH", help="the Python there that has the engine (default: sparseseg-engine/bin/python, else python3)"
+    )
 
 
 def _add_channels(parser: argparse.ArgumentParser) -> None:

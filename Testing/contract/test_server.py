@@ -1,6 +1,8 @@
 """Addresses of engines on other computers, and the command lines that they become."""
 
+import os
 import shlex
+import subprocess
 
 import pytest
 
@@ -61,3 +63,24 @@ def test_the_command_line_has_our_words_only():
     assert command[-3:-1] == ["--", "gpu"]
     words = ["env", "PYTHONSAFEPATH=1", "PYTHONUTF8=1", "/opt/my engine/bin/python", "-P", "-m", "sparseseg", "worker", "--remote"]
     assert shlex.split(command[-1]) == words
+
+
+@pytest.mark.skipif(os.name != "posix", reason="the servers' shell is not here")
+def test_the_python_of_the_folder_that_installing_makes_is_taken_where_it_is(tmp_path):
+    """So nothing has to be set after the command that a refusal names."""
+    server = Server("gpu")
+    assert "sparseseg-engine/bin/python -m pip install" in server.install
+    words = shlex.split(server.command("doctor")[-1])
+    found = words.index("sh")
+    for folder, name in ((tmp_path / "sparseseg-engine" / "bin", "python"), (tmp_path, "python3")):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f'#!/bin/sh\necho {name} "$@"\n', encoding="ascii")
+        (folder / name).chmod(0o755)
+
+    def started():
+        environment = {"PATH": f"{tmp_path}{os.pathsep}{os.defpath}"}
+        return subprocess.run(words[found:], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout.split()
+
+    assert started() == ["python", "-P", "-m", "sparseseg", "doctor"]
+    (tmp_path / "sparseseg-engine" / "bin" / "python").unlink()
+    assert started() == ["python3", "-P", "-m", "sparseseg", "doctor"]

@@ -36,6 +36,7 @@ _OPTIONS = {
 }
 _SOURCE = "git+https://github.com/SparseSegSlicer/SlicerSparseSeg.git"
 _VENV = "sparseseg-engine"  # in the home folder there
+_FIND_PYTHON = f'p={_VENV}/bin/python; test -x $p || p=python3; exec $p "$@"'  # ssh starts in the home folder
 _HELLO_S, _DOCTOR_S = 60.0, 300.0
 _SAID = 200  # characters of what ssh or the server said
 _EXAMPLE = "Write for example ssh://anna@gpu.hospital.org, with :PORT behind it where that is not 22."
@@ -50,7 +51,8 @@ def no_ssh(error: OSError) -> ServerError:
 
 @dataclass(frozen=True)
 class Server:
-    """`ssh://user@host:port?python=PATH`: user and port may be missing, and are ssh's own then; python: the interpreter there that has the engine."""
+    """`ssh://user@host:port?python=PATH`: user and port may be missing, and are ssh's own then; python: the interpreter there that has the engine;
+    where none is named, that of the folder that `install` makes, else the system's."""
 
     host: str
     user: str = ""
@@ -91,7 +93,8 @@ class Server:
 
     def command(self, *words: str) -> list[str]:
         """The local command line that runs our package there, `python -P -m sparseseg WORDS`, in any shell that takes sh's quotes."""
-        remote = ["env", "PYTHONSAFEPATH=1", "PYTHONUTF8=1", self.python, "-P", "-m", "sparseseg", *words]
+        python = ["sh", "-c", _FIND_PYTHON, "sparseseg"] if self.python == "python3" else [self.python]
+        remote = ["env", "PYTHONSAFEPATH=1", "PYTHONUTF8=1", *python, "-P", "-m", "sparseseg", *words]
         options = [word for name, value in _OPTIONS.items() for word in ("-o", f"{name}={value}")]
         where = [*(["-p", str(self.port)] if self.port else []), *(["-l", self.user] if self.user else []), "--", self.host]
         return ["ssh", "-T", *options, *where, shlex.join(remote)]
@@ -138,7 +141,7 @@ class Server:
         if self.python != "python3":
             return f"`{login} {self.python} -m pip install --upgrade {_SOURCE}`"
         made = f"python3 -m venv {_VENV} && {_VENV}/bin/python -m pip install --upgrade {_SOURCE}"
-        return f"`{login} '{made}'`, and use it with --engine-python {_VENV}/bin/python"
+        return f"`{login} '{made}'`"
 
     def explain(self, code: int | None, said: str) -> ServerError:
         """Why a connection failed or ended, from ssh's exit code and stderr."""
@@ -169,9 +172,12 @@ class Server:
             }
             return next((words for sign, words in known.items() if sign in said), None)
         if code == 127:
-            return f"{title} has no Python of the name {self.python}.", "Name it with --engine-python, or install Python 3.11 or newer there."
+            return (
+                f"{title} has no Python of the name {self.python}.",
+                "Name one of 3.11 or newer behind the address, ?python=PATH, or install it.",
+            )
         if re.search(r"unknown option:? -P", said, re.IGNORECASE):
-            return f"The Python {self.python} on {title} is too old.", "Name a Python of 3.11 or newer with --engine-python."
+            return f"The Python {self.python} on {title} is too old.", "Name one of 3.11 or newer behind the address, ?python=PATH."
         if re.search(r"No module named '?sparseseg'?", said):
             return f"The engine is not installed for {self.python} on {title}.", f"Install it: {self.install}."
         if missing := re.search(r"No module named '?([\w.]+)'?", said):
