@@ -13,7 +13,7 @@ from sparseseg.contract.server import ServerError
 
 SERVER, ADDRESS = "anna@gpu.hospital.org", "ssh://anna@gpu.hospital.org:2222"
 LOST = Warning("", 1, "connection", f"The connection to {SERVER} was lost; the engine goes on there.", "Trying again for 120 s.")
-BACK = Warning("", 1, "connected", f"Connected to {SERVER} again.", "")
+BACK = Warning("", 1, "connection", f"Connected to {SERVER} again.", "")
 COMMAND = f"ssh -p 2222 {SERVER}"
 
 

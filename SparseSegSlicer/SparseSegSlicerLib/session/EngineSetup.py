@@ -158,8 +158,8 @@ class EngineSetup:
         if self.server is None:
             self._begin(EngineState.CHECKING, self._doctor, self._onChecked)
         elif self.server:
-            asked = lambda choice: self._become(EngineState.READY, choice)  # noqa: E731
-            self._begin(EngineState.CHECKING, lambda address=self._address: self._askServer(address), asked)
+            address = self._address
+            self._begin(EngineState.CHECKING, lambda: self._askServer(address), lambda choice: self._become(EngineState.READY, choice))
 
     def _doctor(self) -> subprocess.CompletedProcess:
         try:
@@ -225,10 +225,9 @@ class EngineSetup:
         self.changed()
 
     def _onFailed(self, error: BaseException) -> None:
-        if isinstance(error, SparseSegError):
-            self.serverFailed(error.sentence, error.advice)
-        else:
-            self._become(EngineState.BROKEN, f"{error}.")
+        if not isinstance(error, SparseSegError):
+            error = SparseSegError(f"{error}.")
+        self.serverFailed(error.sentence, error.advice)
 
     def serverFailed(self, sentence: str, advice: str) -> None:
         """A check, or a run, has told what is wrong with the server or the way to it."""

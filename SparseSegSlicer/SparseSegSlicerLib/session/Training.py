@@ -211,7 +211,8 @@ class Training:
             self._onPlaces(event.places)
         elif isinstance(event, Warning):
             session.report.onCpu = session.report.onCpu or event.code == "device"
-            session.say(Message("info" if event.code == "connected" else "warning", event.sentence, event.advice))
+            isBack = event.code == ServerError.code and not event.advice
+            session.say(Message("info" if isBack else "warning", event.sentence, event.advice))
         elif isinstance(event, Error):
             self._onError(event)
 
