@@ -273,6 +273,20 @@ def test_what_a_server_lacks_is_told_with_the_command_to_copy(host, asked, panel
     assert hidden(ui.serverCommand), "that was of another server"
 
 
+def test_what_a_run_tells_of_its_server_is_shown_where_the_command_can_be_copied(host, asked, panel):
+    from SparseSegSlicerLib.session.EngineSetup import EngineState
+
+    ui, error = panel.ui, ServerError("gpu does not accept your key.", "See that `ssh gpu` works in a terminal.")
+    panel.controller.serverFailed(f"ssh://{SERVER}", error)
+    assert panel.install.setup.state is not EngineState.BROKEN, "that is not the engine of this computer"
+    choose_server(panel)
+    panel.controller.serverFailed("ssh://other", error)
+    assert hidden(ui.serverCommand)
+    panel.controller.serverFailed(f"ssh://{SERVER}", error)
+    assert ui.serverCommand.text == "ssh gpu" and "See that the command below works" in ui.engineLabel.text
+    assert asked == []
+
+
 def test_enter_checks_the_address(host, asked, panel):
     from PySide6 import QtCore, QtTest
 

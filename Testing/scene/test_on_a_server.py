@@ -22,7 +22,7 @@ def session(scene_host, tmp_path):
     session = Session(scene_host, tmp_path)
     move(session, ADDRESS)
     session.told = []
-    session.controller.serverFailed = lambda *words: session.told.append(words)
+    session.controller.serverFailed = lambda address, error: session.told.append((address, error.sentence, error.advice))
     yield session
     session.close()
 
@@ -74,7 +74,7 @@ def test_a_server_that_refuses_ends_the_run_in_a_sentence_and_its_command_is_han
     message = said(session, Error("", 0, ServerError.code, f"{SERVER} does not accept your key.", advice, fatal=True))
     assert message.level == "error" and session.controller.state is State.IDLE and session.controller.run is None
     assert message.advice.startswith('See that the command in the section "Engine" works'), "where it can be copied"
-    assert session.told == [(f"{SERVER} does not accept your key.", advice)]
+    assert session.told == [(ADDRESS, f"{SERVER} does not accept your key.", advice)]
 
 
 def test_a_server_that_is_given_up_leaves_the_preview(session):

@@ -227,12 +227,13 @@ class EngineSetup:
     def _onFailed(self, error: BaseException) -> None:
         if not isinstance(error, SparseSegError):
             error = SparseSegError(f"{error}.")
-        self.serverFailed(error.sentence, error.advice)
+        self.remedy = commandIn(error.advice)
+        self._become(EngineState.BROKEN, f"{error.sentence} {withoutCommand(error.advice, _('the command below'))}".strip())
 
-    def serverFailed(self, sentence: str, advice: str) -> None:
-        """A check, or a run, has told what is wrong with the server or the way to it."""
-        self.remedy = commandIn(advice)
-        self._become(EngineState.BROKEN, f"{sentence} {withoutCommand(advice, _('the command below'))}".strip())
+    def serverFailed(self, address: str, error: SparseSegError) -> None:
+        """A run has told what is wrong with its server, or with the way to it; that may be another one than is chosen now."""
+        if address == self._address:
+            self._onFailed(error)
 
     def engine(self, *arguments: str, timeout: float) -> subprocess.CompletedProcess:
         """Runs a command of the engine to its end, with what DICOM needs; for a thread."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 
+from sparseseg.contract.errors import SparseSegError
+
 from ..scene import SliceViews
 from ..scene.AppliedResult import AppliedResult, Holding
 from ..scene.Preview import Preview
@@ -27,7 +29,7 @@ from .WeightMap import WeightMap
 class Session:
     """`changed` is called after anything that a face shows may have changed; `waiting` is entered around the slow main-thread steps; `selectSegment`
     is given the ID of the segment to paint with; `whyNoEngine` tells what keeps the engine from running, if that is known, `engineLacks` is called
-    where a run lacked a package, and `serverFailed` with sentence and advice where a server, or the way to it, was at fault. onRead(reading) and
+    where a run lacked a package, and `serverFailed` with its address where a server, or the way to it, was at fault. onRead(reading) and
     onReadFailed(error) hear of strokes that were read, onOtherChannels(reason) of channels that are others now."""
 
     def __init__(self, scene, changed: Callable[[], None], onRead: Callable, onReadFailed: Callable, onOtherChannels: Callable) -> None:
@@ -36,7 +38,7 @@ class Session:
         self.selectSegment: Callable[[str], None] = lambda segmentID: None
         self.whyNoEngine: Callable[[], Message | None] = lambda: None
         self.engineLacks: Callable[[], None] = lambda: None
-        self.serverFailed: Callable[[str, str], None] = lambda sentence, advice: None
+        self.serverFailed: Callable[[str, SparseSegError], None] = lambda address, error: None
         self.state, self.report = State.EMPTY, Report()
         self.run: EngineRun | None = None
         self.server = ""  # that the last run works on; empty: on this computer

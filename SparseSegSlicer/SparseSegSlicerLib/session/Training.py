@@ -256,7 +256,7 @@ class Training:
         message = Message("error", event.sentence, event.advice)
         if event.code == ServerError.code:
             message = replace(message, advice=withoutCommand(event.advice, _('the command in the section "Engine"')))
-            self._session.serverFailed(event.sentence, event.advice)
+            self._session.serverFailed(self._launched.server, ServerError(event.sentence, event.advice))
         if event.code == "cancelled":
             return
         if event.code == PackageError.code:
