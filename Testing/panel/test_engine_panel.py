@@ -3,7 +3,7 @@
 import pytest
 
 from host import standin
-from sparseseg.contract.server import ServerError
+from sparseseg.contract.errors import ServerError
 
 ADVICE = 'Press "Install PyTorch..." in the module Sparse Segmentation.'
 
@@ -258,11 +258,10 @@ def test_what_a_server_lacks_is_told_with_the_command_to_copy(host, asked, panel
 
     from SparseSegSlicerLib.session.EngineSetup import EngineState
 
-    ui, asked.answer = panel.ui, ServerError(f"The engine is not installed for python3 on {SERVER}.", f"Install it: `{COMMAND}`.")
+    ui, asked.answer = panel.ui, ServerError(f"The engine is not installed for python3 on {SERVER}.", f"Install it with `{COMMAND}`.")
     choose_server(panel)
     assert checked(host, panel) is EngineState.BROKEN
-    said = f"The engine is not installed for python3 on {SERVER}. Install it: the command below."
-    assert ui.engineLabel.text == f"The engine ({SERVER}) does not work: {said}"
+    assert ui.engineLabel.text == f"The engine is not installed for python3 on {SERVER}. Install it with the command below."
     assert hidden(ui.engineNotice) and hidden(ui.installHereButton), "nothing is installed on a server from here"
     assert ui.serverCommand.text == COMMAND
     host.click(ui.copyCommandButton)

@@ -9,7 +9,8 @@ import time
 
 import pytest
 
-from sparseseg.contract.server import Server, ServerError
+from sparseseg.contract.errors import ServerError
+from sparseseg.contract.server import Server
 
 
 class Child:

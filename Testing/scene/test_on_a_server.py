@@ -8,8 +8,8 @@ pytest.importorskip("slicer")
 
 from scripted_engine import Session, State, resultOf
 
+from sparseseg.contract.errors import ServerError
 from sparseseg.contract.protocol import Error, Ready, Warning
-from sparseseg.contract.server import ServerError
 
 SERVER, ADDRESS = "anna@gpu.hospital.org", "ssh://anna@gpu.hospital.org:2222"
 LOST = Warning("", 1, "connection", f"The connection to {SERVER} was lost; the engine goes on there.", "Trying again for 120 s.")

@@ -81,8 +81,7 @@ class Install:
     def update(self) -> None:
         setup, ui = self.setup, self.ui
         busy, lacking = setup.state in (EngineState.CHECKING, EngineState.INSTALLING), setup.state in _LACKING
-        here = setup.server is None
-        text = f"{_STATE_TEXT[setup.state].format(where=setup.where, size=SIZE)} {setup.detail}".strip() if setup.server != "" else _NO_SERVER
+        here, text = setup.server is None, self._words()
         for label in (ui.engineLabel, ui.engineNotice):
             label.text, label.styleSheet = text, wordStyle(label, "error" if lacking else "info")
         ui.engineNotice.visible = here and (lacking or setup.state is EngineState.INSTALLING)
@@ -95,6 +94,15 @@ class Install:
             widget.visible = here
         ui.pythonPath.enabled = ui.engineBox.enabled = setup.state is not EngineState.INSTALLING
         self.place.update()
+
+    def _words(self) -> str:
+        """What is known of the engine; what is wrong with a server is a sentence already."""
+        setup = self.setup
+        if setup.server == "":
+            return _NO_SERVER
+        if setup.server and setup.state is EngineState.BROKEN:
+            return setup.detail
+        return f"{_STATE_TEXT[setup.state].format(where=setup.where, size=SIZE)} {setup.detail}".strip()
 
 
 _NO_SERVER = _("Write the server's address, then press Check.")

@@ -22,9 +22,9 @@ from zlib import crc32
 
 from sparseseg.contract import child
 from sparseseg.contract.child import child_options
-from sparseseg.contract.errors import SparseSegError
+from sparseseg.contract.errors import ServerError, SparseSegError
 from sparseseg.contract.folders import PrivateFolder, remove_abandoned
-from sparseseg.contract.server import Server, ServerError
+from sparseseg.contract.server import Server
 
 from ..i18n import tr as _
 from .Background import Background
@@ -173,7 +173,7 @@ class EngineSetup:
         found = server.examine(self._outside)
         if not found.get("works"):
             sentence = _("The engine on {server} does not work: {reason}").format(server=server.title, reason=found.get("choice"))
-            raise ServerError(sentence, _("Install it again: {command}.").format(command=server.install))
+            raise ServerError(sentence, _("Install it again with {command}.").format(command=server.install))
         return str(found.get("choice"))
 
     def install(self, repair: bool = False) -> None:

@@ -9,12 +9,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from sparseseg.contract.errors import PackageError, SparseSegError
+from sparseseg.contract.errors import PackageError, ServerError, SparseSegError
 from sparseseg.contract.hints import Hints
 from sparseseg.contract.job import JobRecord
 from sparseseg.contract.place import Place
 from sparseseg.contract.protocol import Check, Device, Error, Preview, Progress, Ready, Result, Warning
-from sparseseg.contract.server import Server, ServerError
+from sparseseg.contract.server import Server
 
 from ..i18n import duration
 from ..i18n import tr as _

@@ -109,7 +109,7 @@ class Server:
     def compare(self, hello: Mapping[str, Any]) -> None:
         """Raises ServerError where an engine that introduces itself so is not of this version; the protocol counts first."""
         theirs, version = hello.get("protocol"), str(hello.get("version"))
-        advice = f"Bring both to the same version; on the server: {self.install}."
+        advice = f"Bring both to the same version; on the server with {self.install}."
         if (theirs, hello.get("remote")) != (PROTOCOL_VERSION, REMOTE_VERSION):
             there = f"The engine on {self.title} ({version:.40}) speaks version {theirs!r:.20} of the protocol"
             raise ServerError(f"{there}, this one ({__version__}) version {PROTOCOL_VERSION}.", advice)
@@ -179,11 +179,11 @@ class Server:
         if re.search(r"unknown option:? -P", said, re.IGNORECASE):
             return f"The Python {self.python} on {title} is too old.", "Name one of 3.11 or newer behind the address, ?python=PATH."
         if re.search(r"No module named '?sparseseg'?", said):
-            return f"The engine is not installed for {self.python} on {title}.", f"Install it: {self.install}."
+            return f"The engine is not installed for {self.python} on {title}.", f"Install it with {self.install}."
         if missing := re.search(r"No module named '?([\w.]+)'?", said):
-            return f"The package {missing[1]} is missing for {self.python} on {title}.", f"Install the engine again: {self.install}."
+            return f"The package {missing[1]} is missing for {self.python} on {title}.", f"Install the engine again with {self.install}."
         if "unrecognized arguments" in said or "invalid choice" in said:
-            return f"The engine on {title} is of another version than this one ({__version__}).", f"Bring it to this version: {self.install}."
+            return f"The engine on {title} is of another version than this one ({__version__}).", f"Bring it to this version with {self.install}."
         return None
 
     @property
