@@ -16,6 +16,14 @@ from sparseseg.io import files
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Ctrl-C as a program has it; where tests run side by side their processes ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     phantom = two_organs((16, 24, 24))

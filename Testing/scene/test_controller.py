@@ -653,7 +653,7 @@ def test_an_engine_refuses_a_module_of_another_version(session, monkeypatch):
     from SparseSegSlicerLib.session.Controller import State
 
     controller = session()
-    monkeypatch.setattr(EngineRun, "Open", lambda *arguments: Open(*arguments, protocol=PROTOCOL_VERSION - 1))
+    monkeypatch.setattr(EngineRun, "Open", lambda *arguments, owner: Open(*arguments, protocol=PROTOCOL_VERSION - 1, owner=owner))
     controller.train()
     spin(controller, lambda: controller.message.level == "error")
     told = f"The host speaks version {PROTOCOL_VERSION - 1} of the protocol, this engine version {PROTOCOL_VERSION}."

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from phantoms import make_job, two_contrasts
-from sparseseg.contract.job import IMAGE
 from sparseseg.contract.protocol import Error, Open, Preview, Result, Train, Update
 from sparseseg.contract.settings import Settings
 
@@ -31,9 +30,8 @@ def test_two_channels_are_segmented_and_corrected(talk, tmp_path):
 @pytest.mark.parametrize(("channels", "sentence"), [(5, "The image has 5 channels, not 1 to 4."), (2, "channel 2 holds voxels that are not")])
 def test_other_images_are_refused_in_a_sentence(talk, tmp_path, channels, sentence):
     phantom = two_contrasts()
-    job = make_job(tmp_path / "job", phantom, QUICK)
     image = np.repeat(phantom.image[:1], channels, 0).astype(np.float32)
     image[-1, 3, 4, 5] = np.nan
-    np.save(job / IMAGE, image)
+    job = make_job(tmp_path / "job", replace(phantom, image=image), QUICK)
     talk.client.send(Open("open", str(job), "cpu"))
     assert sentence in talk.until(Error, id="open").sentence

@@ -413,6 +413,7 @@ class Session:
         while self._clock.fraction(network.steps) < 1 and not self.host.finishing:
             if self._check_is_due:
                 self._check()
+                self._tick("training")  # by its stage a step that never ends is told from long work
             network.step(self._clock.schedule(network.steps))
             self._tick("training")
             self._take_updates()
