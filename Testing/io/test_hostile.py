@@ -188,9 +188,8 @@ def test_deflated_dicom_is_inflated_no_further_than_its_header_says(tmp_path, mo
         io.read_volume(tmp_path / "s")
 
 
-@pytest.mark.parametrize("transfer", ["explicit", "implicit"])
-def test_a_number_of_dicom_that_is_millions_is_refused_before_each_becomes_an_object(tmp_path, transfer):
-    file = dicom_series(tmp_path / "s", transfer=transfer)[1]
+def test_a_number_of_dicom_that_is_millions_is_refused_before_each_becomes_an_object(tmp_path):
+    file = dicom_series(tmp_path / "s", transfer="implicit")[1]  # explicit ones are of 64 kB at most
     dataset = dicoms.pydicom.dcmread(file)
     dataset.add_new("BitsAllocated", "UL", [7] * 5_000_000)
     dataset.save_as(file)
