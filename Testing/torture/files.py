@@ -24,6 +24,8 @@ from phantoms import two_organs
 from sparseseg import io
 from sparseseg.contract.hints import Hints
 
+from .mutate import cut, flip, span, without
+
 Attempt = Callable[[random.Random], None]
 SHAPE_KJI = (4, 8, 6)
 _NUMBER = re.compile(rb"-?\d+(?:\.\d+)?")
@@ -70,13 +72,6 @@ def _repacked(content: bytes, rng: random.Random) -> bytes | None:
     return None
 
 
-def _flip(content: bytes, rng: random.Random) -> bytes:
-    out = bytearray(content or b"\0")
-    for _ in range(rng.choice((1, 1, 8))):
-        out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
-    return bytes(out)
-
-
 def _early(content: bytes, rng: random.Random) -> bytes:
     """Bytes among the first, where headers are: a number's, often."""
     out = bytearray(content or b"\0")
@@ -86,22 +81,8 @@ def _early(content: bytes, rng: random.Random) -> bytes:
     return bytes(out)
 
 
-def _cut(content: bytes, rng: random.Random) -> bytes:
-    return content[: rng.randrange(len(content) + 1)]
-
-
-def _span(content: bytes, rng: random.Random) -> tuple[int, int]:
-    first = rng.randrange(len(content) + 1)
-    return first, min(len(content), first + rng.choice((1, 2, 8, 100, 1000)))
-
-
-def _without(content: bytes, rng: random.Random) -> bytes:
-    first, last = _span(content, rng)
-    return content[:first] + content[last:]
-
-
 def _again(content: bytes, rng: random.Random) -> bytes:
-    first, last = _span(content, rng)
+    first, last = span(content, rng)
     return content[:last] + content[first:last] * rng.choice((1, 1, 20, 2000)) + content[last:]
 
 
@@ -122,7 +103,7 @@ def _number(content: bytes, rng: random.Random) -> bytes:
 def _word(content: bytes, rng: random.Random) -> bytes:
     found = list(re.finditer(rb"[A-Za-z]{2,}", content[:6000]))
     if not found:
-        return _flip(content, rng)
+        return flip(content, rng)
     at = rng.choice(found)
     return content[: at.start()] + rng.choice((*_TOKENS, b"x" * rng.choice((1, 300, 100_000)), rng.choice(found)[0])) + content[at.end() :]
 
@@ -143,7 +124,7 @@ def _line(content: bytes, rng: random.Random) -> bytes:
     return b"\n".join(lines) + content[6000:]
 
 
-_FAULTS = (_flip, _early, _early, _early, _cut, _without, _again, _between, _number, _number, _number, _word, _line, _line)
+_FAULTS = (flip, _early, _early, _early, cut, without, _again, _between, _number, _number, _number, _word, _line, _line)
 
 
 # ---------------------------------------------------------------- formats

@@ -53,7 +53,7 @@ def damaged(data: bytes, rng: random.Random) -> bytes:
     return data
 
 
-def _flip(data: bytes, rng: random.Random) -> bytes:
+def flip(data: bytes, rng: random.Random) -> bytes:
     changed = bytearray(data or b"\0")
     for _ in range(rng.choice((1, 1, 8))):
         changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
@@ -67,22 +67,22 @@ def _early(data: bytes, rng: random.Random) -> bytes:
     return bytes(changed)
 
 
-def _cut(data: bytes, rng: random.Random) -> bytes:
+def cut(data: bytes, rng: random.Random) -> bytes:
     return data[: rng.randrange(len(data) + 1)]
 
 
-def _span(data: bytes, rng: random.Random) -> tuple[int, int]:
+def span(data: bytes, rng: random.Random) -> tuple[int, int]:
     first = rng.randrange(len(data) + 1)
     return first, min(len(data), first + rng.choice((1, 2, 8, 100, 1000)))
 
 
-def _without(data: bytes, rng: random.Random) -> bytes:
-    first, last = _span(data, rng)
+def without(data: bytes, rng: random.Random) -> bytes:
+    first, last = span(data, rng)
     return data[:first] + data[last:]
 
 
 def _again(data: bytes, rng: random.Random) -> bytes:
-    first, last = _span(data, rng)
+    first, last = span(data, rng)
     return data[:last] + data[first:last] * rng.choice((1, 1, 20)) + data[last:]
 
 
@@ -95,12 +95,12 @@ def _number(data: bytes, rng: random.Random) -> bytes:
     """One number in text is another, to the extremes."""
     found = list(_NUMBER.finditer(data[:4000]))
     if not found:
-        return _flip(data, rng)
+        return flip(data, rng)
     at = rng.choice(found)
     return data[: at.start()] + rng.choice(_NUMBERS) + data[at.end() :]
 
 
-_FAULTS: tuple[Callable[[bytes, random.Random], bytes], ...] = (_flip, _early, _early, _cut, _without, _again, _between, _number, _number)
+_FAULTS: tuple[Callable[[bytes, random.Random], bytes], ...] = (flip, _early, _early, cut, without, _again, _between, _number, _number)
 
 
 def nonsense(rng: random.Random, depth: int = 0) -> Any:
