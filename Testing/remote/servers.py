@@ -13,11 +13,10 @@ import time
 from pathlib import Path
 
 import sparseseg
-from sparseseg.contract.protocol import Event, Open, Ready
+import talking
 from sparseseg.contract.remote import RemoteClient
 from sparseseg.contract.server import Server
 
-PATIENCE_S = 60.0
 SSHD = shutil.which("sshd") or shutil.which("/usr/sbin/sshd")
 PACKAGES = str(Path(sparseseg.__file__).parents[1])
 
@@ -87,28 +86,11 @@ class Sshd:
         self._log.close()
 
 
-class Talk:
-    """An engine over ssh, and all that it said."""
+class Talk(talking.Talk):
+    """An engine over ssh."""
 
     def __init__(self, server, **options):
-        self.client = RemoteClient(server, **options)
-        self.events: list[Event] = []
-
-    def until(self, kind, patience_s=PATIENCE_S, **wanted):
-        """The next event of this class whose fields are as wanted."""
-        end = time.monotonic() + patience_s
-        while time.monotonic() < end:
-            event = self.client.wait(0.1)
-            if event is None:
-                continue
-            self.events.append(event)
-            if isinstance(event, kind) and all(getattr(event, name) == value for name, value in wanted.items()):
-                return event
-        raise AssertionError(f"no {kind.__name__} {wanted} in {patience_s} s; got {self.events[-5:]}\n{self.client.log}")
-
-    def open(self, folder):
-        self.client.send(Open("open", str(folder), "cpu"))
-        return self.until(Ready, id="open")
+        super().__init__(RemoteClient(server, **options))
 
 
 class Relay:

@@ -1,39 +1,9 @@
 """Real workers over real pipes."""
 
-import time
-
 import pytest
 
 from sparseseg.contract.client import WorkerClient
-from sparseseg.contract.protocol import Event, Open
-
-PATIENCE_S = 60.0  # for one event on a slow, busy machine; not a measure of speed
-
-
-class Talk:
-    """A worker and all that it said; `until` waits for the first event that fits."""
-
-    def __init__(self, **options):
-        self.client = WorkerClient(**options)
-        self.events: list[Event] = []
-
-    def until(self, kind, patience_s=PATIENCE_S, **wanted):
-        """The next event of this class whose fields are as wanted; earlier ones are kept in `events`."""
-        end = time.monotonic() + patience_s
-        while time.monotonic() < end:
-            event = self.client.wait(0.1)
-            if event is None:
-                continue
-            self.events.append(event)
-            if isinstance(event, kind) and all(getattr(event, name) == value for name, value in wanted.items()):
-                return event
-        raise AssertionError(f"no {kind.__name__} {wanted} in {patience_s} s; got {self.events[-5:]}\n{self.client.log}")
-
-    def open(self, folder):
-        from sparseseg.contract.protocol import Ready
-
-        self.client.send(Open("open", str(folder), "cpu"))
-        return self.until(Ready, id="open")
+from talking import Talk
 
 
 @pytest.fixture
@@ -41,7 +11,7 @@ def start_talk():
     talks = []
 
     def start(**options):
-        talks.append(Talk(**options))
+        talks.append(Talk(WorkerClient(**options)))
         return talks[-1]
 
     yield start
