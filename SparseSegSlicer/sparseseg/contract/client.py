@@ -15,7 +15,8 @@ from collections.abc import Mapping, Sequence
 
 from .child import Child
 from .errors import WorkerError
-from .protocol import Close, Command, Error, Event, ProtocolError, Ready, decode_event, encode, messages
+from .inbox import Inbox
+from .protocol import Close, Command, Error, ProtocolError, Ready, decode_event, encode, messages
 from .remote import RemoteClient
 from .server import Server
 
@@ -31,12 +32,12 @@ def connect(engine: str = "", python: Sequence[str] = (sys.executable,), environ
     return RemoteClient(Server.parse(engine), environment) if engine else WorkerClient(python, environment)
 
 
-class WorkerClient:
+class WorkerClient(Inbox):
     """One worker process. `python`: the interpreter's command line, which may be another environment's; files in it by their full paths."""
 
     def __init__(self, python: Sequence[str] = (sys.executable,), environment: Mapping[str, str] | None = None) -> None:
         """environment: of the worker; this process's own where None. Raises WorkerError where the program cannot be started."""
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        super().__init__()
         self._outbox: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
         self._asked_to_end = False
@@ -68,20 +69,6 @@ class WorkerClient:
     def send(self, command: Command) -> None:
         """Queue a command; it is written by a thread."""
         self._outbox.put(encode(command))
-
-    def poll(self) -> list[Event]:
-        """The events that have arrived since the last call, at once. When the worker died unasked, the last one is a fatal `error`."""
-        events = []
-        while not self._events.empty():
-            events.append(self._events.get())
-        return events
-
-    def wait(self, timeout_s: float) -> Event | None:
-        """The next event, or None when none came in time. For callers that have nothing else to do."""
-        try:
-            return self._events.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
 
     def close(self, grace_s: float = _CLOSE_GRACE_S) -> threading.Thread:
         """Ask the worker to end, and end it by force after `grace_s`; returns at once, the thread ends when the process has."""

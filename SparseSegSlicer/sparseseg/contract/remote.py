@@ -23,6 +23,7 @@ from .. import __version__
 from .child import Child
 from .errors import Cancelled, ModelError, OutputError, ServerError, SparseSegError, WorkerError
 from .frames import digest, parts
+from .inbox import Inbox
 from .job import IMAGE, MODEL, REPORT, UNCERTAINTY, VOICES, WEIGHTS
 from .link import REMOTE_VERSION, Frame, Link, parse, receive
 from .mirror import Mirror
@@ -60,14 +61,14 @@ _MOST_NOISE = 200  # lines that a server's shell may say before the engine does
 _PROGRESS_EVERY_S = 0.5
 
 
-class RemoteClient:
+class RemoteClient(Inbox):
     """One engine on another computer."""
 
     def __init__(self, server: Server, environment: Mapping[str, str] | None = None, keep_s: float = KEEP_S, results: Sequence[str] = _USUAL) -> None:
         """environment: of `ssh`; keep_s: how long to try again where the connection breaks, and how long the server keeps the session then; results:
         the files of a result that are wanted, beside DENSE. Raises ServerError where `ssh` cannot be started; all else comes as an event."""
+        super().__init__()
         self._server, self._environment, self._keep_s, self._results = server, environment, keep_s, tuple(results)
-        self._events: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._outbox: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         self._wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
         self._stderr: deque[str] = deque(maxlen=_STDERR_LINES)
@@ -105,20 +106,6 @@ class RemoteClient:
             with self._counting:
                 self._stops += 1
         self._outbox.put(command)
-
-    def poll(self) -> list[Event]:
-        """The events that have arrived since the last call, at once. When the engine is lost, the last one is a fatal `error`."""
-        events = []
-        while not self._events.empty():
-            events.append(self._events.get())
-        return events
-
-    def wait(self, timeout_s: float) -> Event | None:
-        """The next event, or None when none came in time. For callers that have nothing else to do."""
-        try:
-            return self._events.get(timeout=timeout_s)
-        except queue.Empty:
-            return None
 
     def close(self, grace_s: float = _CLOSE_GRACE_S) -> threading.Thread:
         """Ask the engine to end, and end the connection by force after `grace_s`; returns at once, the thread ends when it has ended."""
