@@ -1,4 +1,4 @@
-"""The command line: segment, predict, export, import, worker, doctor. Exit codes: 0 done; 1 unexpected failure; 2 an input, option or output
+"""The command line: segment, predict, export, import, cohort, worker, doctor. Exit codes: 0 done; 1 unexpected failure; 2 an input, option or output
 that cannot be used (what was written before is said); 3 the device or PyTorch; 4 the engine process died; 130 interrupted (segment writes the best
 so far); 128 + n ended by signal n (SIGTERM 143, SIGHUP 129); 141 done, but nobody read what belongs on stdout."""
 
@@ -19,6 +19,7 @@ import numpy as np
 
 from . import __version__, io
 from .annotation.slices import find_complete_slices
+from .cohort import commands as cohort
 from .console import Screen, consoles, occupy_closed, say_error
 from .contract import errors
 from .contract.channels import MOST_CHANNELS, stack
@@ -152,6 +153,7 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
     _add_reading(back)
     back.set_defaults(run=_import)
+    cohort.add_parsers(commands)
     worker = commands.add_parser("worker", help="serve the protocol on stdin and stdout (docs/protocol.md)")
     worker.add_argument("--remote", action="store_true", help="the other end of --engine ssh://..., which starts it by itself")
     worker.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)  # what --remote starts

@@ -20,6 +20,7 @@ ROOMS = {
     "quality": {"contract", "annotation"},
     "session": {"contract", "annotation", "prior", "network", "quality"},
     "report": {"contract"},
+    "cohort": {"contract", "annotation", "io", "network", "quality", "session", "console", "stopping"},  # a host with rooms of its own
 }
 HOSTS = [
     "joblog",
@@ -110,6 +111,11 @@ def test_imports_go_down_only(name):
         allowed = {"__init__", *ROOMS, *(HOSTS[: HOSTS.index(name)] if name in HOSTS else [])}
     upward = [own for own, _, _ in imports_of(name) if own is not None and room(own) not in allowed]
     assert not upward, f"{name} imports {upward}"
+
+
+def test_nobody_but_the_command_line_knows_cohorts():
+    knowing = {name for name in modules() if room(name) != "cohort" for own, _, _ in imports_of(name) if own is not None and room(own) == "cohort"}
+    assert knowing == {"cli"}
 
 
 def test_no_circle():

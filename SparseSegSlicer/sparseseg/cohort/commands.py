@@ -1,0 +1,69 @@
+"""`sparseseg cohort ...`: what may be asked for, and who does it. What each loads, it loads when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds `cohort` to the command line's commands."""
+    cohort = commands.add_parser("cohort", help="learn from many sparsely annotated patients, segment many more (docs/cohorts.md)")
+    parts = cohort.add_subparsers(required=True, metavar="WHAT")
+    _add_train(parts)
+    _add_export(parts)
+
+
+def run(options: argparse.Namespace) -> int:
+    """The exit code. Raises SparseSegError."""
+    return int(options.work(options))
+
+
+def _add_list(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("list", type=Path, metavar="LIST", help="CSV or JSON lines (image, annotation), a folder of patients, BIDS, nnU-Net dataset")
+
+
+def _add_annotation(parser: argparse.ArgumentParser) -> None:
+    """What label maps of a list mean that does not say it itself."""
+    parser.add_argument("--complete-slices", choices=("none", "auto"), default="none", help="auto: what is unpainted on filled slices is background")
+    parser.add_argument("--background", metavar="NAME", help="the segment that means 'none of the others'; in label maps its value, or none")
+    parser.add_argument("--unlabelled", type=int, default=0, metavar="VALUE", help="the value that means nothing in label maps (default 0)")
+
+
+def _add_train(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    train = parts.add_parser("train", help="one network from many sparsely annotated patients")
+    _add_list(train)
+    train.add_argument("-o", "--output", type=Path, required=True, metavar="MODEL", help="the model; MODEL.json beside it is the log")
+    _add_annotation(train)
+    train.add_argument("--held-out", type=float, default=0.2, metavar="SHARE", help="of the patients, to validate on, one at least (%(default)g)")
+    train.add_argument("--minutes", type=float, default=60.0, metavar="M", help="for training, without preparing (default %(default)g)")
+    train.add_argument("--steps", type=int, default=0, metavar="N", help="train exactly N steps instead")
+    train.add_argument("--batch", type=int, default=0, metavar="N", help="slabs a step and process (default: what the device likes)")
+    train.add_argument("--seed", type=int, default=0, metavar="N")
+    train.add_argument("--start-from", type=Path, metavar="MODEL", help="begin with the weights of an earlier model")
+    train.add_argument("--resume", action="store_true", help="go on with MODEL, which a run that was ended has left")
+    train.add_argument("--cache", type=Path, metavar="DIR", help="where prepared volumes lie meanwhile (default: the system's temporary files)")
+    train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    train.set_defaults(run=run, work=_train)
+
+
+def _add_export(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    export = parts.add_parser("export", help="the annotated patients of a list as a data set of nnU-Net")
+    _add_list(export)
+    _add_annotation(export)
+    export.add_argument("--nnunet", type=Path, required=True, metavar="FOLDER", help="a new folder, Dataset123_Name for nnU-Net's commands")
+    export.set_defaults(run=run, work=_export)
+
+
+def _train(options: argparse.Namespace) -> int:
+    with options.stop.by_leaving():
+        from .training import train
+
+    return train(options)
+
+
+def _export(options: argparse.Namespace) -> int:
+    from .nnunet import export
+
+    export(options)
+    return 0
