@@ -85,7 +85,7 @@ def test_what_is_refused(table, text, said):
 
 
 def test_a_list_without_annotation_cannot_be_trained_on(table):
-    with pytest.raises(InputError, match="No patient of .* has an annotation"):
+    with pytest.raises(InputError, match=r"No patient of .* has an annotation"):
         read_list(table("image\na.nrrd\n"), annotated=True)
 
 

@@ -32,10 +32,7 @@ def read_list(source: Path, annotated: bool) -> list[Patient]:
     Raises InputError with the place in the list where it cannot be understood, where a name occurs twice, or where nobody is left.
     """
     source = Path(source)
-    if is_folder(source):
-        found = read_folder(source, annotated)
-    else:
-        found = list(_read_file(source))
+    found = read_folder(source, annotated) if is_folder(source) else list(_read_file(source))
     if not found:
         raise InputError(f"{source.name} lists no patient.", "See docs/cohorts.md for what a list looks like.")
     found = _named(found)
