@@ -38,6 +38,7 @@ HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contour
 WITH_TORCH = {
     "network",
     "doctor",
+    "session.alone",
     "session.network_voice",
     *(f"prior.{name}" for name in ("refiner", "refiner_network", "refiner_view", "refiner_vote", "pooling", "rehearsal")),
 }

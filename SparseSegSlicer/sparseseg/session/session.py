@@ -21,15 +21,13 @@ from ..annotation.revision import Revision, revise
 from ..annotation.unpainted import Unpainted
 from ..contract import memory
 from ..contract.aside import aside
-from ..contract.belief import Belief
-from ..contract.box import Box, box_of, planes, shape_of, union, whole
+from ..contract.box import Box, box_of, union, whole
 from ..contract.errors import AnnotationError, Cancelled, InputError, JobError, ModelError, OutputError, SparseSegError
 from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
 from ..contract.numbers import number
 from ..contract.numbers import whole as whole_number
 from ..contract.settings import Settings
 from ..quality import estimate, suggest
-from ..quality.fusion import fuse
 from .checker import Checker
 from .devices import DeviceChoice
 from .host import Clock, Host, Outcome
@@ -41,7 +39,6 @@ from .together import Together
 
 if TYPE_CHECKING:
     from ..network.checkpoint import Checkpoint
-    from ..network.predict import Probabilities
     from .network_voice import NetworkVoice
 
 T = TypeVar("T")
@@ -579,6 +576,7 @@ class Session:
         self._clock = Clock(self.settings)
         self.devices.compute(lambda: self._tell("starting"))  # it loads torch, in a thread
         from ..network import checkpoint
+        from .alone import alone
         from .network_voice import NetworkVoice
 
         loaded = checkpoint.load(Path(model) if model else self.job.path(MODEL))
@@ -588,7 +586,7 @@ class Session:
                 "Use the model's own table of segments.",
             )
         network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick)
-        dense, uncertainty = _alone(network.predict_with(loaded), lambda: self._tick("predicting"))
+        dense, uncertainty = alone(network.predict_with(loaded), lambda: self._tick("predicting"))
         labelled = np.zeros(dense.shape, bool) if self.annotation is None else self.annotation.labelled
         self.together.hold_result(dense, uncertainty, labelled, lambda: self._tick("predicting"))
         return self._outcome(dense, uncertainty, None, None, "predicted")
@@ -662,17 +660,6 @@ class Session:
         if stage == "training" and loss and clock.seconds - last > _HISTORY_EVERY_S:
             self.history.append({"seconds": clock.seconds, "step": steps, "loss": loss})
         self.host.tick(stage, steps, clock.fraction(steps), clock.eta(steps) if trainer else None, loss, self.judge.estimate)
-
-
-def _alone(network: Probabilities, tick: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
-    """Label map and uncertainty, (K, J, I) uint8 both, of the network without any other voice."""
-    shape = network.grid.volume_kji
-    dense, uncertainty = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
-    for box in planes(shape):
-        tick()
-        nothing = np.zeros(shape_of(box), np.uint8)
-        dense[box], uncertainty[box] = fuse(Belief(nothing, nothing), network.at(box), 1.0)
-    return dense, uncertainty
 
 
 def check_channels(channels: np.ndarray, names: Sequence[str] = (), tick: Callable[[], None] = lambda: None) -> None:
