@@ -25,8 +25,8 @@ class Given:
     labels: torch.Tensor
     each: torch.Tensor
 
-    def weights(self, index):
-        return self.each.view(-1)[index].float()
+    def at(self, index):
+        return self.labels.view(-1)[index].long(), self.each.view(-1)[index].float()
 
 
 def tensor(values, dtype):

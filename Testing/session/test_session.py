@@ -355,7 +355,7 @@ def test_all_annotation_is_trained_on_from_the_first_step(opened, host):
     def look(stage, step):
         if stage == "training" and running.network is not None:
             targets = running.network.trainer.volume.targets
-            weights = targets.weights(torch.arange(targets.labels.numel()))
+            _, weights = targets.at(torch.arange(targets.labels.numel()))
             seen[step] = int((weights > 0).sum()), len(targets.sampler.slices)
 
     host.on_tick = look

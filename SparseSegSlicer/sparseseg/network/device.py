@@ -206,6 +206,11 @@ def plan_run(
     affordable = _affordable_voxels(compute, plan.network, settings) // (plan.slices * plan.batch)
     if not settings.patch_voxels and affordable < pixels:
         plan = at(max(affordable, _LEAST_PIXELS))
+    return fitting(plan, compute)
+
+
+def fitting(plan: RunPlan, compute: Compute) -> RunPlan:
+    """The plan, or with fewer slabs, then thinner ones, where activations would need more than half of the free memory."""
     while _bytes_of(plan) > compute.free_bytes / 2 and (smaller := plan.halved()) is not None:
         plan = smaller
     return plan

@@ -21,6 +21,21 @@ _AIR_HU = -500  # CT in Hounsfield units goes below this; other images are scale
 
 
 @dataclass(frozen=True)
+class Gray:
+    """What is to be known of an image for that: values (n,) float64 within segments, the range of all, and whether they are no Hounsfield units."""
+
+    values: np.ndarray
+    low: float
+    high: float
+    is_relative: bool
+
+    @classmethod
+    def of(cls, image: np.ndarray, inside: np.ndarray) -> Gray:
+        """Arguments as of Intensity.fit."""
+        return cls((inside if len(inside) else _sample(image)).astype(np.float64), *_range(image))
+
+
+@dataclass(frozen=True)
 class Intensity:
     """v -> asinh((u - centre) / scale) with u = v (CT) or u = (v - p1) / (p99 - p1) of the volume at hand (`relative`).
 
@@ -34,10 +49,13 @@ class Intensity:
     @classmethod
     def fit(cls, image: np.ndarray, inside: np.ndarray) -> Intensity:
         """image (K, J, I), and its values at voxels labelled as a segment (1-D; the whole image's where none are given)."""
-        low, high, relative = _range(image)
-        values = inside.astype(np.float64) if len(inside) else _sample(image).astype(np.float64)
-        if relative:
-            values = (values - low) / (high - low)
+        return cls.fit_all([Gray.of(image, inside)])
+
+    @classmethod
+    def fit_all(cls, images: Sequence[Gray]) -> Intensity:
+        """One for several images; absolute where most of them are CT, also for those that show no air."""
+        relative = 2 * sum(gray.is_relative for gray in images) > len(images)
+        values = np.concatenate([(gray.values - gray.low) / (gray.high - gray.low) if relative else gray.values for gray in images])
         quarter, centre, three_quarters = np.percentile(values, [25, 50, 75])
         floor = 0.02 if relative else 10.0
         return cls(float(centre), float(max((three_quarters - quarter) / 1.35, floor)), relative)

@@ -109,13 +109,13 @@ class Targets:
         moved.extra = None if self.extra is None else self.extra.to(device)
         return moved
 
-    def weights(self, index: Tensor) -> Tensor:
-        """w at flat voxel indices, float32, in their shape."""
+    def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """y, int64, and w, float32, at flat voxel indices, in their shape."""
         codes, labels = self.codes.view(-1)[index].long(), self.labels.view(-1)[index].long()
         weights = self.table[codes, labels]
         if self.extra is not None:
             weights = weights + torch.where(codes >= _DOUBTED, self.extra.view(-1)[index].float(), 0)
-        return weights
+        return labels, weights
 
 
 def _mine(annotation: Annotation) -> np.ndarray:
