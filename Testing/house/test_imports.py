@@ -40,6 +40,7 @@ WITH_TORCH = {
     "doctor",
     "session.alone",
     "session.network_voice",
+    *(f"cohort.{name}" for name in ("lessons", "preparing", "processes", "training")),
     *(f"prior.{name}" for name in ("refiner", "refiner_network", "refiner_view", "refiner_vote", "pooling", "rehearsal")),
 }
 WITH_TORCH_IN_A_FUNCTION = {"worker", "cli"}  # they talk before the seconds that loading takes

@@ -41,6 +41,7 @@ def _add_train(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     train.add_argument("--batch", type=int, default=0, metavar="N", help="slabs a step and process (default: what the device likes)")
     train.add_argument("--seed", type=int, default=0, metavar="N")
     train.add_argument("--start-from", type=Path, metavar="MODEL", help="begin with the weights of an earlier model")
+    train.add_argument("--from-nothing", action="store_true", help="begin with random weights, not with those that come with the engine")
     train.add_argument("--resume", action="store_true", help="go on with MODEL, which a run that was ended has left")
     train.add_argument("--cache", type=Path, metavar="DIR", help="where prepared volumes lie meanwhile (default: the system's temporary files)")
     train.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")

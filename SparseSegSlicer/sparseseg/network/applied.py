@@ -15,7 +15,7 @@ from .cores import cores_of
 from .device import Compute
 from .intensity import apply_all
 from .predict import Input, Probabilities, predict
-from .sampling import WorkingGrid
+from .sampling import WorkingGrid, shape_at
 from .unet import Triple, UNet3d
 
 Warn = Callable[[str, str, str], None]
@@ -65,8 +65,7 @@ def predict_within_memory(
 
 def shape_of_model(model: Checkpoint, own_kji: Triple, spacing_kji_mm: Sequence[float]) -> Triple:
     """The shape at which voxels have the size that the model was trained at."""
-    k, j, i = (max(1, round(n * own / wanted)) for n, own, wanted in zip(own_kji, spacing_kji_mm, model.spacing_kji_mm, strict=True))
-    return (k, j, i)
+    return shape_at(own_kji, spacing_kji_mm, model.spacing_kji_mm)
 
 
 def check_memory(grid_kji: Triple, classes: int, channels: int) -> None:

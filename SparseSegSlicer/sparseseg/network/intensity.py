@@ -97,7 +97,11 @@ class Intensity:
 
 
 def apply_all(
-    intensities: Sequence[Intensity], channels: np.ndarray, grid: WorkingGrid, device: torch.device, tick: Callable[[], None] = lambda: None
+    intensities: Sequence[Intensity],
+    channels: np.ndarray | Sequence[np.ndarray],
+    grid: WorkingGrid,
+    device: torch.device,
+    tick: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Each channel of an image (C, K, J, I) by its own intensity, (C, k, j, i) as `apply` says."""
     result = torch.empty((len(channels), *grid.shape_kji), dtype=torch.float16, device=device)
