@@ -64,7 +64,8 @@ def _train(options: argparse.Namespace) -> int:
 
 
 def _export(options: argparse.Namespace) -> int:
-    from .nnunet import export
+    with options.stop.by_leaving():
+        from .nnunet import export
 
     export(options)
     return 0

@@ -116,6 +116,11 @@ def _sample(image: np.ndarray) -> np.ndarray:
     return np.asarray(image[::step, ::step, ::step]).ravel()
 
 
+def looks_like_ct(image: np.ndarray) -> bool:
+    """Whether an image (K, J, I) shows air in Hounsfield units."""
+    return not _range(image)[2]
+
+
 def _range(image: np.ndarray) -> tuple[float, float, bool]:
     low, high = (float(v) for v in np.percentile(_sample(image), [1, 99]))
     return low, max(high, low + 1e-6 * max(1.0, abs(low))), low > _AIR_HU
