@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 
@@ -57,6 +58,7 @@ def _add_export(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _train(options: argparse.Namespace) -> int:
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as for the worker
     with options.stop.by_leaving():
         from .training import train
 

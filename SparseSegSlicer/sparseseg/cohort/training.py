@@ -51,7 +51,9 @@ def train(options: argparse.Namespace) -> int:
             patients = read_list(options.list, annotated=True)
             _check(options, patients)
         show = Screen() if processes.is_first else None
-        with _folder(options.cache, processes) as folder, _run(options, patients, folder, processes, device.choose(name), show) as run:
+        compute = device.choose(name)
+        compute = replace(compute, dtype=processes.same(compute.dtype))  # which depends on what else the computer does
+        with _folder(options.cache, processes) as folder, _run(options, patients, folder, processes, compute, show) as run:
             run.train(stop)
         if show is not None:
             for line in run.result():
