@@ -91,6 +91,14 @@ def test_a_patient_who_lies_otherwise_in_its_file_is_turned(tmp_path):
     assert np.array_equal(*files)
 
 
+def test_of_many_slices_some_are_asked_evenly(tmp_path):
+    cohort = prepared(tmp_path, [replace(phantom, annotation=phantom.truth + np.uint8(1)) for phantom in patients(2)])
+    learner = learner_of(tmp_path, cohort)
+    assert [draw.index for draw in learner.slices_of(0, 3)] == [2, 6, 10] and [draw.index for draw in learner.slices_of(0, 1)] == [6]
+    assert [draw.index for draw in learner.slices_of(0)] == list(range(12))
+    assert [(draw.volume, draw.index) for draw in learner._still(2)] in ([(0, 6), (1, 6)], [(1, 6), (0, 6)])
+
+
 def test_few_volumes_are_at_hand_and_the_others_are_read_again(tmp_path, cohort):
     volumes = learner_of(tmp_path, cohort).volumes
     volumes.most = 2

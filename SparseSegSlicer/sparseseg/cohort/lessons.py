@@ -110,7 +110,8 @@ class CohortLearner(Learner):
         """Slices of a patient, as they are; evenly chosen where there are more."""
         member = self.cohort.members[number]
         still = _augmenter(self.cohort, member, 0.0)
-        chosen = np.unique(np.linspace(0, len(member.slices) - 1, most).round().astype(int))
+        count = min(most, len(member.slices))
+        chosen = [(2 * n + 1) * len(member.slices) // (2 * count) for n in range(count)]
         nothing = np.random.default_rng()  # moves anything; the run's own numbers are for all processes the same
         return [replace(still.draw(nothing, *member.slices[n]), volume=number) for n in chosen]
 

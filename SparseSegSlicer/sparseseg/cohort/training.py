@@ -248,7 +248,7 @@ class CohortRun:
         """Validate, and keep what is best."""
         dice = self._validate()
         best = _Best({}, dice, self._learner.steps)
-        if best.mean > self._best.mean:
+        if best.mean > self._best.mean or not self._best.dice:
             self._best = replace(best, weights=_copied(self._learner))
         losses = {name: round(value, 6) for name, value in self._learner.losses().items()}
         rounded = {segment: round(value, 4) for segment, value in dice.items()}

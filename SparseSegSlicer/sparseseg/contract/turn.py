@@ -46,5 +46,10 @@ class Turn:
         k, j, i = (values[axis] for axis in self.order)
         return (k, j, i)
 
+    def triple_back(self, values: Sequence[T]) -> tuple[T, T, T]:
+        """What goes by the axes of what was turned, by those of the volume."""
+        k, j, i = (values[self.order.index(axis)] for axis in range(3))
+        return (k, j, i)
+
     def _flipped(self, first: int) -> tuple[int, ...]:
         return tuple(first + axis for axis, flipped in enumerate(self.is_flipped) if flipped)

@@ -21,15 +21,17 @@ from ..annotation.labels import Annotation
 from ..contract.belief import Belief
 from ..contract.box import Box
 from ..contract.errors import DeviceError, ModelError
+from ..contract.geometry import Geometry
 from ..contract.job import MODEL, Job
 from ..contract.settings import Settings
+from ..contract.turn import Turn
 from ..network import checkpoint, device
-from ..network.applied import Applied, Warn, check_memory, predict_within_memory, shape_of_model, size
+from ..network.applied import Applied, Warn, check_memory, predict_within_memory, size
 from ..network.augmentation import Augmenter, TrainingVolume
 from ..network.device import RunPlan
 from ..network.intensity import Intensity, apply_all
 from ..network.predict import Input, Probabilities
-from ..network.sampling import WorkingGrid
+from ..network.sampling import WorkingGrid, shape_at
 from ..network.start import Start, shipped
 from ..network.targets import Targets
 from ..network.trainer import Trainer
@@ -74,7 +76,7 @@ class NetworkVoice:
         own: Triple = tuple(s.stop - s.start for s in region)  # type: ignore[assignment]
         plan = device.plan_run(self.compute, self.spacing, own, self.classes, settings, len(self._channels))
         if model is not None:
-            plan = _with_network(plan, model, self.classes, own, self.spacing)
+            plan = _with_network(plan, model, self.classes, own, self._job.record.geometry)
             check_memory(plan.grid_kji, self.classes, len(self._channels))
         self._load_image(plan, annotation, region, model)
         self.trainer = self._new_trainer(plan, settings)
@@ -285,6 +287,8 @@ def _values_inside(image: np.ndarray, annotation: Annotation) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def _with_network(plan: RunPlan, model: checkpoint.Checkpoint, classes: int, own_kji: Triple, spacing: tuple[float, float, float]) -> RunPlan:
+def _with_network(plan: RunPlan, model: checkpoint.Checkpoint, classes: int, own_kji: Triple, geometry: Geometry) -> RunPlan:
     """The model's network with this job's number of classes, on the model's working grid."""
-    return replace(plan, network=replace(model.network, classes=classes), grid_kji=shape_of_model(model, own_kji, spacing), slices=model.slices)
+    turn = Turn.upright(geometry) if model.is_upright else Turn()
+    grid_kji = shape_at(own_kji, geometry.spacing_kji_mm, turn.triple_back(model.spacing_kji_mm))
+    return replace(plan, network=replace(model.network, classes=classes), grid_kji=grid_kji, slices=model.slices)
