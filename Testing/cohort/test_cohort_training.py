@@ -74,6 +74,15 @@ def test_a_single_volume_begins_with_it(cohort, tmp_path):
     assert train(source, tmp_path / "next.pt", "--start-from", model, "--steps", 2)["steps"] == 2
 
 
+def test_several_channels_for_so_long(cohort, tmp_path):
+    source, folder = tmp_path / "channels.csv", cohort[0].parent
+    lines = [f"{folder}/p{n}.nrrd,{folder}/p{n}.nrrd,{folder}/p{n}-strokes.seg.nrrd" for n in range(5)]
+    source.write_text("\n".join(["image,image2,annotation", *lines]), encoding="utf-8")
+    log = train(source, tmp_path / "m.pt", "--minutes", 0.05)
+    assert log["steps"] >= 1 and log["seconds"] >= 3
+    assert len(checkpoint.load(tmp_path / "m.pt").intensities) == 2
+
+
 def test_the_same_seed_repeats_a_run(cohort, tmp_path):
     source, _, log = cohort
     assert [entry["loss"] for entry in train(source, tmp_path / "again.pt", "--steps", 30)["curve"]] == [entry["loss"] for entry in log["curve"]]
