@@ -14,6 +14,8 @@ from cohorts import patients, run, start, train, write_list
 
 from phantoms import two_organs
 from sparseseg import io
+from sparseseg.cohort import training
+from sparseseg.cohort.lessons import CohortLearner
 from sparseseg.network import checkpoint, device
 from sparseseg.quality.estimate import dice
 
@@ -112,6 +114,20 @@ def test_ctrl_c_keeps_the_best_so_far_and_resume_goes_on(cohort, tmp_path, capsy
     assert on["steps"] == log["steps"] + 3 and on["curve"][: len(log["curve"])] == log["curve"]
     assert on["seconds"] >= log["seconds"]
     assert run("cohort", "train", source, "-o", model, "--steps", 5, "--resume") == 2  # it has ended
+
+
+def test_a_run_that_died_goes_on_as_if_it_had_not(cohort, tmp_path, monkeypatch, capsys):
+    source, whole, log = cohort
+    with monkeypatch.context() as dying:
+        step = CohortLearner.step
+        dying.setattr(training, "_SAVE_S", -1)  # at every validation
+        dying.setattr(CohortLearner, "step", lambda self, fraction: step(self, fraction) if self.steps < 17 else 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            run("cohort", "train", source, "-o", tmp_path / "m.pt", "--device", "cpu", "--steps", 30)
+    on = train(source, tmp_path / "m.pt", "--steps", 30, "--resume")
+    assert [entry["dice"] for entry in on["curve"]] == [entry["dice"] for entry in log["curve"]]
+    one, other = (checkpoint.load(path).weights for path in (whole, tmp_path / "m.pt"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def free_port():

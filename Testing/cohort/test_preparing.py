@@ -12,7 +12,7 @@ from sparseseg.cohort.patient import Meaning
 from sparseseg.cohort.patients import read_list
 from sparseseg.cohort.preparing import annotation_file, join, look, prepare
 from sparseseg.cohort.processes import Processes
-from sparseseg.cohort.training import split
+from sparseseg.cohort.train import split
 from sparseseg.contract.errors import AnnotationError
 from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.settings import Settings

@@ -60,7 +60,7 @@ def _add_export(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def _train(options: argparse.Namespace) -> int:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch loads, as for the worker
     with options.stop.by_leaving():
-        from .training import train
+        from .train import train
 
     return train(options)
 

@@ -119,7 +119,8 @@ class Learner:
             raise ModelError(f"Its training state is damaged ({error!s:.200}).", "Train a new model.") from error
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(average)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state["optimizer"]["state"]})  # with the rates of this run
+        moments = self._laid_out(state["optimizer"]["state"])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})  # with the rates of this run
         self.rng.bit_generator.state = rng
         self.steps, self.rate_factor = steps, rate_factor
         self._good = self._snapshot()
@@ -144,6 +145,14 @@ class Learner:
             check_like(moment["exp_avg_sq"], parameters[index])
             if moment["step"] < 0 or (moment["exp_avg_sq"] < 0).any():
                 raise ValueError("the optimizer's means are none")
+
+    def _laid_out(self, moments: dict[int, dict[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
+        """In memory as their parameters are: the fused optimizer goes through both side by side, and files have their own order."""
+        parameters = dict(enumerate(self.network.parameters()))
+        return {
+            index: {name: torch.empty_like(parameters[index]).copy_(part) if part.dim() else part for name, part in moment.items()}
+            for index, moment in moments.items()
+        }
 
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Begin with these weights, as far as they fit (a head for other classes does not); what they lack stays as it is."""
