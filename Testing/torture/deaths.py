@@ -170,7 +170,7 @@ def killed_at_every_call(trial: Trial) -> None:
     before, attacked = OPERATIONS[operation]
     for number in itertools.count(1, 3 if trial.quick else 1):
         painter, orders = Painter(trial, f"job{number}"), trial.folder / f"orders{number}"
-        engine = Engine(trial, orders)
+        engine = Engine(trial, orders, copied=True)
         engine.open(painter.folder)
         before(engine, painter)
         order(orders, f"{call} {number} die")
