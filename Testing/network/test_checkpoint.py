@@ -1,5 +1,6 @@
 """Model files: whole and plain numbers, or refused with one sentence."""
 
+import errno
 import io
 import os
 import pickle
@@ -45,6 +46,16 @@ def model(tmp_path):
     with (tmp_path / "model.pt").open("wb") as file:
         made(training=TRAINING).save(file)
     return tmp_path / "model.pt"
+
+
+def test_a_full_disk_is_told_of_as_such():
+    class Full(io.BytesIO):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError) as told:
+        made().save(Full())
+    assert told.value.errno == errno.ENOSPC
 
 
 def test_a_model_comes_back_as_it_was_saved(model):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -40,6 +41,8 @@ class Checkpoint:
     training: dict[str, Any] = field(default_factory=dict)
 
     def save(self, file: IO[bytes]) -> None:
+        """Raises OSError."""
+        buffer = io.BytesIO()  # or torch would tell of a full disk in words of its own
         torch.save(
             {
                 "format": FORMAT,
@@ -54,8 +57,9 @@ class Checkpoint:
                 "slices": self.slices,
                 "training": self.training,
             },
-            file,
+            buffer,
         )
+        file.write(buffer.getbuffer())
 
     def check_channels(self, channels: int) -> None:
         """Raises ModelError where the model was trained on an image of another number of channels."""
