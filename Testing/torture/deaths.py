@@ -37,7 +37,7 @@ LONG_STOP_S = 35.0  # longer than any step may take before the worker ends itsel
 def killed(trial: Trial) -> None:
     phase = PHASES[trial.number % len(PHASES)]
     painter = Painter(trial, **_IN_A_RUN.get(phase, ({},))[0])
-    engine = Engine(trial)
+    engine = Engine(trial, copied=phase != "opening")
     time.sleep(trial.rng.random() * _reach(phase, engine, painter))
     engine.kill()
     trial.tried += 1
