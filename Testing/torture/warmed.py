@@ -3,6 +3,7 @@
 import os
 import sys
 import tempfile
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,6 +30,9 @@ def _train_once() -> None:
         session.train(resume=False)
         session.close()
     cores.cores_of.cache_clear()
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread():
+            thread.join()  # a lock that it holds would be held in every copy, for ever
 
 
 allowed = os.sched_getaffinity(0)
