@@ -121,7 +121,7 @@ class Screen:
         elif isinstance(event, Preview):
             self._line(f"preview after {event.seconds:.1f} s from {_VOICES.get(event.source, event.source).format(step=event.step)}")
         elif isinstance(event, Ready) and event.job:
-            for text in filter(None, (event.why, event.summary)):
+            for text in filter(None, (event.why, *event.summary.split("\n"))):
                 self._line(text)
         elif isinstance(event, Device):
             self._line(event.why)

@@ -473,11 +473,18 @@ def test_what_holds_no_job_is_not_opened(tmp_path, make):
         remove_job(tmp_path / "job")
 
 
-@pytest.mark.parametrize("version", [0, 1, "2", None, True, 2.0])
+@pytest.mark.parametrize("version", [0, 1, "2", None, True, 2.0, "2" * 10_000])
 def test_another_schema_version_is_refused(folder, version):
     change_record(folder, schema_version=version)
-    with pytest.raises(JobError, match=f"The job has schema version {version}, this engine reads 2"):
+    with pytest.raises(JobError, match=f"The job has schema version {version!r:.20}, this engine reads 2"):
         Job.open(folder)
+
+
+@pytest.mark.parametrize("sentence, advice", [("It holds " + "x" * 10_000 + ".", "Look."), ("No.", "Look at " + "x" * 10_000 + ".")])
+def test_what_is_quoted_makes_no_sentence_endless(sentence, advice):
+    error = JobError(sentence, advice)
+    assert len(error.sentence) < 1000 > len(error.advice) and len(str(error)) < 1000
+    assert (error.sentence[:3], error.sentence[-1], error.advice[:4], error.advice[-1]) == (sentence[:3], ".", advice[:4], ".")
 
 
 @pytest.mark.parametrize("text", ['{"project": 1}', "[]", "1", "null"])

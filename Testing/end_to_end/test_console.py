@@ -12,6 +12,7 @@ import pytest
 
 from phantoms import two_organs
 from sparseseg import cli
+from sparseseg.annotation.labels import build_annotation
 from sparseseg.console import Console, Screen, consoles, say_error
 from sparseseg.contract.errors import InputError
 from sparseseg.contract.protocol import Progress, Ready, Warning
@@ -78,7 +79,7 @@ def test_a_screen_obeys_only_its_own_line():
     said = terminal.getvalue()
     assert said.count("\r\x1b[K") == said.count("\x1b") == said.count("\r") == 2  # the progress, and what takes its place
     assert not set(said) & {"\x07", "\x9b", "\u202e", "\u2028", "\x7f"}
-    assert said.count("\n") == 7 + 1  # a line each; what was written as it is keeps its own ends of lines
+    assert said.count("\n") == 7 + 2  # a line each, of a summary each of its lines; what was written as it is keeps its own ends of lines
     assert said.count("owned") == 9
 
 
@@ -87,6 +88,16 @@ def test_an_option_that_argparse_repeats_is_shown(capsys):
         cli.main(["doctor", NASTY])
     said = capsys.readouterr().err
     assert "\x1b" not in said and "\\x1b" in said
+
+
+def test_a_summary_is_shown_in_its_lines_and_a_name_begins_none():
+    phantom = two_organs((8, 12, 12))
+    classes = replace(phantom.classes, segments=tuple(replace(s, name="liver\nkidney") for s in phantom.classes.segments))
+    summary = build_annotation(phantom.annotation, classes).text()
+    said = io.StringIO()
+    with redirect_stderr(said), consoles():
+        Screen().event(Ready("", 1, 4, 1, {}, "CPU", "", "job", summary))
+    assert [line.split(":")[0] for line in said.getvalue().splitlines()[1:]] == ["Background", "liver\\nkidney", "liver\\nkidney"]
 
 
 def test_names_in_files_are_shown_in_what_is_said_of_them(folder, capsys):

@@ -203,7 +203,7 @@ def test_a_number_of_dicom_that_is_millions_is_refused_before_each_becomes_an_ob
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("what", ["items", "elements", "nonsense"])
+@pytest.mark.parametrize("what", ["items", "elements", "nonsense", "nonsense behind what is half a value representation"])
 def test_dicom_with_a_million_elements_is_refused_before_they_are_read(tmp_path, what):
     files = dicom_series(tmp_path / "s", transfer="explicit")
     raw = files[1].read_bytes()
@@ -212,6 +212,7 @@ def test_dicom_with_a_million_elements_is_refused_before_they_are_read(tmp_path,
         "items": struct.pack("<HH2sHI", 0x7FDF, 0x1140, b"SQ", 0, 8_000_000) + b"\xfe\xff\x00\xe0\0\0\0\0" * 1_000_000,
         "elements": b"".join(struct.pack("<HH2sH", 0x7FDF, n & 0xFFFF, b"LO", 0) for n in range(1_000_000)),
         "nonsense": b"\x11\x00\x22\x00\0\0\0\0" * 1_000_000,
+        "nonsense behind what is half a value representation": struct.pack("<HH2sH", 0x7FDF, 0x1140, b"Tr", 0x6575) + ZEROS,
     }
     files[1].write_bytes(raw[:at] + more[what] + raw[at:])
     with pytest.raises(InputError, match="more elements than the header of a DICOM file can need"):

@@ -1,5 +1,7 @@
 """Model files: whole and plain numbers, or refused with one sentence."""
 
+import contextlib
+import errno
 import io
 import os
 import pickle
@@ -45,6 +47,22 @@ def model(tmp_path):
     with (tmp_path / "model.pt").open("wb") as file:
         made(training=TRAINING).save(file)
     return tmp_path / "model.pt"
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_a_full_disk_is_told_of_as_such(number):
+    class Full(io.BytesIO):
+        left = number
+
+        def write(self, data):
+            self.left -= 1
+            if not self.left:
+                super().write(data[: len(data) // 2])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    with contextlib.suppress(OSError):  # but nothing else; and what is written with one call knows no fifth
+        made().save(Full())
 
 
 def test_a_model_comes_back_as_it_was_saved(model):

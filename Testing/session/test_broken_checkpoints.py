@@ -1,6 +1,9 @@
 """What is broken in a job's model.pt, or in the files that come with the engine, costs that and nothing else."""
 
+import errno
+import os
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -212,3 +215,15 @@ def test_a_grid_that_would_fill_the_memory_is_refused_with_numbers(trained, host
             session.predict(str(job.path("fine.pt")))
     finally:
         session.close()
+
+
+def test_a_disk_that_refuses_to_delete_is_told_of_as_such(session_on, monkeypatch):
+    """Some must write to delete: on a full one even that is refused."""
+    session = session_on(PHANTOM, QUICK)
+
+    def refused(path, missing_ok=False):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Path, "unlink", refused)
+    with pytest.raises(OutputError, match="No space"):
+        session.train()

@@ -43,6 +43,7 @@ class Attack:
 @dataclass
 class Outcome:
     attack: Attack
+    trials: int = 0  # to come
     tried: int = 0
     seconds: float = 0.0
     failures: list[dict[str, Any]] = field(default_factory=list)
@@ -53,22 +54,25 @@ def run(attacks: Sequence[Attack], seed: int, quick: bool, jobs: int = 1, only_t
     """All trials; their order changes nothing about any of them."""
     outcomes = {attack.name: Outcome(attack, skipped=attack.missing()) for attack in attacks}
     with tempfile.TemporaryDirectory(prefix="torture-") as folder, ThreadPoolExecutor(jobs) as pool:
-        trials = [
-            pool.submit(_try, attack, seed, number, quick, Path(folder))
-            for attack in attacks
-            if not outcomes[attack.name].skipped
-            for number in (range(attack.quick if quick else attack.trials) if only_trial is None else [only_trial])
-        ]
+        trials = []
+        for attack in attacks:
+            if not outcomes[attack.name].skipped:
+                numbers = range(attack.quick if quick else attack.trials) if only_trial is None else [only_trial]
+                trials += [pool.submit(_try, attack, seed, number, quick, Path(folder)) for number in numbers]
+                outcomes[attack.name].trials = len(numbers)
         try:
             for trial in as_completed(trials):
                 name, number, tried, seconds, failures = trial.result()
                 outcome = outcomes[name]
+                outcome.trials -= 1
                 outcome.tried += tried
                 outcome.seconds += seconds
                 for words in failures:
                     repeat = f'make torture ARGS="--seed {seed} --only {name} --trial {number}{" --quick" if quick else ""}"'
                     outcome.failures.append({"trial": number, "words": words, "repeat": repeat})
                     print(f"BROKEN {name}: {words}\n       {repeat}", flush=True)
+                if not outcome.trials:
+                    print(f"{name}: {outcome.tried:,} tried, {len(outcome.failures)} broken, {outcome.seconds:.0f} s", flush=True)
         except BaseException:  # Ctrl-C: those at work end, no other begins
             pool.shutdown(wait=False, cancel_futures=True)
             raise

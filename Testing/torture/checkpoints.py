@@ -15,7 +15,7 @@ def broken_checkpoint(trial: Trial) -> None:
     """model.pt with a byte or a value that is another: a run goes on from it, or begins anew and says so."""
     import torch
 
-    painter, engine = Painter(trial), Engine(trial)
+    painter, engine = Painter(trial), Engine(trial, copied=True)
     engine.open(painter.folder)
     engine.send("train", "t")
     trial.require(engine.answer("t", "result", "error")["event"] == "result", engine.last)
@@ -57,7 +57,7 @@ def blocked_files(trial: Trial) -> None:
             (place / "something").mkdir(parents=True)
         else:
             place.symlink_to(place.name if kind == "loop" else "/no such folder/file")
-        engine = Engine(trial)
+        engine = Engine(trial, copied=True)
         painter.heard(engine.open(painter.folder))
         for command, fields in (("update", painter.paint()), ("train", {})):
             id = f"u{painter.revision}" if command == "update" else "t"

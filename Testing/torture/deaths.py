@@ -37,7 +37,7 @@ LONG_STOP_S = 35.0  # longer than any step may take before the worker ends itsel
 def killed(trial: Trial) -> None:
     phase = PHASES[trial.number % len(PHASES)]
     painter = Painter(trial, **_IN_A_RUN.get(phase, ({},))[0])
-    engine = Engine(trial)
+    engine = Engine(trial, copied=phase != "opening")
     time.sleep(trial.rng.random() * _reach(phase, engine, painter))
     engine.kill()
     trial.tried += 1
@@ -170,7 +170,7 @@ def killed_at_every_call(trial: Trial) -> None:
     before, attacked = OPERATIONS[operation]
     for number in itertools.count(1, 3 if trial.quick else 1):
         painter, orders = Painter(trial, f"job{number}"), trial.folder / f"orders{number}"
-        engine = Engine(trial, orders)
+        engine = Engine(trial, orders, copied=True)
         engine.open(painter.folder)
         before(engine, painter)
         order(orders, f"{call} {number} die")

@@ -16,12 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import sparseseg
 from sparseseg.contract.protocol import PROTOCOL_VERSION
 
+from .nursery import CAN_COPY, PATHS, Copy
 from .trial import Broken, Trial
 
-PATHS = (Path(sparseseg.__file__).parents[1], Path(__file__).parents[1])  # of the engine, and of this package
 PATIENCE_S = 120.0  # for one answer on a slow, busy machine; not a measure of speed
 Events = list[dict[str, Any]]
 
@@ -41,20 +40,11 @@ def environment(trial: Trial) -> dict[str, str]:
 
 
 class Engine:
-    """One worker. `events` is all that it said, `text` its stderr; `orders` names the file of sabotage.py, if it is to be sabotaged."""
+    """One worker. `events` is all that it said, `text` its stderr; `orders` names the file of sabotage.py, if it is to be sabotaged.
+    copied: it may begin with everything loaded, see nursery.py."""
 
-    def __init__(self, trial: Trial, orders: Path | None = None) -> None:
-        sabotaged = f"from torture import sabotage; sabotage.obey({str(orders)!r}); from sparseseg import worker; worker.main()"
-        start = ["-m", "sparseseg", "worker"] if orders is None else ["-c", sabotaged]
-        self.process = subprocess.Popen(
-            [sys.executable, "-u", *start],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(trial),
-            cwd=trial.folder,
-            start_new_session=True,
-        )
+    def __init__(self, trial: Trial, orders: Path | None = None, copied: bool = False) -> None:
+        self.process = Copy(orders, environment(trial), trial.folder) if copied and CAN_COPY else self._start(trial, orders)
         self.events: Events = []
         self.text = b""
         self.reading = threading.Event()  # cleared: the host stops reading
@@ -63,6 +53,20 @@ class Engine:
         self._ended = self._leaving = False
         for target in (self._read, self._read_text):
             threading.Thread(target=target, daemon=True).start()
+
+    @staticmethod
+    def _start(trial: Trial, orders: Path | None) -> subprocess.Popen[bytes]:
+        sabotaged = f"from torture import sabotage; sabotage.obey({str(orders)!r}); from sparseseg import worker; worker.main()"
+        start = ["-m", "sparseseg", "worker"] if orders is None else ["-c", sabotaged]
+        return subprocess.Popen(
+            [sys.executable, "-u", *start],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(trial),
+            cwd=trial.folder,
+            start_new_session=True,
+        )
 
     @property
     def pid(self) -> int:

@@ -148,7 +148,7 @@ class Painter:
     def check_recovery(self, goes_on: bool = False) -> None:
         """After a fault: a new worker opens the job, takes the update that is in doubt, trains if `goes_on`, and nothing is left behind."""
         before = self.check_strokes()
-        engine = Engine(self.trial)
+        engine = Engine(self.trial, copied=True)
         ready = engine.open(self.folder)
         self.trial.require(ready["event"] == "ready", f"the job does not open again: {ready.get('sentence')}")
         self.trial.require(ready["revision"] == before, f"revision {before} on disk, but {ready['revision']} is opened")

@@ -92,7 +92,7 @@ def full_disk(trial: Trial) -> None:
     subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={_TMPFS}", "torture", str(disk)], check=True)
     try:
         painter = Painter(trial, "disk/job")
-        engine = Engine(trial)
+        engine = Engine(trial, copied=True)
         painter.heard(engine.open(painter.folder))
         for _ in range(3 if trial.quick else 8):
             train = trial.rng.random() < 0.3

@@ -62,7 +62,7 @@ class Sending:
 class Walk:
     def __init__(self, trial: Trial) -> None:
         self.trial, self.rng = trial, trial.rng
-        self.painter, self.engine = Painter(trial), Engine(trial)
+        self.painter, self.engine = Painter(trial), Engine(trial, copied=True)
         self.sent: dict[str, Sending] = {}
         self.junk = self.complaints = 0  # lines that are no commands, and answers to such
         self.revision = 0  # of the last event

@@ -23,6 +23,7 @@ from ..contract.box import Box, whole
 from ..contract.classes import ClassTable
 from ..contract.errors import AnnotationError
 from ..contract.settings import Settings
+from ..contract.text import visible
 from .hinted import HintLabels
 from .slices import plane
 
@@ -145,14 +146,14 @@ class Annotation:
         return int(self.counts.corrections.sum())
 
     def text(self) -> str:
-        """The summary that a person reads."""
+        """The summary that a person reads, in lines; what is hidden in a name is shown."""
         total = sum(row.voxels for row in self.rows)
         lines = [
             f"{total} of {self.labels.size} voxels labelled ({100 * total / self.labels.size:.2g} %), {len(self.complete_slices)} complete slices."
         ]
         for row in self.rows:
             lines.append(
-                f"{row.name}: {row.voxels} voxels on {row.slices[0]} k, {row.slices[1]} j, {row.slices[2]} i slices, weight {row.weight:.4g}"
+                f"{visible(row.name)}: {row.voxels} voxels on {row.slices[0]} k, {row.slices[1]} j, {row.slices[2]} i slices, weight {row.weight:.4g}"
             )
         if self.corrections:
             lines.append(f"{self.corrections} voxels correct the preview and weigh more.")

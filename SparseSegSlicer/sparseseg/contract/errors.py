@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+_MOST = 900  # characters of a sentence: what is quoted from a file may have any number
+
 
 class SparseSegError(Exception):
     """A refusal or failure that a person can act on.
 
-    `sentence` says what happened, `advice` what to do about it. `code` is stable and documented in docs/protocol.md.
+    `sentence` says what happened, `advice` what to do about it; the middle of a very long one is left out. `code` is stable and documented in
+    docs/protocol.md.
     """
 
     code = "internal"
     exit_code = 1
 
     def __init__(self, sentence: str, advice: str = "") -> None:
-        super().__init__(f"{sentence} {advice}".strip())
-        self.sentence = sentence
-        self.advice = advice
+        self.sentence, self.advice = _shortened(sentence), _shortened(advice)
+        super().__init__(f"{self.sentence} {self.advice}".strip())
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST else f"{text[: _MOST // 2]} ... {text[-_MOST // 2 :]}"
 
 
 class InputError(SparseSegError, ValueError):

@@ -126,7 +126,7 @@ class JobRecord:
         if not isinstance(data, dict) or "schema_version" not in data:
             raise JobError("job.json is not a record of this program.", "Choose another job folder.")
         if type(data["schema_version"]) is not int or data["schema_version"] != SCHEMA_VERSION:
-            raise JobError(f"The job has schema version {data['schema_version']}, this engine reads {SCHEMA_VERSION}.", "Start a new job.")
+            raise JobError(f"The job has schema version {data['schema_version']!r:.20}, this engine reads {SCHEMA_VERSION}.", "Start a new job.")
         try:
             geometry, classes = Geometry.from_json(data["geometry"]), ClassTable.from_json(data["classes"])
             return cls(

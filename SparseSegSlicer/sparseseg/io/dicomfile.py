@@ -92,6 +92,10 @@ def _check_elements(path: Path, content: bytes | mmap, start: int) -> None:
     memory.check(path.name, count.elements * _BYTES_OF_ELEMENT)
 
 
+def too_many(path: Path) -> TooLargeError:
+    return TooLargeError(f"{path.name} has more elements than the header of a DICOM file can need.", "Export it again, in several files.")
+
+
 class _Count:
     """Steps over a file's elements and into its sequences, as far as it can follow."""
 
@@ -106,7 +110,7 @@ class _Count:
         tag_of, long_of = struct.Struct(order + "HH").unpack_from, struct.Struct(order + "I").unpack_from
         short_of = struct.Struct(order + "H").unpack_from
         if implicit is None:
-            implicit = not content[at + 4 : at + 6].isupper()
+            implicit = not all(b"A"[0] <= letter <= b"Z"[0] for letter in content[at + 4 : at + 6])
         while at + 8 <= end:
             tag = tag_of(content, at)
             kind = content[at + 4 : at + 6]
@@ -114,7 +118,7 @@ class _Count:
                 self._add(_ITEM)
                 at += 8
                 continue
-            explicit = not implicit and kind.isupper()
+            explicit = not implicit and b"AA" <= kind <= b"ZZ"  # as pydicom tells it, which decides where the next one begins
             self._add(1 if (explicit or implicit) and any(tag) else _ODD)
             if explicit and kind not in _LONG:
                 at += 8 + short_of(content, at + 6)[0]
@@ -134,9 +138,7 @@ class _Count:
     def _add(self, count: int) -> None:
         self.elements += count
         if self.elements > _MOST_ELEMENTS:
-            raise TooLargeError(
-                f"{self._path.name} has more elements than the header of a DICOM file can need.", "Export it again, in several files."
-            )
+            raise too_many(self._path)
 
     def _begins_with_item(self, at: int) -> bool:
         return self._content[at : at + 4] in (b"\xfe\xff\0\xe0", b"\xff\xfe\xe0\0")

@@ -14,11 +14,13 @@ import numpy as np
 
 from ..contract.errors import InputError
 from ..contract.opening import open_file
-from .dicomfile import opened
+from .dicomfile import opened, too_many
 
 EXPORT_AGAIN = "Export the series again."
 _LONGEST = 40  # characters of a value in a sentence
 _BINARY, _MOST_BINARY = {"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV"}, 65_536  # bytes; tables of colours, the longest, have as many numbers
+_MOST_ELEMENTS = 20_000  # outside of sequences; those with most, private ones and all, have some thousand
+_PIXELS = (0x7FE00010, 0x7FE00009, 0x7FE00008)
 Header = Any  # pydicom.Dataset; pydicom is optional
 
 
@@ -81,12 +83,25 @@ def has_no_preamble(path: Path) -> bool:
     return not head.endswith(b"DICM") and begins_with_an_element(head)
 
 
+class _Stop:
+    """Asked by pydicom before each element: at the pixels, and where there are more than headers have, should `opened` have counted otherwise."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._left = path, _MOST_ELEMENTS
+
+    def __call__(self, tag: int, *_: Any) -> bool:
+        self._left -= 1
+        if self._left < 0:
+            raise too_many(self._path)
+        return tag in _PIXELS
+
+
 def read_header(path: Path) -> Header:
     """A file's header, without its pixels. Raises InputError where it is no DICOM file."""
     pydicom = load_pydicom()
     try:
         with quiet(), opened(path) as file:
-            header = pydicom.dcmread(file, stop_before_pixels=True, force=has_no_preamble(path))
+            header = pydicom.filereader.read_partial(file, _Stop(path), force=has_no_preamble(path))
     except InputError:
         raise
     except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
@@ -43,6 +44,8 @@ class Checkpoint:
     is_upright: bool = False
 
     def save(self, file: IO[bytes]) -> None:
+        """Raises OSError."""
+        buffer = io.BytesIO()  # or torch would tell of a full disk in words of its own
         torch.save(
             {
                 "format": FORMAT,
@@ -58,8 +61,9 @@ class Checkpoint:
                 "training": self.training,
                 "validation": self.validation,
             },
-            file,
+            buffer,
         )
+        file.write(buffer.getbuffer())
 
     def check_channels(self, channels: int) -> None:
         """Raises ModelError where the model was trained on an image of another number of channels."""

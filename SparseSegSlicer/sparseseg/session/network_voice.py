@@ -21,6 +21,7 @@ from ..annotation.labels import Annotation
 from ..contract.belief import Belief
 from ..contract.box import Box
 from ..contract.errors import DeviceError, ModelError
+from ..contract.folders import writing
 from ..contract.geometry import Geometry
 from ..contract.job import MODEL, Job
 from ..contract.settings import Settings
@@ -117,7 +118,8 @@ class NetworkVoice:
         except ModelError as error:
             self.begins_anew(error)
             if path.is_dir():
-                path.rename(path.with_name(f"{MODEL}.{uuid4().hex}"))  # somebody's; a checkpoint could not take its place
+                with writing(self._job.folder):
+                    path.rename(path.with_name(f"{MODEL}.{uuid4().hex}"))  # somebody's; a checkpoint could not take its place
             return None
         same = saved.training and saved.classes.ids == self._job.record.classes.ids
         return saved if same else None

@@ -23,6 +23,7 @@ from ..contract import memory
 from ..contract.aside import aside
 from ..contract.box import Box, box_of, union, whole
 from ..contract.errors import AnnotationError, Cancelled, InputError, JobError, ModelError, OutputError, SparseSegError
+from ..contract.folders import writing
 from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
 from ..contract.numbers import number
 from ..contract.numbers import whole as whole_number
@@ -567,7 +568,8 @@ class Session:
         self.publisher.voice(GROWN, prior.grown.label, shape)
         self.publisher.voice(PRIOR, prior.stands.label, shape)
         if self._steps < _STEPS_TO_TRUST:
-            self.job.path(NETWORK).unlink(missing_ok=True)  # an earlier network's
+            with writing(self.job.folder):
+                self.job.path(NETWORK).unlink(missing_ok=True)  # an earlier network's
         else:
             self.publisher.voice(NETWORK, self.together.network_alone(lambda: self._tick("saving")), shape)
 
