@@ -38,6 +38,8 @@ def train(options: argparse.Namespace) -> int:
         with stop.at_once():
             patients = read_list(options.list, annotated=True)
             _check(options, patients)
+            if processes.is_first:
+                _check_outputs(options.output, options.list, patients)
         show = Screen() if processes.is_first else None
         compute = device.choose(name)
         compute = replace(compute, dtype=processes.same(compute.dtype))  # which depends on what else the computer does
@@ -51,15 +53,19 @@ def train(options: argparse.Namespace) -> int:
 
 
 def _check(options: argparse.Namespace, patients: Sequence[Patient]) -> None:
-    """Before any work. Raises InputError, OutputError."""
+    """Raises InputError."""
     if not 0 < options.held_out < 1:
         raise InputError(f"--held-out is a share between 0 and 1, got {options.held_out:g}.", "Give for example 0.2.")
     if not 0.01 <= options.minutes <= 1440:
         raise InputError(f"--minutes must lie between 0.01 and 1440, got {options.minutes:g}.", "Give --steps for longer runs.")
     if len(patients) < 2:
         raise InputError("There is one annotated patient, and one is held out to validate on.", "Annotate another, or use `sparseseg segment`.")
-    outputs = {"--output": options.output, "the log": log_of(options.output)}
-    io.check_apart(outputs, [options.list, *(Path(path) for p in patients for path in (*p.images, p.annotation) if path is not None)])
+
+
+def _check_outputs(model: Path, source: Path, patients: Sequence[Patient]) -> None:
+    """Before any work. Raises InputError, OutputError."""
+    outputs = {"--output": model, "the log": log_of(model)}
+    io.check_apart(outputs, [source, *(Path(path) for p in patients for path in (*p.images, p.annotation) if path is not None)])
     for path in outputs.values():
         io.check_output(path, ())
 
