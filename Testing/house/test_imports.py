@@ -20,7 +20,7 @@ ROOMS = {
     "quality": {"contract", "annotation"},
     "session": {"contract", "annotation", "prior", "network", "quality"},
     "report": {"contract"},
-    "cohort": {"contract", "annotation", "io", "network", "quality", "session", "console", "stopping"},  # a host with rooms of its own
+    "cohort": {"contract", "annotation", "io", "network", "quality", "session", "report", "console", "stopping", "streams"},  # a host with rooms of its own
 }
 HOSTS = [
     "joblog",
