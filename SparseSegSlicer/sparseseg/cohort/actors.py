@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from .. import __version__
 from ..contract.errors import OutputError, SparseSegError, TooLargeError, WorkerError
-from .patients import Patient
+from .patient import Patient
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,15 @@ class Actors(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """What each of them works with: model: path and SHA-256 of the file; device and dicom as of Segmenter; threads: cores each may use, 0: all."""
+    """What each works with: model: path and SHA-256 of the file; device and dicom as of Segmenter; threads: cores each may use, 0: all; engine:
+    the driver's version."""
 
     model: str
     sha256: str
     device: str
     dicom: str
     threads: int = 0
+    engine: str = __version__
 
 
 class Servant:
@@ -79,6 +82,9 @@ class Servant:
         from ..network import device
         from .segmenting import Segmenter
 
+        if setting.engine != __version__:
+            sentence = f"{socket.gethostname()} has version {__version__} of the engine, this computer {setting.engine}."
+            raise WorkerError(sentence, "Install the same everywhere.")
         if setting.threads:
             device.limit_cores(setting.threads)
         self._segmenter = Segmenter(Path(setting.model), setting.device, setting.dicom)

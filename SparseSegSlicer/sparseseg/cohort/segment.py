@@ -20,7 +20,8 @@ from .actors import Actors, Answer, Setting, Task, count_of, spread
 from .children import Children
 from .manifest import DONE, FAILED, NAME, QUARANTINED, WAITING, Manifest, Row
 from .page import write_pages
-from .patients import Patient, read_list
+from .patient import Patient
+from .patients import read_list
 from .segmenting import sha256_of
 
 RESULTS, PICTURES = "segmentations", "pictures"
@@ -69,11 +70,9 @@ def _actors(options: argparse.Namespace, setting: Setting, volumes: int, say: Sa
         with_ray = False
     if with_ray:
         return on_ray.RayActors(setting, options.ray or "", min(options.actors, volumes), say)
-    import torch
-
     from ..network import device
 
-    gpus = torch.cuda.device_count() if setting.device == "auto" else 0
+    gpus = sum(name.startswith("cuda") for name in device.candidates()) if setting.device == "auto" else 0
     return Children(spread(setting, min(count_of(options.actors, gpus, device.usable_cores()), volumes), gpus))
 
 

@@ -20,7 +20,7 @@ from ..network import checkpoint, device
 from ..network.applied import Applied
 from ..session.alone import alone
 from ..session.session import check_channels
-from .patients import Patient
+from .patient import Patient
 from .pictures import picture
 from .trouble import estimates
 
