@@ -54,7 +54,7 @@ def parsed() -> argparse.Namespace:
 
 
 def volume(options: argparse.Namespace, folder: Path) -> dict[str, object]:
-    """Of one warm segmenter: medians over repeats of wall seconds, and of this process's own seconds on cores, which other programs do not lengthen."""
+    """Of one warm segmenter: medians of wall seconds, and of this process's own seconds on cores, which other programs do not lengthen."""
     segmenter = Segmenter(options.model, options.device)
     runs, spent = [], []
     for _ in range(options.repeats + 1):  # the first one loads and compiles

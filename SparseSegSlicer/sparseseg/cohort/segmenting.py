@@ -82,7 +82,7 @@ class Segmenter:
             with _timed(seconds, "network"):
                 seen = self._applied.believe(channels, image.geometry, tick)
                 labels, uncertainty = alone(seen, tick)
-                found = estimates(self._applied.model, seen.probabilities)
+                found = estimates(self._applied.model, labels, uncertainty)
             with _timed(seconds, "write"):
                 self._write(output, image, labels, uncertainty)
                 if picture_file is not None:
