@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from .actors import Answer, Servant, Setting, Task, count_of, error_json, error_
 _SHORT_TEMP = None if sys.platform == "win32" else "/tmp"  # the paths of Ray's sockets must be short, which macOS's own folder is not
 _STARTING_S = 60.0  # without any actor that is ready, until the user is told
 _MOST_FALSE_STARTS = 3
+_KNOCK_S = 20.0
 
 
 def is_installed() -> bool:
@@ -92,8 +94,10 @@ class RayActors:
             self._folder = PrivateFolder(_SHORT_TEMP)
             options |= {"include_dashboard": False, "_temp_dir": str(self._folder.path)}
         try:
+            _knock(address)
             with _kept_signals(), _elsewhere(self._folder), _environment():
                 self._ray.init(**options)
+            _hush()
         except (ConnectionError, RuntimeError, ValueError, OSError) as error:
             where = f"the Ray cluster at {address}" if address else "a Ray cluster on this computer"
             first = next(iter(str(error).splitlines()), "")
@@ -176,6 +180,21 @@ class RayActors:
             self._ray.shutdown()
         if self._folder is not None:
             self._folder.remove()
+
+
+def _hush() -> None:
+    """What Ray says of nodes that died would stand on stdout, which is for the result. There is no public way to it."""
+    with contextlib.suppress(ImportError, AttributeError, KeyError):
+        from ray._private.ray_logging import global_worker_stdstream_dispatcher
+
+        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+
+
+def _knock(address: str) -> None:
+    """Ray itself tries for minutes, and cannot be interrupted meanwhile. Raises OSError where nobody answers."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), _KNOCK_S).close()
 
 
 def _where(hand: _Hand) -> str:
