@@ -20,7 +20,8 @@ ROOMS = {
     "quality": {"contract", "annotation"},
     "session": {"contract", "annotation", "prior", "network", "quality"},
     "report": {"contract"},
-    "cohort": {"contract", "annotation", "io", "network", "quality", "session", "console", "stopping"},  # a host with rooms of its own
+    # a host with rooms of its own
+    "cohort": {"contract", "annotation", "io", "network", "quality", "session", "report", "console", "stopping", "streams"},
 }
 HOSTS = [
     "joblog",
@@ -34,7 +35,7 @@ HOSTS = [
     "__main__",
 ]  # each may import those before it, and every room
 PLAIN = {"contract", "annotation", "io"}
-HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy", "numba"]
+HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy", "numba", "ray"]
 WITH_TORCH = {
     "network",
     "doctor",
@@ -49,7 +50,13 @@ THIRD_PARTY = {
     "SimpleITK": {"io.itk", "io.decoding", "prior.interpolation", "prior.distance", "quality.constraints", "quality.check"},
     "numba": {"prior.kernels", "prior.counting", "prior.refiner_loops"},
 }  # None: anywhere
-OPTIONAL_IN_A_FUNCTION = {"io.dicomheader": {"pydicom"}, "io.decoding": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}}
+OPTIONAL_IN_A_FUNCTION = {
+    "io.dicomheader": {"pydicom"},
+    "io.decoding": {"pydicom"},
+    "io.dicomseg": {"highdicom"},
+    "io.rtstruct": {"contourpy"},
+    "cohort.on_ray": {"ray"},
+}
 
 
 def dotted(path, base):

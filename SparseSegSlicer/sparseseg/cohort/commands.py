@@ -6,6 +6,11 @@ import argparse
 import os
 from pathlib import Path
 
+from .. import io
+from ..contract.errors import InputError
+
+_FORMATS = tuple(ending[1:] for ending in io.WRITE_SUFFIXES)
+
 
 def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds `cohort` to the command line's commands."""
@@ -13,6 +18,7 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     parts = cohort.add_subparsers(required=True, metavar="WHAT")
     _add_train(parts)
     _add_export(parts)
+    _add_segment(parts)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -55,6 +61,32 @@ def _add_export(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     _add_annotation(export)
     export.add_argument("--nnunet", type=Path, required=True, metavar="FOLDER", help="a new folder, Dataset123_Name for nnU-Net's commands")
     export.set_defaults(run=run, work=_export)
+
+
+def _add_segment(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    segment = parts.add_parser("segment", help="every volume of a list with one model, on this computer or a Ray cluster")
+    segment.add_argument("model", type=Path, metavar="MODEL")
+    segment.add_argument("list", type=Path, metavar="LIST", help="CSV or JSON lines (image), a folder of patients, BIDS, nnU-Net dataset")
+    segment.add_argument("-o", "--output", type=Path, required=True, metavar="OUT", help="a folder; run again with it to do what is missing")
+    segment.add_argument("--format", choices=_FORMATS, default=_FORMATS[0], help="of the results; dcm: DICOM, for DICOM series (default %(default)s)")
+    segment.add_argument("--dicom", choices=io.KINDS, default="seg", help="what a .dcm file becomes (default seg, binary)")
+    segment.add_argument("--actors", type=int, default=0, metavar="N", help="how many segment at once (default: one a GPU, else one a core)")
+    segment.add_argument("--attempts", type=int, default=3, metavar="N", help="of a volume during which actors die (default %(default)s)")
+    segment.add_argument("--again", action="store_true", help="also what another model made, and what was quarantined")
+    where = segment.add_mutually_exclusive_group()
+    where.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster that runs, as HOST:6379 or auto (default: one of this computer)")
+    where.add_argument("--local", action="store_true", help="child processes of this computer, without Ray")
+    segment.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    segment.set_defaults(run=run, work=_segment)
+
+
+def _segment(options: argparse.Namespace) -> int:
+    if options.actors < 0 or options.attempts < 1:
+        raise InputError("--actors is 0 or more, and --attempts 1 or more.", "Leave them out, or give such numbers.")
+    with options.stop.by_leaving():
+        from .segment import segment
+
+    return segment(options)
 
 
 def _train(options: argparse.Namespace) -> int:

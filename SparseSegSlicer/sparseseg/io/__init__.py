@@ -7,7 +7,7 @@ from .files import read_annotation, read_labels, read_volume, write_annotation, 
 from .hintsfile import read_hints
 from .image import Image
 from .nifti import TRANSFORMS
-from .output import PLAIN_SUFFIXES, VOLUME_SUFFIXES, check_apart, check_output, suffix
+from .output import PLAIN_SUFFIXES, VOLUME_SUFFIXES, WRITE_SUFFIXES, check_apart, check_output, suffix
 from .segnrrd import SparseLabels
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "PLAIN_SUFFIXES",
     "TRANSFORMS",
     "VOLUME_SUFFIXES",
+    "WRITE_SUFFIXES",
     "Dense",
     "Image",
     "Series",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from ..contract.errors import ModelError
+from ..contract.geometry import Geometry
+from ..contract.turn import Turn
 from . import device
 from .checkpoint import Checkpoint
 from .cores import cores_of
@@ -22,6 +25,14 @@ Warn = Callable[[str, str, str], None]
 Tick = Callable[[], None]
 
 
+@dataclass(frozen=True)
+class Seen:
+    """probabilities: on the working grid of the volume as the model sees it, which `turn` has turned."""
+
+    probabilities: Probabilities
+    turn: Turn
+
+
 class Applied:
     """A model on a device, ready for one image after the other. `warn` takes code, sentence and advice."""
 
@@ -30,21 +41,20 @@ class Applied:
         self.model, self.compute, self._warn = model, compute, warn
         self._network = model.build_network(compute.device)
 
-    def input(self, channels: np.ndarray, spacing_kji_mm: Sequence[float], tick: Tick) -> Input:
-        """What its network sees of an image (C, K, J, I). tick is called several times a second, and may raise. Raises ModelError."""
-        self.model.check_channels(len(channels))
-        shape: Triple = channels.shape[1:]  # type: ignore[assignment]
-        grid = WorkingGrid.of_whole(shape, shape_of_model(self.model, shape, spacing_kji_mm))
-        check_memory(grid.shape_kji, len(self.model.classes) + 1, len(channels))
-        return Input(apply_all(self.model.intensities, channels, grid, self.compute.device, tick), grid, is_trained_on=False)
-
-    def believe(self, data: Input, tick: Tick) -> Probabilities:
-        """What it believes of that. Raises ModelError where it says what is no number."""
+    def believe(self, channels: np.ndarray, geometry: Geometry, tick: Tick) -> Seen:
+        """What it believes of an image (C, K, J, I) on this grid. tick is called several times a second, and may raise. Raises ModelError for an
+        image of other channels, or too large, or where it says what is no number."""
         model = self.model
+        model.check_channels(len(channels))
+        turn = Turn.upright(geometry) if model.is_upright else Turn()
+        image, spacing = turn.there(channels), turn.triple(geometry.spacing_kji_mm)
+        grid = WorkingGrid.of_whole(image.shape[1:], shape_of_model(model, image.shape[1:], spacing))
+        check_memory(grid.shape_kji, len(model.classes) + 1, len(channels))
+        data = Input(apply_all(model.intensities, image, grid, self.compute.device, tick), grid, is_trained_on=False)
         believed = predict_within_memory(self._network, data, model.orientations, model.slices, self.compute, tick, self._warn)
         if not believed.is_said_everywhere:
             raise ModelError("The model says what is not a number of this image.", "Use a model that was trained on such images, or train a new one.")
-        return believed
+        return Seen(believed, turn)
 
 
 def predict_within_memory(

@@ -8,16 +8,16 @@ import numpy as np
 
 from ..contract.belief import Belief
 from ..contract.box import planes, shape_of
-from ..network.predict import Probabilities
+from ..network.applied import Seen
 from ..quality.fusion import fuse
 
 
-def alone(network: Probabilities, tick: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
-    """Label map and uncertainty, (K, J, I) uint8 both. tick is called plane by plane, and may raise."""
-    shape = network.grid.volume_kji
+def alone(seen: Seen, tick: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+    """Label map and uncertainty, (K, J, I) uint8 both, on the volume's own grid. tick is called plane by plane, and may raise."""
+    shape = seen.probabilities.grid.volume_kji
     dense, uncertainty = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
     for box in planes(shape):
         tick()
         nothing = np.zeros(shape_of(box), np.uint8)
-        dense[box], uncertainty[box] = fuse(Belief(nothing, nothing), network.at(box), 1.0)
-    return dense, uncertainty
+        dense[box], uncertainty[box] = fuse(Belief(nothing, nothing), seen.probabilities.at(box), 1.0)
+    return np.ascontiguousarray(seen.turn.back(dense)), np.ascontiguousarray(seen.turn.back(uncertainty))

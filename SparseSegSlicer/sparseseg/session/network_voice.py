@@ -27,7 +27,7 @@ from ..contract.job import MODEL, Job
 from ..contract.settings import Settings
 from ..contract.turn import Turn
 from ..network import checkpoint, device
-from ..network.applied import Applied, Warn, check_memory, predict_within_memory, size
+from ..network.applied import Applied, Seen, Warn, check_memory, predict_within_memory, size
 from ..network.augmentation import Augmenter, TrainingVolume
 from ..network.device import RunPlan
 from ..network.intensity import Intensity, apply_all
@@ -231,11 +231,9 @@ class NetworkVoice:
         orientations, slices = trainer.volume.targets.sampler.orientations, trainer.plan.slices
         return predict_within_memory(trainer.average, self._input, orientations, slices, self.compute, self._ticking("training"), self._warn)
 
-    def predict_with(self, model: checkpoint.Checkpoint) -> Probabilities:
+    def predict_with(self, model: checkpoint.Checkpoint) -> Seen:
         """What another model believes of the job's image. Raises ModelError."""
-        applied = Applied(model, self.compute, self._warn)
-        tick = self._ticking("predicting")
-        return applied.believe(applied.input(self._channels, self.spacing, tick), tick)
+        return Applied(model, self.compute, self._warn).believe(self._channels, self._job.record.geometry, self._ticking("predicting"))
 
     def _ticking(self, stage: str) -> Callable[[], None]:
         return lambda: self._tick(stage)
