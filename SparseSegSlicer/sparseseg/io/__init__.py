@@ -1,6 +1,7 @@
 """Image files: the one door for all that is not `io`. What is in the list below may be used; which format a file has stays behind it."""
 
 from .channels import onto_grid, read_channel
+from .dicomheader import read_uids
 from .dicomseries import Series, find_series
 from .export import KINDS, Dense, check_possible, read_dense, write_dicom
 from .files import read_annotation, read_labels, read_volume, write_annotation, write_segmentation, write_volume
@@ -30,6 +31,7 @@ __all__ = [
     "read_dense",
     "read_hints",
     "read_labels",
+    "read_uids",
     "read_volume",
     "suffix",
     "write_annotation",
