@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote, urlencode
 
 from .. import io
 from ..contract import memory
@@ -80,7 +80,7 @@ def find(base: str, query: str, insecure: bool = False) -> list[SeriesAddress]:
     found = {SeriesAddress(server.base, _uid(row, _STUDY, server), _uid(row, _SERIES, server)) for row in _rows(server, "/series", wanted, _SERIES)}
     if not found:
         raise InputError(
-            f"{server.host} finds no series for {query!r}.",
+            f"{server.host} finds no series for this query.",
             "Names are those of DICOM's elements (Modality, StudyDescription); * stands for any text.",
         )
     return sorted(found, key=str)
@@ -90,7 +90,7 @@ def _parsed(query: str) -> list[tuple[str, str]]:
     try:
         wanted = parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query))
     except ValueError as error:
-        raise InputError(f"The query {query!r} is not understood.", "Write it as Modality=CT&StudyDescription=Head*.") from error
+        raise InputError("The query is not understood.", "Write it as Modality=CT&StudyDescription=Head*.") from error
     if taken := {name for name, _ in wanted} & {"limit", "offset"}:
         raise InputError(f"The query sets {min(taken)}, which is set here to read page by page.", "Leave it out.")
     return wanted
@@ -101,7 +101,9 @@ def _rows(server: Server, path: str, wanted: list[tuple[str, str]], tag: str) ->
     seen: set[str] = set()
     offset = 0
     while True:
-        asked = urlencode([*wanted, ("limit", _PAGE), ("offset", offset)])
+        asked = urlencode(
+            [*wanted, ("limit", _PAGE), ("offset", offset)], safe="*?,", quote_via=quote
+        )  # not every server decodes what means any text
         content = server.patiently(lambda asked=asked: server.read(f"{path}?{asked}", JSON, _MOST_BYTES))  # type: ignore[misc]
         page = _listed(content, server)
         fresh = [row for row in page if (uid := _uid(row, tag, server)) not in seen and not seen.add(uid)]  # type: ignore[func-returns-value]
