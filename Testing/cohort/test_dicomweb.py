@@ -17,7 +17,7 @@ import dicoms
 from sparseseg import io
 from sparseseg.cohort import dicomweb, web
 from sparseseg.contract import memory
-from sparseseg.contract.errors import InputError, TooLargeError
+from sparseseg.contract.errors import InputError, ServerError, SparseSegError, TooLargeError
 from sparseseg.contract.geometry import Geometry
 
 SHAPE = (6, 16, 20)  # (K, J, I)
@@ -52,7 +52,7 @@ def retrieve(address, **options):
         return io.read_volume(folder).array, folder
 
 
-def refusal(address, error=InputError):
+def refusal(address, error=SparseSegError):
     with pytest.raises(error) as caught:
         retrieve(address)
     return caught.value
@@ -106,7 +106,7 @@ def test_what_passes_is_tried_again_and_begins_anew(archive, series, fault):
 def test_what_does_not_pass_is_said(archive, series, fault, reason):
     address = archive.keep_all(series)
     archive.faults = [fault] * 4
-    error = refusal(address)
+    error = refusal(address, ServerError)
     assert reason in error.sentence
     assert "second run" in error.advice
     assert archive.retrievals() == 4

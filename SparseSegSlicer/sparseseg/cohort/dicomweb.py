@@ -74,7 +74,8 @@ def series_at(address: str) -> SeriesAddress:
 
 
 def find(base: str, query: str, insecure: bool = False) -> list[SeriesAddress]:
-    """The series that a query finds, as "Modality=CT&StudyDescription=Head*": sorted, each once. Raises InputError; nothing found is an error too."""
+    """The series that a query finds, as "Modality=CT&StudyDescription=Head*": sorted, each once. Raises InputError, also where there is none,
+    and ServerError."""
     server = Server.at(base, insecure)
     wanted = _parsed(query)
     found = {SeriesAddress(server.base, _uid(row, _STUDY, server), _uid(row, _SERIES, server)) for row in _rows(server, "/series", wanted, _SERIES)}
@@ -142,7 +143,7 @@ def at_hand(images: tuple[str, ...], insecure: bool = False, tick: Tick = lambda
     """A patient's images as paths, while the block runs: files and folders as they are, series of an archive in private folders (0700) that are
     removed at its end; a result that is to become DICOM is written before. tick: called between two pieces, and may raise.
 
-    Raises InputError; TooLargeError for a series that memory or disk cannot hold; OutputError.
+    Raises InputError, TooLargeError for a series that memory or disk cannot hold, ServerError for what may be there later, OutputError.
     """
     with ExitStack() as stack:
         yield tuple(stack.enter_context(_retrieved(image, insecure, tick)) if is_address(image) else Path(image) for image in images)
@@ -232,7 +233,7 @@ class _Retrieval:
 
 
 def store(base: str, file: Path, insecure: bool = False) -> None:
-    """Send one DICOM file to an archive. Raises InputError where it is not stored; the file stays as it is, and may be sent again."""
+    """Send one DICOM file to an archive. Raises InputError or ServerError where it is not stored; it may be sent again."""
     server = Server.at(base.rstrip("/").removesuffix("/studies"), insecure)
     size = check_file(file).st_size
     boundary = secrets.token_hex(16)

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
 from .. import __version__
-from ..contract.errors import InputError
+from ..contract.errors import InputError, ServerError
 
 HOST, TOKEN, LOGIN = "SPARSESEG_DICOMWEB_HOST", "SPARSESEG_DICOMWEB_TOKEN", "SPARSESEG_DICOMWEB_LOGIN"  # in the environment
 TIMEOUT_S = 60.0  # for a connection, and for the next bytes
@@ -41,6 +41,10 @@ class Passing(Exception):
     """Another try may do better. Its text says what happened, as part of a sentence."""
 
 
+class AccessError(InputError):
+    """Nothing can be had of this server, whatever is asked for: the address, the certificate, or the login is not right."""
+
+
 class Refused(InputError):
     """A request that the server understood and refused; `status` is HTTP's, `content` the beginning of its answer."""
 
@@ -57,16 +61,16 @@ class Server:
 
     @classmethod
     def at(cls, base: str, insecure: bool = False) -> Server:
-        """Raises InputError for what is no such address, holds a password, or would send patients' data in the clear (allowed by `insecure`)."""
+        """Raises AccessError for what is no such address, holds a password, or would send patients' data in the clear (allowed by `insecure`)."""
         place = _split(base)
         if place is None or place.scheme not in ("http", "https") or not place.hostname:
-            raise InputError(f"{base[:100]!r} is no address of a DICOMweb server.", "Write it as https://archive.example.org/dicom-web.")
+            raise AccessError(f"{base[:100]!r} is no address of a DICOMweb server.", "Write it as https://archive.example.org/dicom-web.")
         if place.username is not None or place.password is not None:
-            raise InputError(f"The address of {place.hostname} holds a user or password.", f"Put them into the netrc file, or into {LOGIN}.")
+            raise AccessError(f"The address of {place.hostname} holds a user or password.", f"Put them into the netrc file, or into {LOGIN}.")
         if place.query or place.fragment:
-            raise InputError(f"The address of {place.hostname} has more behind its path.", "Leave out what begins with ? or #.")
+            raise AccessError(f"The address of {place.hostname} has more behind its path.", "Leave out what begins with ? or #.")
         if place.scheme == "http" and place.hostname not in _HERE and not insecure:
-            raise InputError(
+            raise AccessError(
                 f"{place.hostname} is to be asked over http, where everybody on the way can read and change patients' data and the login.",
                 "Use its https address, or --insecure in a network where that does not matter.",
             )
@@ -81,7 +85,7 @@ class Server:
     def answer(
         self, path: str, accept: str, data: Data | None = None, headers: Mapping[str, str] | None = None
     ) -> Iterator[http.client.HTTPResponse]:
-        """One try. data: the body of a POST, in pieces. Raises Refused, InputError for what else no second try mends, Passing."""
+        """One try. data: the body of a POST, in pieces. Raises AccessError, Refused, InputError for what else no second try mends, Passing."""
         request = urllib.request.Request(self.base + path, data() if data else None, dict(headers or {}))  # type: ignore[arg-type] # an iterable is taken
         request.add_header("Accept", accept)
         request.add_header("User-Agent", f"sparseseg/{__version__}")
@@ -110,13 +114,13 @@ class Server:
             return bytes(content)
 
     def patiently(self, action: Callable[[], T]) -> T:
-        """What action() returns, tried again after a while where it raises Passing. Raises InputError after the last try."""
+        """What action() returns, tried again after a while where it raises Passing. Raises ServerError after the last try."""
         for pause in (*PAUSES_S, None):
             try:
                 return action()
             except Passing as reason:
                 if pause is None:
-                    raise InputError(f"{self.host} {reason}, in {len(PAUSES_S) + 1} tries.", _LATER) from reason
+                    raise ServerError(f"{self.host} {reason}, in {len(PAUSES_S) + 1} tries.", _LATER) from reason
                 time.sleep(pause)
         raise AssertionError  # not reached
 
@@ -139,7 +143,7 @@ class Server:
 
     def _broken(self, reason: object) -> Exception:
         if isinstance(reason, ssl.SSLCertVerificationError):
-            return InputError(
+            return AccessError(
                 f"The certificate of {self.host} is not to be trusted ({reason.verify_message}).",
                 "Ask who runs the server; SSL_CERT_FILE names a file with certificates of your own.",
             )
@@ -159,7 +163,9 @@ class Server:
             what, advice = f"sends requests on to {other[:100]}, where they were not sent", "If that is meant, give its address instead."
         elif code in (401, 407):
             what = "does not take the login that it was given" if has_login else "wants a login, and none was given"
-            advice = f"Set {HOST} and {TOKEN} or {LOGIN} (user:password), or write it into the netrc file."
+            return AccessError(
+                f"{self.host} {what} ({said}).", f"Set {HOST} and {TOKEN} or {LOGIN} (user:password), or write it into the netrc file."
+            )
         elif code == 403:
             what, advice = "does not allow this", "Ask who runs the server for the right to do it."
         elif code in (404, 410):
@@ -215,12 +221,12 @@ def _split(address: str) -> SplitResult | None:
 
 
 def _login(host: str) -> str | None:
-    """The header Authorization for a host; None where there is no login for it. Raises InputError."""
+    """The header Authorization for a host; None where there is no login for it. Raises AccessError."""
     token, login = os.environ.get(TOKEN, "").strip(), os.environ.get(LOGIN, "").strip()
     if token or login:
         named = os.environ.get(HOST, "").strip().lower()
         if not named:
-            raise InputError(f"{TOKEN if token else LOGIN} does not say which server it is for.", f"Name its host in {HOST}.")
+            raise AccessError(f"{TOKEN if token else LOGIN} does not say which server it is for.", f"Name its host in {HOST}.")
         if named in (host.lower(), urlsplit(f"//{host}").hostname):
             return _header(f"Bearer {token}") if token else _basic(*login.partition(":")[::2])
     return _of_netrc(host)
@@ -232,11 +238,11 @@ def _of_netrc(host: str) -> str | None:
         found = netrc.netrc(given).authenticators(urlsplit(f"//{host}").hostname or "")
     except FileNotFoundError as error:
         if given:
-            raise InputError("The netrc file that NETRC names is not there.", "Correct NETRC, or remove it.") from error
+            raise AccessError("The netrc file that NETRC names is not there.", "Correct NETRC, or remove it.") from error
         return None
     except (OSError, netrc.NetrcParseError, UnicodeDecodeError) as error:  # whose text may hold a password
         line = f", line {error.lineno}" if isinstance(error, netrc.NetrcParseError) and error.lineno else ""
-        raise InputError(f"The netrc file cannot be used{line}.", "Check its form, and that nobody else may read it (chmod 600).") from None
+        raise AccessError(f"The netrc file cannot be used{line}.", "Check its form, and that nobody else may read it (chmod 600).") from None
     return _basic(found[0], found[2] or "") if found else None
 
 
@@ -246,5 +252,5 @@ def _basic(user: str, password: str) -> str:
 
 def _header(value: str) -> str:
     if not (value.isascii() and value.isprintable()):
-        raise InputError("The login holds characters that cannot be sent.", f"Check {TOKEN}, {LOGIN} and the netrc file.")
+        raise AccessError("The login holds characters that cannot be sent.", f"Check {TOKEN}, {LOGIN} and the netrc file.")
     return value
