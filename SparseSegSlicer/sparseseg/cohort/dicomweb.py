@@ -10,7 +10,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,7 @@ from urllib.parse import parse_qsl, quote, urlencode
 from .. import io
 from ..contract import memory
 from ..contract.errors import InputError, TooLargeError
-from ..contract.folders import PrivateFolder, writing
+from ..contract.folders import PrivateFolder, write_whole, writing
 from ..contract.opening import check_file
 from .multipart import BrokenOff, boundary_of, parts
 from .web import PIECE, Passing, Refused, Server, pieces
@@ -135,6 +135,13 @@ def _uid(row: dict[str, Any], tag: str, server: Server) -> str:
     return uid
 
 
+def write_list(path: Path, found: Sequence[SeriesAddress]) -> None:
+    """As a list of patients (CSV), each called by its series' UID. Raises OutputError."""
+    text = "".join(f"{name},{image}\n" for name, image in [("name", "image"), *((each.series, str(each)) for each in found)])
+    with writing(path.parent):
+        write_whole(path, lambda file: file.write(text.encode("utf-8")))
+
+
 # ---------------------------------------------------------------- WADO-RS
 
 
@@ -210,10 +217,10 @@ class _Retrieval:
             for piece in content:
                 file.write(piece)
                 self._count(len(piece))
-        series, uid = io.read_uids(path)
-        if series != self.wanted.series:
+        found = io.read_instance(path)
+        if found.series != self.wanted.series:
             raise InputError(f"{self.server.host} sends an object of another series than {self.wanted.series}.", "Ask who runs the server.")
-        return uid
+        return found.uid
 
     def _count(self, length: int) -> None:
         """Raises TooLargeError where what has come so far is more than memory or disk can hold."""

@@ -1,12 +1,12 @@
 """Image files: the one door for all that is not `io`. What is in the list below may be used; which format a file has stays behind it."""
 
 from .channels import onto_grid, read_channel
-from .dicomheader import read_uids
 from .dicomseries import Series, find_series
 from .export import KINDS, Dense, check_possible, read_dense, write_dicom
 from .files import read_annotation, read_labels, read_volume, write_annotation, write_segmentation, write_volume
 from .hintsfile import read_hints
 from .image import Image
+from .instances import Instance, read_instance
 from .nifti import TRANSFORMS
 from .output import PLAIN_SUFFIXES, VOLUME_SUFFIXES, WRITE_SUFFIXES, check_apart, check_output, suffix
 from .segnrrd import SparseLabels
@@ -19,6 +19,7 @@ __all__ = [
     "WRITE_SUFFIXES",
     "Dense",
     "Image",
+    "Instance",
     "Series",
     "SparseLabels",
     "check_apart",
@@ -30,8 +31,8 @@ __all__ = [
     "read_channel",
     "read_dense",
     "read_hints",
+    "read_instance",
     "read_labels",
-    "read_uids",
     "read_volume",
     "suffix",
     "write_annotation",

@@ -100,12 +100,6 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def read_uids(path: Path) -> tuple[str, str]:
-    """The UIDs of a file's series and of itself; empty where it has none. Raises InputError as `read_header`."""
-    header = read_header(path)
-    return text(header, "SeriesInstanceUID"), text(header, "SOPInstanceUID")
-
-
 # ---------------------------------------------------------------- one element
 
 
