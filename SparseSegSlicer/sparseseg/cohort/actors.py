@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from .. import __version__
 from ..contract.errors import OutputError, SparseSegError, TooLargeError, WorkerError
 from .patient import Patient
+from .web import AccessError
 
 
 @dataclass(frozen=True)
@@ -63,13 +64,14 @@ class Actors(Protocol):
 
 @dataclass(frozen=True)
 class Setting:
-    """What each works with: model: path and SHA-256 of the file; device and dicom as of Segmenter; threads: cores each may use, 0: all; engine:
-    the driver's version."""
+    """What each works with: model: path and SHA-256 of the file; device, dicom and insecure as of Segmenter; threads: cores each may use, 0: all;
+    engine: the driver's version."""
 
     model: str
     sha256: str
     device: str
     dicom: str
+    insecure: bool = False
     threads: int = 0
     engine: str = __version__
 
@@ -87,7 +89,7 @@ class Servant:
             raise WorkerError(sentence, "Install the same everywhere.")
         if setting.threads:
             device.limit_cores(setting.threads)
-        self._segmenter = Segmenter(Path(setting.model), setting.device, setting.dicom)
+        self._segmenter = Segmenter(Path(setting.model), setting.device, setting.dicom, setting.insecure)
         if self._segmenter.sha256 != setting.sha256:
             raise WorkerError(f"{setting.model} is another file on {socket.gethostname()}.", "Put the model where all computers see the same file.")
 
@@ -102,7 +104,7 @@ class Servant:
             return "done", self._segmenter.segment(patient, Path(task.output), picture_file=Path(task.picture)).to_json()
         except (TooLargeError, WorkerError) as error:  # another computer, or a later moment, may have more memory
             return "died", error_json(error)
-        except OutputError as error:
+        except (OutputError, AccessError) as error:
             return "stop", error_json(error)
         except SparseSegError as error:
             return "refused", error_json(error)

@@ -19,6 +19,8 @@ def add_parsers(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
     _add_train(parts)
     _add_export(parts)
     _add_segment(parts)
+    _add_find(parts)
+    _add_mercure(parts)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,7 +79,28 @@ def _add_segment(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     where.add_argument("--ray", metavar="ADDRESS", help="a Ray cluster that runs, as HOST:6379 or auto (default: one of this computer)")
     where.add_argument("--local", action="store_true", help="child processes of this computer, without Ray")
     segment.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps (default auto)")
+    segment.add_argument("--store", metavar="URL", help="send the results to this DICOMweb archive, too (with --format dcm)")
+    _add_insecure(segment)
     segment.set_defaults(run=run, work=_segment)
+
+
+def _add_insecure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--insecure", action="store_true", help="ask archives over http, where others can read along")
+
+
+def _add_find(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    find = parts.add_parser("list", help="the series that a DICOMweb archive finds, as a list for `segment`")
+    find.add_argument("--dicomweb", required=True, metavar="URL", help="of the archive, as https://archive.example.org/dicom-web")
+    find.add_argument("--query", default="", metavar="TEXT", help='as "Modality=CT&StudyDescription=Head*" (default: every series)')
+    find.add_argument("-o", "--output", type=Path, required=True, metavar="LIST.csv")
+    _add_insecure(find)
+    find.set_defaults(run=run, work=_find)
+
+
+def _add_mercure(parts: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    mercure = parts.add_parser("mercure", help="one task of the DICOM router mercure, as MERCURE_IN_DIR and MERCURE_OUT_DIR say")
+    mercure.add_argument("--models", type=Path, default=Path("/models"), metavar="DIR", help="where the model of the task lies (default %(default)s)")
+    mercure.set_defaults(run=run, work=_mercure)
 
 
 def _segment(options: argparse.Namespace) -> int:
@@ -103,3 +126,24 @@ def _export(options: argparse.Namespace) -> int:
 
     export(options)
     return 0
+
+
+def _find(options: argparse.Namespace) -> int:
+    from ..console import Screen
+    from .dicomweb import find, write_list
+
+    io.check_output(options.output, (".csv",))
+    with options.stop.at_once():
+        found = find(options.dicomweb, options.query, options.insecure)
+    write_list(options.output, found)
+    show = Screen()
+    show.stage(f"{len(found)} series")
+    show.wrote(options.output)
+    return 0
+
+
+def _mercure(options: argparse.Namespace) -> int:
+    with options.stop.by_leaving():
+        from .router import answer
+
+    return answer(options)

@@ -36,6 +36,7 @@ CREATE TABLE series (
   seconds_read REAL, seconds_network REAL, seconds_write REAL,
   bytes_read INTEGER, bytes_written INTEGER,
   output TEXT, sha256 TEXT,        -- the result's file in the folder of the manifest, and its content
+  stored TEXT,                     -- the archive that has taken this result
   started TEXT, ended TEXT         -- UTC
 ) WITHOUT ROWID;
 CREATE TABLE tries (
@@ -145,6 +146,7 @@ class Manifest:
         values = {
             "state": DONE,
             "error": None,
+            "stored": None,
             "model": model,
             "engine": engine,
             "estimate": min(estimates.values()) if estimates else None,
@@ -171,6 +173,9 @@ class Manifest:
         """Work on it was ended by us: it waits, and this was no try of its."""
         self._end(name, "interrupted", {"state": WAITING}, counts=False)
 
+    def stored(self, name: str, archive: str) -> None:
+        self._write(("UPDATE series SET stored = ? WHERE name = ?", (archive, name)))
+
     def _end(self, name: str, outcome: str, values: Mapping[str, Any], counts: bool = True) -> None:
         now = _now()
         fields = ", ".join(f"{key} = ?" for key in values)
@@ -194,6 +199,11 @@ class Manifest:
             name, state, attempts, error, model, estimate, estimates, written, output, sha256, remarks = row
             known = json.loads(estimates or "{}"), int(written or 0), output or "", sha256 or ""
             yield Row(name, state, attempts, error or "", model or "", estimate, *known, tuple(json.loads(remarks or "[]")))
+
+    def unstored(self, archive: str) -> list[tuple[str, str]]:
+        """(name, output) of each result that this archive has not taken."""
+        wanted = "state = 'done' AND stored IS NOT ?"
+        return list(self._database.execute(f"SELECT name, output FROM series WHERE {wanted} ORDER BY name", (archive,)))
 
     def tries(self) -> list[tuple[str, int, str | None, str | None]]:
         """(name, number, host, outcome) of each, in the order in which they began."""

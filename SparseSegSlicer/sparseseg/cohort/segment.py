@@ -23,6 +23,8 @@ from .page import write_pages
 from .patient import Patient
 from .patients import read_list
 from .segmenting import sha256_of
+from .storing import check as check_storing
+from .storing import store_results
 
 RESULTS, PICTURES = "segmentations", "pictures"
 _LOOK_S, _TELL_S, _PAGE_S = 0.2, 10.0, 60.0
@@ -30,9 +32,12 @@ Say = Callable[[str], None]
 
 
 def segment(options: argparse.Namespace) -> int:
-    """The exit code: 0 all are done; 2 some cannot be used; 4 some died with all their tries; that of `stop` where the user asked for it."""
+    """The exit code: 0 all are done; 2 some cannot be used; 4 some died with all their tries; 2 or 4 as well where some were not stored; that of
+    `stop` where the user asked for it."""
     stop: Stop = options.stop
     show = Screen()
+    if options.store:
+        check_storing(options.store, options.format, options.insecure)
     with stop.by_leaving():
         setting = _checked(options)
     with stop.at_once():
@@ -46,12 +51,15 @@ def segment(options: argparse.Namespace) -> int:
                 driver.work(_actors(options, setting, len(waiting), show.stage), stop, _Telling(driver, folder, show.stage))
         finally:
             write_pages(folder, manifest, setting.sha256)
+        unsent = store_results(folder / RESULTS, manifest, patients, options.store, options.insecure, stop, show.stage) if options.store else None
         counts = manifest.counts()
     show.stage(", ".join(f"{counts[state]} {state}" for state in (DONE, QUARANTINED, FAILED, WAITING) if counts.get(state)))
     show.wrote(folder / "index.html")
     if stop.times:
         return stop.exit_code
-    return WorkerError.exit_code if counts.get(FAILED) else InputError.exit_code if counts.get(QUARANTINED) else 0
+    if counts.get(FAILED):
+        return WorkerError.exit_code
+    return InputError.exit_code if counts.get(QUARANTINED) else unsent.exit_code if unsent else 0
 
 
 def _checked(options: argparse.Namespace) -> Setting:
@@ -59,7 +67,7 @@ def _checked(options: argparse.Namespace) -> Setting:
     from ..network import checkpoint
 
     checkpoint.load(options.model)
-    return Setting(str(options.model.absolute()), sha256_of(options.model), options.device, options.dicom)
+    return Setting(str(options.model.absolute()), sha256_of(options.model), options.device, options.dicom, options.insecure)
 
 
 def _actors(options: argparse.Namespace, setting: Setting, volumes: int, say: Say) -> Actors:

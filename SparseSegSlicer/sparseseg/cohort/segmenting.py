@@ -15,11 +15,14 @@ import numpy as np
 from .. import io
 from ..contract import memory
 from ..contract.channels import stack
+from ..contract.classes import ClassTable
+from ..contract.errors import InputError
 from ..contract.folders import write_whole, writing
 from ..network import checkpoint, device
 from ..network.applied import Applied
 from ..session.alone import alone
 from ..session.session import check_channels
+from .dicomweb import at_hand
 from .patient import Patient
 from .pictures import picture
 from .trouble import estimates
@@ -48,13 +51,15 @@ class Segmented:
 
 
 class Segmenter:
-    """A model on a device. `sha256`: of the model's file."""
+    """A model on a device. `sha256`: of the model's file; `written`: the segments of its results."""
 
-    def __init__(self, model: Path, requested: str = "auto", dicom: str = "seg") -> None:
-        """requested: a device, as device.choose; dicom: what a .dcm file becomes. Raises ModelError, DeviceError."""
+    def __init__(self, model: Path, requested: str = "auto", dicom: str = "seg", insecure: bool = False, only: Sequence[str] = ()) -> None:
+        """requested: a device, as device.choose; dicom: what a .dcm file becomes; insecure: archives may be asked over http; only: names of the
+        segments that are written, where that is not all. Raises ModelError, DeviceError, InputError for a name that the model does not know."""
         self.sha256 = sha256_of(model)
         self._applied = Applied(checkpoint.load(model), device.choose(requested), self._warn)
-        self._dicom = dicom
+        self._dicom, self._insecure = dicom, insecure
+        self.written, self._code = _written(self._applied.model.classes, only)
         self._remarks: list[str] = []
 
     @property
@@ -75,7 +80,7 @@ class Segmenter:
         seconds: dict[str, float] = {}
         with ExitStack() as held:
             with _timed(seconds, "read"):
-                files = held.enter_context(at_hand(patient.images))  # until a result that refers to them is written
+                files = held.enter_context(at_hand(patient.images, self._insecure, tick))  # until a result that refers to them is written
                 image, channels, bytes_read = self._read(files, output)
             shape = image.geometry.shape_kji
             memory.check(patient.name, memory.volume_bytes(shape, 1, 1, 1), "be segmented")  # labels, uncertainty, and one of them turned
@@ -104,12 +109,12 @@ class Segmenter:
         return image, channels, sum(_bytes_of(file, each.series) for file, each in zip(files, (image, *others), strict=True))
 
     def _write(self, output: Path, image: io.Image, labels: np.ndarray, uncertainty: np.ndarray) -> None:
-        classes = self._applied.model.classes
+        labels = self._code[labels]
         if io.suffix(output) != ".dcm":
-            io.write_segmentation(output, labels, image.geometry, classes, like=image)
+            io.write_segmentation(output, labels, image.geometry, self.written, like=image)
             return
         assert image.series is not None  # checked when it was read
-        self._remarks += io.write_dicom(output, self._dicom, io.Dense(labels, classes, uncertainty), image.series)
+        self._remarks += io.write_dicom(output, self._dicom, io.Dense(labels, self.written, uncertainty), image.series)
 
     def _draw(self, file: Path, image: io.Image, labels: np.ndarray, uncertainty: np.ndarray) -> None:
         drawn = picture(image.array, labels, uncertainty, image.geometry, self._applied.model.classes).encode("utf-8")
@@ -117,10 +122,14 @@ class Segmenter:
             write_whole(file, lambda opened: opened.write(drawn), lasting=False)
 
 
-@contextmanager
-def at_hand(images: Sequence[str]) -> Iterator[tuple[Path, ...]]:
-    """The images as files."""
-    yield tuple(map(Path, images))
+def _written(classes: ClassTable, only: Sequence[str]) -> tuple[ClassTable, np.ndarray]:
+    """The table of those segments, in the model's order, and (256,) uint8: the value that each of the model's values is written as."""
+    if unknown := [name for name in only if name not in classes.names]:
+        raise InputError(f"The model has no segment called {unknown[0]!r:.80}.", f"It has {', '.join(classes.names)}.")
+    chosen = [c for c, name in enumerate(classes.names, 1) if name in only or not only]
+    code = np.zeros(256, np.uint8)
+    code[chosen] = range(1, len(chosen) + 1)
+    return ClassTable(tuple(classes.segments[c - 1] for c in chosen), classes.background), code
 
 
 def sha256_of(path: Path) -> str:

@@ -6,6 +6,7 @@ from .export import KINDS, Dense, check_possible, read_dense, write_dicom
 from .files import read_annotation, read_labels, read_volume, write_annotation, write_segmentation, write_volume
 from .hintsfile import read_hints
 from .image import Image
+from .instances import Instance, read_instance
 from .nifti import TRANSFORMS
 from .output import PLAIN_SUFFIXES, VOLUME_SUFFIXES, WRITE_SUFFIXES, check_apart, check_output, suffix
 from .segnrrd import SparseLabels
@@ -18,6 +19,7 @@ __all__ = [
     "WRITE_SUFFIXES",
     "Dense",
     "Image",
+    "Instance",
     "Series",
     "SparseLabels",
     "check_apart",
@@ -29,6 +31,7 @@ __all__ = [
     "read_channel",
     "read_dense",
     "read_hints",
+    "read_instance",
     "read_labels",
     "read_volume",
     "suffix",
