@@ -425,13 +425,15 @@ class Job:
         return self._load(name, ("uint8",)) if self.path(name).exists() else None
 
     def save_record(self, record: JobRecord) -> None:
-        self.save_json(RECORD, record.to_json())
-        self.record = record
+        def adopted() -> None:  # whatever fails after it is on the disk, as for want of memory: it is the job's
+            self.record = record
 
-    def save_json(self, name: str, data: Any) -> None:
-        """Numbers that JSON lacks (nan, inf) are written as null."""
+        self.save_json(RECORD, record.to_json(), adopted)
+
+    def save_json(self, name: str, data: Any, named: Callable[[], Any] = lambda: None) -> None:
+        """Numbers that JSON lacks (nan, inf) are written as null. named: as of write_whole."""
         text = json.dumps(_without_nan(data), indent=1, ensure_ascii=True, allow_nan=False)
-        self._save(name, lambda file: file.write(text.encode("ascii")))
+        self._save(name, lambda file: file.write(text.encode("ascii")), named=named)
 
     def save_array(self, name: str, array: np.ndarray, lasting: bool = True, first: Callable[[], Any] = lambda: None) -> Path:
         """lasting: whether it must survive a power cut the moment after, for which the disk is waited for; first:
@@ -468,9 +470,9 @@ class Job:
         """`write` receives an open binary file; the file gets its name only once it is whole."""
         return self._save(name, write)
 
-    def _save(self, name: str, write: Callable[[IO[bytes]], Any], lasting: bool = True) -> Path:
+    def _save(self, name: str, write: Callable[[IO[bytes]], Any], lasting: bool = True, named: Callable[[], Any] = lambda: None) -> Path:
         with writing(self.folder):
-            write_whole(self.path(name), write, lasting)
+            write_whole(self.path(name), write, lasting, named)
         return self.path(name)
 
     def _load(self, name: str, types: Sequence[str], shape: Sequence[int] | None = None) -> np.ndarray:
