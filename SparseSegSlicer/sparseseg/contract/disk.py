@@ -6,11 +6,16 @@ Standard library only.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from .errors import OutputError
-from .memory import amount
+from .memory import amount, volume_bytes
+
+JOB_BYTES_PER_VOXEL = (
+    12  # of a job that is done, without its image: annotation, weights (4), what the voices say (3), result, uncertainty, previews (2)
+)
 
 
 def check(folder: Path, needed: float, what: str) -> None:
@@ -20,6 +25,12 @@ def check(folder: Path, needed: float, what: str) -> None:
     if free is not None and needed > free:
         sentence = f"{what} needs {amount(needed)} of disk in {folder}, and {amount(free)} are free."
         raise OutputError(sentence, f"Free {amount(needed - free)} there, or choose another folder.")
+
+
+def job_bytes(shape: Sequence[int], itemsize: int, channels: int = 1) -> int:
+    """What a job of an image of this shape, (K, J, I), takes; an element of it has `itemsize` bytes. Several volumes are also kept one by one, before
+    they are one image."""
+    return volume_bytes(shape, itemsize * channels * (1 if channels == 1 else 2), JOB_BYTES_PER_VOXEL)
 
 
 def free_bytes(folder: Path) -> int | None:

@@ -12,7 +12,7 @@ import math
 import os
 import re
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, Protocol
@@ -49,12 +49,16 @@ class InMemory:
 
 
 class OnDisk:
-    """In files of a folder, each there as long as its array is. The arrays are read-only."""
+    """In files of a folder, each there as long as its array is. The arrays are read-only. first: called with shape and type of the first array, before
+    anything of it is made."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, first: Callable[[Sequence[int], np.dtype], None] | None = None) -> None:
+        self.folder, self._first = folder, first
 
     def keep(self, name: str, shape: Sequence[int], dtype: Any, parts: Iterable[np.ndarray]) -> np.ndarray:
+        if (first := self._first) is not None:
+            self._first = None
+            first(shape, np.dtype(dtype))
         disk.check(self.folder, memory.volume_bytes(shape, np.dtype(dtype).itemsize), name)
         path = self.folder.absolute() / f".scratch-{next(_numbers)}.npy.{os.getpid()}.part"
         try:

@@ -7,7 +7,7 @@ from .files import read_annotation, read_labels, read_volume, write_annotation, 
 from .hintsfile import read_hints
 from .image import Image
 from .nifti import TRANSFORMS
-from .output import PLAIN_SUFFIXES, VOLUME_SUFFIXES, check_apart, check_output, suffix
+from .output import PLAIN_SUFFIXES, VOLUME_SUFFIXES, check_apart, check_output, expected_bytes, suffix
 from .segnrrd import SparseLabels
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "check_apart",
     "check_output",
     "check_possible",
+    "expected_bytes",
     "find_series",
     "onto_grid",
     "read_annotation",

@@ -18,7 +18,7 @@ import numpy as np
 
 from ..contract.errors import InputError, OutputError
 from ..contract.folders import patiently
-from ..contract.memory import amount
+from ..contract.memory import amount, volume_bytes
 from ..contract.store import slabs
 
 COPY_AGAIN = "Copy or export the file again."
@@ -27,6 +27,7 @@ PLAIN_SUFFIXES = tuple(known for known in WRITE_SUFFIXES if known != ".dcm")  # 
 VOLUME_SUFFIXES = tuple(known for known in PLAIN_SUFFIXES if known != ".seg.nrrd")
 GZIP, ZLIB = 31, 15  # zlib's words for the forms of a packed stream
 _LEVEL = 3  # of packing: on label maps as fast as 1, twice as fast as 6, and few bytes in any case (Testing/benchmark/large_io.py)
+_UNPACKED, _PACKED_SHARE = (".nii", ".npy"), 0.03  # of a label map's bytes, twice what was measured
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEAST_TO_FREE = 1e6  # bytes: file systems count in blocks
 _LONGEST_NAME = 240  # bytes; file systems take 255, and a file that is being written has a longer name
@@ -94,6 +95,11 @@ def _check_place(path: Path) -> None:
         trial.unlink()
     except OSError as error:
         raise OutputError(f"The folder {path.parent} cannot be written to ({error.strerror}).", "Choose another folder.") from error
+
+
+def expected_bytes(path: Path, shape: Sequence[int], itemsize: int = 1) -> float:
+    """What a label map of this shape will take in a file of this name, roughly."""
+    return volume_bytes(shape, itemsize) * (1.0 if suffix(path) in _UNPACKED else _PACKED_SHARE)
 
 
 def check_apart(outputs: Mapping[str, Path], inputs: Sequence[Path], job: Path | None = None) -> None:
