@@ -13,9 +13,7 @@ from pathlib import Path
 from .errors import OutputError
 from .memory import amount, volume_bytes
 
-JOB_BYTES_PER_VOXEL = (
-    12  # of a job that is done, without its image: annotation, weights (4), what the voices say (3), result, uncertainty, previews (2)
-)
+JOB_BYTES_PER_VOXEL = 12  # of a job that is done, but its image: annotation, weights (4), voices (3), result, uncertainty, previews (2)
 
 
 def check(folder: Path, needed: float, what: str) -> None:

@@ -556,9 +556,9 @@ def _is_our_name(name: str) -> bool:
 
 
 def _is_own(name: str) -> bool:
-    """Whether this process is writing the file, or keeps an array in it."""
+    """Whether this process keeps an array in the file."""
     part = _PART.fullmatch(name)
-    return part is not None and int(part[2]) == os.getpid()
+    return part is not None and bool(_SCRATCH.fullmatch(part[1])) and int(part[2]) == os.getpid()
 
 
 def _holds_ours(folder: Path) -> bool:

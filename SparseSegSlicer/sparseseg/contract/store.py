@@ -49,7 +49,7 @@ class InMemory:
 
 
 class OnDisk:
-    """In files of a folder, each there as long as its array is. The arrays are read-only. first: called with shape and type of the first array, before
+    """In files of a folder, each there as long as its array is; the arrays are read-only. first: called with the first array's shape and type, before
     anything of it is made."""
 
     def __init__(self, folder: Path, first: Callable[[Sequence[int], np.dtype], None] | None = None) -> None:
@@ -117,7 +117,12 @@ def write_header(file: IO[bytes], shape: Sequence[int], dtype: Any) -> None:
 
 
 def slabs(array: np.ndarray) -> Iterator[np.ndarray]:
-    """An array part by part along its first axis, some megabytes each, one index at least; views."""
+    """An array (K, J, I) part by part along its first axis, some megabytes each, one plane at least; one with more axes, such parts of each of its
+    first ones. Views."""
+    if array.ndim > 3:
+        for part in array:
+            yield from slabs(part)
+        return
     depth = max(1, SLAB_BYTES * len(array) // max(1, array.nbytes))
     for k in range(0, len(array), depth):
         yield array[k : k + depth]
@@ -131,7 +136,7 @@ def same(one: np.ndarray, other: np.ndarray) -> bool:
 def file_of(array: np.ndarray, folder: Path) -> Path | None:
     """The file that an OnDisk keeps all of an array in, as it is, where that lies in a folder."""
     with suppress(OSError, ValueError, TypeError):
-        path = Path(array.filename)  # type: ignore[attr-defined]
+        path = Path(getattr(array, "filename", None) or "")
         if _NAME.fullmatch(path.name) and path.parent == folder.absolute() and array.flags.c_contiguous:
             whole = np.load(path, mmap_mode="r", allow_pickle=False)
             return path if (whole.shape, whole.dtype) == (array.shape, array.dtype) else None
