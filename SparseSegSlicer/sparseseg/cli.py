@@ -204,6 +204,8 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_transform(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--spacing", default="", metavar="X,Y,Z", help="size of a voxel in mm, or one number, where .npy or TIFF does not say it")
+    parser.add_argument("--select", default="", metavar="WHICH", help="e.g. 'level=1,c=0,t=0': what of a TIFF or Zarr is meant, counted from 0")
     parser.add_argument("--nifti-transform", choices=io.TRANSFORMS, default="auto", help="which transform of a NIfTI image rules where two differ")
 
 
@@ -281,7 +283,7 @@ def _free(count: int | None) -> str:
 
 def _read_image(options: argparse.Namespace, show: Screen, store: OnDisk) -> io.Image:
     show.stage(f"reading {options.image.name}")
-    volume = io.read_volume(options.image, options.series, options.nifti_transform, store=store)
+    volume = io.read_volume(options.image, options.series, options.nifti_transform, store, io.Taking.parse(options.spacing, options.select))
     _say_remarks(volume.remarks, show)
     _check_apart(options, volume.series)
     if io.suffix(options.output) == ".dcm":
@@ -518,7 +520,8 @@ def _import(options: argparse.Namespace) -> int:
     with options.stop.at_once():
         _check_apart(options)
         io.check_output(options.output, io.PLAIN_SUFFIXES)
-        volume = io.read_volume(options.image, options.series, options.nifti_transform)
+        taking = io.Taking.parse(options.spacing, options.select)
+        volume = io.read_volume(options.image, options.series, options.nifti_transform, taking=taking)
         _say_remarks(volume.remarks, show)
         _check_apart(options, volume.series)
         strokes = io.read_annotation(options.segmentation, volume.geometry, series=volume.series, other_patient=options.other_patient)

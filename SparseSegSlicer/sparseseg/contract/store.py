@@ -116,14 +116,14 @@ def write_header(file: IO[bytes], shape: Sequence[int], dtype: Any) -> None:
     np.lib.format.write_array_header_1_0(file, header)
 
 
-def slabs(array: np.ndarray) -> Iterator[np.ndarray]:
-    """An array (K, J, I) part by part along its first axis, some megabytes each, one plane at least; one with more axes, such parts of each of its
-    first ones. Views."""
+def slabs(array: np.ndarray, depth: int | None = None) -> Iterator[np.ndarray]:
+    """An array (K, J, I) part by part along its first axis: `depth` planes each, or some megabytes, one plane at least. With more axes: such parts of
+    each of its first ones. Views."""
     if array.ndim > 3:
         for part in array:
-            yield from slabs(part)
+            yield from slabs(part, depth)
         return
-    depth = max(1, SLAB_BYTES * len(array) // max(1, array.nbytes))
+    depth = depth or max(1, SLAB_BYTES * len(array) // max(1, array.nbytes))
     for k in range(0, len(array), depth):
         yield array[k : k + depth]
 

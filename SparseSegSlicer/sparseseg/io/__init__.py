@@ -9,6 +9,7 @@ from .image import Image
 from .nifti import TRANSFORMS
 from .output import PLAIN_SUFFIXES, VOLUME_SUFFIXES, check_apart, check_output, expected_bytes, suffix
 from .segnrrd import SparseLabels
+from .stacks import Taking
 
 __all__ = [
     "KINDS",
@@ -19,6 +20,7 @@ __all__ = [
     "Image",
     "Series",
     "SparseLabels",
+    "Taking",
     "check_apart",
     "check_output",
     "check_possible",

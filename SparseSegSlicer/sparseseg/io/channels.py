@@ -26,7 +26,7 @@ def read_channel(path: Path, image: Image, transform: str = "auto", other_patien
     `other_patient`.
     """
     path = Path(path)
-    volume = read_volume(path, transform=transform if kind_of(path) == "nifti" else "auto", store=store)
+    volume = read_volume(path, transform=transform if kind_of(path) == "nifti" else "auto", store=store, onto=image.geometry)
     remarks = [*volume.remarks, *check_same_patient(path, volume.series, image.series, other_patient)]
     array, more = onto_grid(path.name, volume.array, volume.geometry, image.geometry)
     return Image(array, image.geometry, (*remarks, *more), volume.series)

@@ -16,24 +16,28 @@ from ..contract.errors import AnnotationError, InputError
 from ..contract.geometry import Geometry
 from ..contract.opening import check_file, is_folder, open_file, shown
 from ..contract.store import IN_MEMORY, Store, slabs
-from . import dicomseg, dicomseries, labelmap, metaimage, nifti, nrrd, rtstruct, segnrrd, voxels
+from . import dicomseg, dicomseries, labelmap, metaimage, nifti, nrrd, rtstruct, segnrrd, stacks, stackwriting, voxels
 from .dicomheader import looks_like_dicom, read_header
 from .dicomseries import Series
 from .image import Image
 from .output import COPY_AGAIN, Outgoing, damaged, replacing, suffix, unreadable
 from .output import check_output as check_output
 from .segnrrd import SparseLabels as SparseLabels
+from .stacks import Taking
 
-READ_SUFFIXES = (".seg.nrrd", ".nrrd", ".nhdr", ".nii.gz", ".nii", ".mha", ".mhd", ".dcm")
+READ_SUFFIXES = (".seg.nrrd", ".nrrd", ".nhdr", ".nii.gz", ".nii", ".mha", ".mhd", ".dcm", ".npy", ".tif", ".tiff", ".zarr")
+STACKS = ("npy", "tiff", "tiffs", "zarr")
 _HEAD = 540  # bytes by which every format can be told: a NIfTI-2 header
+NOTHING_SAID = Taking()
 
 # ---------------------------------------------------------------- which format
 
 
 def kind_of(path: Path) -> str:
-    """ "dicom", "nrrd", "nifti" or "metaimage". Raises InputError for what is not there, may not be read, or is none of them."""
+    """ "dicom", "nrrd", "nifti", "metaimage", "npy", "tiff", "tiffs" (a folder of them) or "zarr". Raises InputError for what is not there, may not
+    be read, or is none of them."""
     if is_folder(path):
-        return "dicom"
+        return stacks.kind_of_folder(path) or "dicom"
     size = check_file(path).st_size
     if path.suffix.lower() == ".txt":
         return "dicom"
@@ -45,8 +49,8 @@ def kind_of(path: Path) -> str:
     except OSError as error:
         raise unreadable(path, error) from error
     known = (("nrrd", nrrd.is_nrrd), ("dicom", looks_like_dicom), ("nifti", nifti.is_nifti), ("metaimage", metaimage.is_metaimage))
-    found = next((name for name, test in known if test(head)), "")
-    if found in ("nrrd", "dicom", "metaimage") and packed:
+    found = stacks.kind_of(head) or next((name for name, test in known if test(head)), "")
+    if found not in ("nifti", "") and packed:
         raise InputError(f"{path.name} is packed by gzip, which is read of NIfTI only.", "Unpack it first.")
     if found:
         return found
@@ -60,15 +64,24 @@ def kind_of(path: Path) -> str:
 # ---------------------------------------------------------------- images in
 
 
-def read_volume(path: Path, series: str | None = None, transform: str = "auto", store: Store = IN_MEMORY) -> Image:
-    """The 3-D image in a NRRD, NIfTI or MetaImage file, or one DICOM series (see `dicomseries.read_series`; `series`: its UID).
+def read_volume(
+    path: Path,
+    series: str | None = None,
+    transform: str = "auto",
+    store: Store = IN_MEMORY,
+    taking: Taking = NOTHING_SAID,
+    onto: Geometry | None = None,
+) -> Image:
+    """The 3-D image in a NRRD, NIfTI, MetaImage, .npy, TIFF or Zarr, or one DICOM series (see `dicomseries.read_series`; `series`: its UID).
 
-    The array is in the file's scalar type; float64 becomes float32, and whole numbers of 64 bits become int32. transform: see `nifti.read`; store:
-    where the array is kept. Raises InputError for anything that cannot be trained on: missing, damaged or foreign files, not 3-D, one slice, colour,
-    complex, not-a-number or infinite voxels, one constant value, DICOM slices that make no regular grid; OutputError where the store is full.
+    The array is in the file's scalar type; float64 becomes float32, and whole numbers of 64 bits become int32. transform: see `nifti.read`; taking
+    and onto: see `stacks`; store: where the array is kept.
+
+    Raises InputError for anything that cannot be trained on: missing, damaged or foreign files, not 3-D, one slice, colour, complex, not-a-number or
+    infinite voxels, one constant value, DICOM slices that make no regular grid; OutputError where the store is full.
     """
     path = Path(path)
-    image = _read_image(path, kind_of(path), series, transform, store)
+    image = _read_image(path, kind_of(path), series, transform, store, taking, onto)
     array = _as_image(image.array, path, store)
     low, high = _range(array)
     if not math.isfinite(low) or not math.isfinite(high):
@@ -84,12 +97,25 @@ def _range(array: np.ndarray) -> tuple[float, float]:
     return float(np.min([low for low, _ in ends])), float(np.max([high for _, high in ends]))
 
 
-def _read_image(path: Path, kind: str, series: str | None = None, transform: str = "auto", store: Store = IN_MEMORY) -> Image:
+def _read_image(
+    path: Path,
+    kind: str,
+    series: str | None = None,
+    transform: str = "auto",
+    store: Store = IN_MEMORY,
+    taking: Taking = NOTHING_SAID,
+    onto: Geometry | None = None,
+) -> Image:
     """As the file has it. Raises InputError."""
     if series and kind != "dicom":
         raise InputError(f"{path.name} is not a DICOM folder, so --series cannot choose in it.", "Leave --series out, or give the folder.")
     if transform != "auto" and kind != "nifti":
         raise InputError(f"{path.name} is no NIfTI file, so --nifti-transform cannot choose in it.", "Leave --nifti-transform out.")
+    if kind in STACKS:
+        array, geometry, remarks = stacks.read(path, kind, store, taking, onto)
+        return Image(array, geometry, tuple(remarks))
+    if taking != NOTHING_SAID:
+        raise InputError(f"{path.name} says itself how large its voxels are and what it holds.", "Leave --spacing and --select out.")
     if kind == "dicom":
         array, found, remarks = dicomseries.read_series(path, series)
         return Image(array, found.geometry, tuple(remarks), found)
@@ -135,12 +161,11 @@ def read_annotation(
     are kept. Raises InputError where the file cannot be read or does not lie on the grid, AnnotationError where it holds no segment.
     """
     path = Path(path)
-    _check_file(path)
-    kind = kind_of(path)
+    kind = _check_file(path)
     if kind == "dicom":
         reader = rtstruct.read_rtstruct if rtstruct.is_rtstruct(read_header(path)) else dicomseg.read_seg
         return reader(path, geometry, background, series, other_patient)
-    fields = _segment_fields(path)
+    fields = _segment_fields(path) if kind == "nrrd" else {}
     if segnrrd.has_segments(fields):
         return _read_segmentation(path, fields, geometry, background, store)
     if suffix(path, READ_SUFFIXES) == ".seg.nrrd":
@@ -151,17 +176,17 @@ def read_annotation(
     return SparseLabels(annotation, classes, {}, {}, (*remarks, *doubts), note)
 
 
-def _check_file(path: Path) -> None:
-    if is_folder(path):
+def _check_file(path: Path) -> str:
+    """What kind of file it is. Raises InputError for a folder that is none."""
+    if is_folder(path) and not stacks.kind_of_folder(path):
         raise InputError(f"{path.name} is a folder, not an image file.", "Give a file.")
+    return kind_of(path)
 
 
 def _segment_fields(path: Path) -> dict[str, str]:
-    """Empty for other files than NRRD."""
+    """Of a NRRD."""
     try:
         with open_file(path) as file:
-            if not nrrd.is_nrrd(voxels.beginning(file, _HEAD)):
-                return {}
             return nrrd.read_header(file, path).pairs
     except OSError as error:
         raise unreadable(path, error) from error
@@ -169,9 +194,9 @@ def _segment_fields(path: Path) -> dict[str, str]:
 
 def is_plain(path: Path) -> bool:
     """Whether a file holds voxels only: an image or a label map, without segments."""
-    _check_file(path)
-    kind = kind_of(path)
-    return kind != "dicom" and suffix(path, READ_SUFFIXES) != ".seg.nrrd" and not segnrrd.has_segments(_segment_fields(path))
+    kind = _check_file(path)
+    named = suffix(path, READ_SUFFIXES) == ".seg.nrrd" or (kind == "nrrd" and segnrrd.has_segments(_segment_fields(path)))
+    return kind != "dicom" and not named
 
 
 def read_labelmap(path: Path, geometry: Geometry) -> tuple[np.ndarray, ClassTable, list[str]]:
@@ -217,7 +242,7 @@ def read_labels(path: Path, geometry: Geometry) -> np.ndarray:
 
 def _labels_on_grid(path: Path, geometry: Geometry, transform: str = "auto", store: Store = IN_MEMORY) -> tuple[np.ndarray, list[str]]:
     kind = kind_of(path)
-    image = _read_image(path, kind, transform=transform if kind == "nifti" else "auto", store=store)
+    image = _read_image(path, kind, transform=transform if kind == "nifti" else "auto", store=store, onto=geometry)
     values, remarks = labelmap.on_grid(image.array, image.geometry, geometry, path)
     return values, [*image.remarks, *remarks]
 
@@ -237,7 +262,7 @@ def write_segmentation(
     if suffix(Path(path)) == ".seg.nrrd":
         _write_layer(Path(path), Outgoing(dense), geometry, segnrrd.layer_lines(dense, classes.segments, header or {}))
     else:
-        _write_plain(Path(path), dense, geometry, like)
+        _write_plain(Path(path), dense, geometry, like, classes)
 
 
 def write_annotation(path: Path, annotation: np.ndarray, geometry: Geometry, classes: ClassTable, like: Image | None = None) -> None:
@@ -275,12 +300,18 @@ def _write_layer(path: Path, outgoing: Outgoing, geometry: Geometry, lines: list
         nrrd.write(temporary, outgoing, geometry, lines)
 
 
-def _write_plain(path: Path, array: np.ndarray, geometry: Geometry, like: Image | None) -> None:
+def _write_plain(path: Path, array: np.ndarray, geometry: Geometry, like: Image | None, classes: ClassTable | None = None) -> None:
     if suffix(path) == ".dcm":
         raise InputError(f"{path.name} would be DICOM, which is written for a DICOM series only.", "Choose .nrrd or .nii.gz.")
     outgoing = Outgoing(array)
     with replacing(path, outgoing) as temporary:
         if suffix(path) in (".nii", ".nii.gz"):
             nifti.write(temporary, outgoing, geometry, like.nifti if like is not None else b"")
+        elif suffix(path) == ".npy":
+            stackwriting.write_npy(temporary, outgoing)
+        elif suffix(path) == ".zarr":
+            stackwriting.write_zarr(temporary, outgoing, geometry, classes)
+        elif suffix(path) in (".tif", ".tiff"):
+            stackwriting.write_tiff(temporary, outgoing, geometry)
         else:
             (nrrd if suffix(path) == ".nrrd" else metaimage).write(temporary, outgoing, geometry)

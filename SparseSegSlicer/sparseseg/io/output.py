@@ -22,7 +22,7 @@ from ..contract.memory import amount, volume_bytes
 from ..contract.store import slabs
 
 COPY_AGAIN = "Copy or export the file again."
-WRITE_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha", ".dcm")
+WRITE_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha", ".dcm", ".npy", ".tif", ".tiff", ".zarr")
 PLAIN_SUFFIXES = tuple(known for known in WRITE_SUFFIXES if known != ".dcm")  # for what belongs to no DICOM series
 VOLUME_SUFFIXES = tuple(known for known in PLAIN_SUFFIXES if known != ".seg.nrrd")
 GZIP, ZLIB = 31, 15  # zlib's words for the forms of a packed stream
@@ -81,6 +81,8 @@ def _check_place(path: Path) -> None:
         mode = path.stat().st_mode
     except FileNotFoundError:
         mode = None
+    if mode is not None and suffix(path) == ".zarr":
+        raise OutputError(f"{path} is there already.", "Remove it, or choose another name: a Zarr is many files, which nothing replaces at once.")
     if mode is not None and stat.S_ISDIR(mode):
         raise OutputError(f"{path} is a folder.", "Give a file name.")
     if mode is not None and not stat.S_ISREG(mode):
@@ -143,8 +145,12 @@ class Outgoing:
         self.dtype = array.dtype if table is None else table.dtype
 
     def __iter__(self) -> Iterator[np.ndarray]:
+        return self.by(None)
+
+    def by(self, depth: int | None) -> Iterator[np.ndarray]:
+        """So many planes at a time."""
         gone = 0
-        for slab in slabs(self.array):
+        for slab in slabs(self.array, depth):
             yield np.ascontiguousarray(slab) if self.table is None else self.table[slab]
             gone += len(slab)
             self.share = gone / len(self.array)
