@@ -481,7 +481,8 @@ def report_input(folder: Path, title: str, truth: np.ndarray | None = None) -> r
             annotation = OnDisk(folder).keep("The annotation", annotation.shape, np.uint8, filled)
         dense = np.load(folder / DENSE, mmap_mode="r")
         voices = {name: np.load(folder / file, mmap_mode="r") for name, file in VOICES.items() if (folder / file).exists()}
-        return report.ReportInput(title, job.image(), annotation, dense, job.record.geometry, job.record.classes, run, voices, truth)
+        unsure = job.result(UNCERTAINTY)
+        return report.ReportInput(title, job.image(), annotation, dense, job.record.geometry, job.record.classes, run, voices, truth, unsure)
 
 
 def _filled(plane: np.ndarray, k: int, complete: Sequence[tuple[int, int]]) -> np.ndarray:

@@ -2,8 +2,8 @@
 or make ask for any memory. It loads nothing of the package. On its command line: where modules are looked for, and how to read; on stdin: what; each
 as JSON.
 
-It says one line of JSON: what is there ("shape" (K, J, I), "dtype", "spacing" and "origin" along those axes in mm or null, "remarks"), or a "refusal",
-a sentence and an advice. Then come the voxels, little-endian, in C order. What ends before that is damaged.
+It says one line of JSON: what is there ("shape" (K, J, I), "dtype", "spacing" and "origin" along those axes in mm or null, "remarks"), or a
+"refusal", a sentence and an advice. Then come the voxels, little-endian, in C order. What ends before that is damaged.
 """
 
 from __future__ import annotations
