@@ -33,7 +33,7 @@ HOSTS = [
     "__main__",
 ]  # each may import those before it, and every room
 PLAIN = {"contract", "annotation", "io"}
-HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy", "numba"]
+HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy", "numba", "tifffile", "zarr"]
 WITH_TORCH = {
     "network",
     "doctor",
@@ -46,7 +46,10 @@ THIRD_PARTY = {
     "SimpleITK": {"io.itk", "io.decoding", "prior.interpolation", "prior.distance", "quality.constraints", "quality.check"},
     "numba": {"prior.kernels", "prior.counting", "prior.refiner_loops"},
 }  # None: anywhere
-OPTIONAL_IN_A_FUNCTION = {"io.dicomheader": {"pydicom"}, "io.decoding": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}}
+OPTIONAL_IN_A_FUNCTION = {
+    **{"io.dicomheader": {"pydicom"}, "io.decoding": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}},
+    **{"io.stacking": {"tifffile", "zarr"}, "io.stackwriting": {"tifffile", "zarr"}},
+}
 
 
 def dotted(path, base):

@@ -22,7 +22,7 @@ import numpy as np
 from . import disk, memory
 from .errors import OutputError
 
-SLAB_BYTES = 1 << 23  # of what is worked on at a time: some copies of it, in wider types, are small too
+SLAB_VOXELS = 1 << 21  # that are worked on at a time: a few copies of them in eight bytes each are small too
 _NAME = re.compile(r"\.scratch-\d+\.npy\.\d+\.part", re.ASCII)
 _numbers = itertools.count(1)
 
@@ -117,13 +117,13 @@ def write_header(file: IO[bytes], shape: Sequence[int], dtype: Any) -> None:
 
 
 def slabs(array: np.ndarray, depth: int | None = None) -> Iterator[np.ndarray]:
-    """An array (K, J, I) part by part along its first axis: `depth` planes each, or some megabytes, one plane at least. With more axes: such parts of
-    each of its first ones. Views."""
+    """An array (K, J, I) part by part along its first axis: `depth` planes each, or two million voxels, one plane at least. With more axes: such
+    parts of each of its first ones. Views."""
     if array.ndim > 3:
         for part in array:
             yield from slabs(part, depth)
         return
-    depth = depth or max(1, SLAB_BYTES * len(array) // max(1, array.nbytes))
+    depth = depth or max(1, SLAB_VOXELS * len(array) // max(1, array.size))
     for k in range(0, len(array), depth):
         yield array[k : k + depth]
 

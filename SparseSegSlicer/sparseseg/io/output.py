@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 import shutil
 import stat
@@ -16,7 +17,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from ..contract.errors import InputError, OutputError
+from ..contract.errors import InputError, OutputError, PackageError
 from ..contract.folders import patiently
 from ..contract.memory import amount, volume_bytes
 from ..contract.store import slabs
@@ -25,8 +26,10 @@ COPY_AGAIN = "Copy or export the file again."
 WRITE_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha", ".dcm", ".npy", ".tif", ".tiff", ".zarr")
 PLAIN_SUFFIXES = tuple(known for known in WRITE_SUFFIXES if known != ".dcm")  # for what belongs to no DICOM series
 VOLUME_SUFFIXES = tuple(known for known in PLAIN_SUFFIXES if known != ".seg.nrrd")
+INSTALL_LARGE = "Install it: python -m pip install 'sparseseg[large]'."
+_PACKAGES = {".tif": "tifffile", ".tiff": "tifffile", ".zarr": "zarr"}
 GZIP, ZLIB = 31, 15  # zlib's words for the forms of a packed stream
-_LEVEL = 3  # of packing: on label maps as fast as 1, twice as fast as 6, and few bytes in any case (Testing/benchmark/large_io.py)
+PACKING_LEVEL = 3  # of packing: on label maps as fast as 1, twice as fast as 6, and few bytes in any case (Testing/benchmark/large_io.py)
 _UNPACKED, _PACKED_SHARE = (".nii", ".npy"), 0.03  # of a label map's bytes, twice what was measured
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LEAST_TO_FREE = 1e6  # bytes: file systems count in blocks
@@ -56,13 +59,17 @@ def check_output(path: Path, suffixes: Sequence[str] = WRITE_SUFFIXES) -> None:
     """Whether a result could be written to `path`, asked before long work. Nothing is left behind. suffixes: what its name may end in; none: in
     anything.
 
-    Raises InputError for a suffix that cannot be written, OutputError for a folder or a place that cannot be written to.
+    Raises InputError for a suffix that cannot be written, PackageError where that needs a library which is not there, OutputError for a folder or a
+    place that cannot be written to.
     """
     path = Path(path)
     ending = suffix(path) or path.suffix.lower()
     if suffixes and ending not in suffixes:
         why = "its format is not known" if ending not in WRITE_SUFFIXES else "this cannot be written in that format"
         raise InputError(f"Cannot write {path.name}: {why}.", f"Use one of {', '.join(suffixes)}.")
+    package = _PACKAGES.get(ending)
+    if package and importlib.util.find_spec(package) is None:
+        raise PackageError(f"Writing {path.name} needs the package {package}, which is not installed.", INSTALL_LARGE)
     try:
         _check_place(path)
     except (OSError, ValueError) as error:  # ValueError: a name that is no name
@@ -158,7 +165,7 @@ class Outgoing:
 
 def deflated(pieces: Iterable[np.ndarray], bits: int = GZIP) -> Iterator[bytes]:
     """One packed stream, made as it is read, of the bytes of arrays in C order; bits: zlib's word for gzip, or for its own form."""
-    packer = zlib.compressobj(_LEVEL, wbits=bits)
+    packer = zlib.compressobj(PACKING_LEVEL, wbits=bits)
     for piece in pieces:
         if packed := packer.compress(memoryview(piece).cast("B")):
             yield packed

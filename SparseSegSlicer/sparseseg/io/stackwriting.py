@@ -1,33 +1,20 @@
-"""Results as .npy, TIFF and Zarr, part by part. The libraries of the last two are loaded where they are used."""
+"""Results as .npy, TIFF and Zarr, part by part. The libraries of the last two are loaded where they are used; `output` asks for them before."""
 
 from __future__ import annotations
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..contract.classes import ClassTable
-from ..contract.errors import PackageError
 from ..contract.geometry import Geometry
 from ..contract.store import write_header
-from .output import Outgoing
+from .output import PACKING_LEVEL, Outgoing
 
-_PACKAGES = {".tif": "tifffile", ".tiff": "tifffile", ".zarr": "zarr"}
-_LEVEL = 3  # of packing: see `output`
 _CHUNK_KJI = (32, 256, 256)  # what viewers ask for at a time
 _CHUNK_BYTES = 1 << 26  # of chunks along one plane
 _CLASSIC_BYTES = 4_000_000_000  # beyond which a TIFF's addresses are too short, and it is a BigTIFF
-
-
-def check_package(suffix: str) -> None:
-    """Raises PackageError where the library of a format is not there: asked before long work."""
-    package = _PACKAGES.get(suffix)
-    if package and importlib.util.find_spec(package) is None:
-        raise PackageError(
-            f"Writing {suffix} needs the package {package}, which is not installed.", "Install it: python -m pip install 'sparseseg[large]'."
-        )
 
 
 def write_npy(path: Path, outgoing: Outgoing) -> None:
@@ -50,7 +37,7 @@ def write_tiff(path: Path, outgoing: Outgoing, geometry: Geometry) -> None:
             dtype=outgoing.dtype,
             photometric="minisblack",
             compression="zlib",
-            compressionargs={"level": _LEVEL},
+            compressionargs={"level": PACKING_LEVEL},
             metadata={"axes": "ZYX", **sizes, **units},
         )
 
