@@ -1,4 +1,4 @@
-"""TIFF, Zarr and .npy: as their own libraries write them, with the spacing that they say; what is not said is asked for; hostile ones are sentences."""
+"""TIFF, Zarr and .npy: as their libraries write them, with the spacing that they say; what is not said is asked for; hostile ones are sentences."""
 
 import json
 import sys

@@ -11,6 +11,7 @@ import re
 import subprocess
 import sys
 import threading
+import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -37,6 +38,10 @@ _LONGEST_HEAD = 1 << 20
 _SAME_SPACING = 0.01  # microscopes' programs round
 _NUMBERED = re.compile(r"(.*?)(\d+)\.tiff?", re.IGNORECASE | re.ASCII)
 _PIECE = 1 << 20
+_UNREADABLE = (
+    *(OSError, EOFError, ValueError, LookupError, TypeError, ArithmeticError),
+    *(SyntaxError, tokenize.TokenError, RecursionError, MemoryError),  # numpy evaluates an array's header as Python text
+)
 
 
 @dataclass(frozen=True)
@@ -123,7 +128,7 @@ def read(path: Path, kind: str, store: Store, taking: Taking, onto: Geometry | N
             geometry = _placed(path, head["shape"], head["spacing"], head["origin"], taking, onto)
             array = store.keep(path.name, geometry.shape_kji, np.dtype(head["dtype"]), reading.voxels(head))
         return array, geometry, [str(remark) for remark in head["remarks"]]
-    except (OSError, EOFError, ValueError, LookupError, TypeError, ArithmeticError) as error:
+    except _UNREADABLE as error:
         if isinstance(error, SparseSegError):
             raise
         raise unreadable(path, error) from error
