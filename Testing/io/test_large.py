@@ -110,6 +110,17 @@ def test_what_is_written_part_by_part_is_what_itk_reads(tmp_path, name, kind):
     assert not grid.difference_from(TURNED)
 
 
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+def test_a_result_on_a_big_endian_image_is_big_endian(tmp_path, ending):
+    nibabel = pytest.importorskip("nibabel")
+    nibabel.save(nibabel.Nifti1Image(IMAGE.T, np.eye(4), header=nibabel.Nifti1Header(endianness=">")), tmp_path / f"a{ending}")
+    image = io.read_volume(tmp_path / f"a{ending}")
+    io.write_volume(tmp_path / f"b{ending}", image.array.astype(np.float32), image.geometry, like=image)
+    again = nibabel.load(tmp_path / f"b{ending}")
+    assert again.header.endianness == ">"
+    np.testing.assert_array_equal(again.get_fdata().T, IMAGE)
+
+
 @pytest.mark.parametrize("name", ["a.nrrd", "a.seg.nrrd"])
 def test_what_is_written_part_by_part_is_what_pynrrd_reads(tmp_path, name):
     nrrd = pytest.importorskip("nrrd")

@@ -24,7 +24,7 @@ from ..contract.geometry import Geometry
 from ..contract.opening import open_file
 from ..contract.store import IN_MEMORY, Store, slabs
 from . import refusals, voxels
-from .output import Outgoing, damaged, deflated, unreadable
+from .output import Outgoing, damaged, deflated, raw, unreadable
 
 TRANSFORMS = ("auto", "qform", "sform")
 _RIGHT_ANGLES = 1e-3  # of cosines: above the rounding of float32, below any tilt
@@ -284,7 +284,7 @@ def write(path: Path, outgoing: Outgoing, geometry: Geometry, like: bytes = b"")
     head = np.frombuffer(fields.tobytes() + b"\0\0\0\0", np.uint8)
     parts = itertools.chain([head], (slab.astype(slab.dtype.newbyteorder(order), copy=False) for slab in outgoing))
     with path.open("wb") as file:
-        file.writelines(deflated(parts) if path.name.endswith(".gz") else (memoryview(part).cast("B") for part in parts))
+        file.writelines(deflated(parts) if path.name.endswith(".gz") else map(raw, parts))
 
 
 def _check_holds(header: Header, geometry: Geometry, path: Path) -> None:

@@ -163,11 +163,16 @@ class Outgoing:
             self.share = gone / len(self.array)
 
 
+def raw(array: np.ndarray) -> memoryview:
+    """The bytes of an array in C order, whatever the order of bytes in a number."""
+    return array.reshape(-1).view(np.uint8).data
+
+
 def deflated(pieces: Iterable[np.ndarray], bits: int = GZIP) -> Iterator[bytes]:
     """One packed stream, made as it is read, of the bytes of arrays in C order; bits: zlib's word for gzip, or for its own form."""
     packer = zlib.compressobj(PACKING_LEVEL, wbits=bits)
     for piece in pieces:
-        if packed := packer.compress(memoryview(piece).cast("B")):
+        if packed := packer.compress(raw(piece)):
             yield packed
     yield packer.flush()
 
