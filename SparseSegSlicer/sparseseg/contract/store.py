@@ -137,7 +137,7 @@ def file_of(array: np.ndarray, folder: Path) -> Path | None:
     """The file that an OnDisk keeps all of an array in, as it is, where that lies in a folder."""
     with suppress(OSError, ValueError, TypeError):
         path = Path(getattr(array, "filename", None) or "")
-        if _NAME.fullmatch(path.name) and path.parent == folder.absolute() and array.flags.c_contiguous:
+        if _NAME.fullmatch(path.name) and path.parent.resolve() == folder.resolve() and array.flags.c_contiguous:
             whole = np.load(path, mmap_mode="r", allow_pickle=False)
             return path if (whole.shape, whole.dtype) == (array.shape, array.dtype) else None
     return None

@@ -158,7 +158,7 @@ class Outgoing:
         """So many planes at a time."""
         gone = 0
         for slab in slabs(self.array, depth):
-            yield np.ascontiguousarray(slab) if self.table is None else self.table[slab]
+            yield np.ascontiguousarray(slab) if self.table is None else np.take(self.table, slab, mode="clip")
             gone += len(slab)
             self.share = gone / len(self.array)
 

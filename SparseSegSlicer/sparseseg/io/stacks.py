@@ -159,6 +159,10 @@ def _placed(path: Path, shape: Sequence[int], spacing: Any, origin: Any, taking:
         return onto
     given = taking.spacing_mm * 3 if len(taking.spacing_mm) == 1 else taking.spacing_mm
     steps = given or (spacing[::-1] if spacing is not None else ())
+    if not steps and onto is not None:
+        sizes = [" x ".join(map(str, numbers)) for numbers in (shape, onto.shape_kji)]
+        sentence = f"{path.name} does not lie on the image's grid: {sizes[0]} voxels instead of {sizes[1]} (k x j x i)."
+        raise InputError(sentence, "Draw or resample it on the image.")
     if not steps:
         raise InputError(f"{path.name} does not say how large its voxels are.", "Give that in mm: --spacing X,Y,Z, or one number for all.")
     return Geometry.from_axes(shape, steps, (0, 0, 0) if origin is None else origin[::-1])
@@ -176,6 +180,7 @@ class _Reading:
         given = [json.dumps(part) for part in ([path for path in sys.path if path], self._places, self._options)]
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-u", str(_PROGRAM), given[0], given[2]],
+            cwd=_PROGRAM.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
