@@ -173,6 +173,7 @@ from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.lock import Owner
 from sparseseg.contract.settings import Settings
 from sparseseg.contract.store import OnDisk
+from sparseseg.report import ReportInput, write_report
 
 folder, (k, j, i) = Path(sys.argv[1]), (200, 400, 300)
 grid = Geometry.from_axes((k, j, i), (1, 1, 1))
@@ -210,13 +211,17 @@ for name in ("raw", "gzip"):
         for ending in (".seg.nrrd", ".nii.gz", ".mha", ".npy"):
             io.write_segmentation(folder / f"out{ending}", np.load(folder / name / "annotation.npy", mmap_mode="r"), grid, ClassTable.numbered(2))
             assert ending == ".seg.nrrd" or io.read_volume(folder / f"out{ending}", store=store, onto=grid).array.max() == 2
+    with Job.open(folder / name) as job:
+        painted = job.annotation()
+        write_report(folder / "r.html", ReportInput("x", job.image(), painted, painted, grid, strokes.classes, {}, {}, None, painted))
+        assert "where the result is least sure" not in (folder / "r.html").read_text()  # all of it was painted
 print("done")
 """
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits the data of a process")
-def test_a_volume_larger_than_the_memory_is_read_made_a_job_and_written(tmp_path):
+def test_a_volume_larger_than_the_memory_is_read_made_a_job_written_and_reported(tmp_path):
     """24 million voxels, 48 MB, and all that is made of them, in 45 MB."""
     ended = subprocess.run([sys.executable, "-c", BOUNDED, str(tmp_path)], capture_output=True, text=True, timeout=300, check=False)
     assert ended.stdout.strip() == "done", ended.stderr[-3000:]

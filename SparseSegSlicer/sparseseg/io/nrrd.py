@@ -32,7 +32,10 @@ _TYPES = {
     **dict.fromkeys(("float",), "f4"),
     **dict.fromkeys(("double",), "f8"),
 }
-_NAMES = {code: next(name for name, known in reversed(_TYPES.items()) if known == code and not name.endswith("_t")) for code in _TYPES.values()}
+_NAMES = {  # of types, as ITK and Slicer write them
+    **{"i1": "signed char", "u1": "unsigned char", "i2": "short", "u2": "unsigned short", "i4": "int", "u4": "unsigned int"},
+    **{"i8": "long long int", "u8": "unsigned long long int", "f4": "float", "f8": "double"},
+}
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 _SPACES = {  # the signs by which axes become LPS; in other spaces numbers are taken as they are
     **dict.fromkeys(("right-anterior-superior", "ras"), (-1.0, -1.0, 1.0)),

@@ -27,7 +27,7 @@ WRITE_SUFFIXES = (".seg.nrrd", ".nrrd", ".nii.gz", ".nii", ".mha", ".dcm", ".npy
 PLAIN_SUFFIXES = tuple(known for known in WRITE_SUFFIXES if known != ".dcm")  # for what belongs to no DICOM series
 VOLUME_SUFFIXES = tuple(known for known in PLAIN_SUFFIXES if known != ".seg.nrrd")
 INSTALL_LARGE = "Install it: python -m pip install 'sparseseg[large]'."
-_PACKAGES = {".tif": "tifffile", ".tiff": "tifffile", ".zarr": "zarr"}
+PACKAGES = {".tif": "tifffile", ".tiff": "tifffile", ".zarr": "zarr"}
 GZIP, ZLIB = 31, 15  # zlib's words for the forms of a packed stream
 PACKING_LEVEL = 3  # of packing: on label maps as fast as 1, twice as fast as 6, and few bytes in any case (Testing/benchmark/large_io.py)
 _UNPACKED, _PACKED_SHARE = (".nii", ".npy"), 0.03  # of a label map's bytes, twice what was measured
@@ -67,7 +67,7 @@ def check_output(path: Path, suffixes: Sequence[str] = WRITE_SUFFIXES) -> None:
     if suffixes and ending not in suffixes:
         why = "its format is not known" if ending not in WRITE_SUFFIXES else "this cannot be written in that format"
         raise InputError(f"Cannot write {path.name}: {why}.", f"Use one of {', '.join(suffixes)}.")
-    package = _PACKAGES.get(ending)
+    package = PACKAGES.get(ending)
     if package and importlib.util.find_spec(package) is None:
         raise PackageError(f"Writing {path.name} needs the package {package}, which is not installed.", INSTALL_LARGE)
     try:
