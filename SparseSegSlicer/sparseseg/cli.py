@@ -264,7 +264,7 @@ def _store(folder: Path, options: argparse.Namespace, show: Screen) -> OnDisk:
 
     def first(shape: Sequence[int], dtype: np.dtype) -> None:
         what = f"A volume of {' x '.join(map(str, shape))} voxels"
-        space = disk.job_bytes(shape, dtype.itemsize, 1 + len(options.channel))
+        space = disk.job_bytes(shape, dtype.itemsize, 1 + len(options.channel), folder)
         needs = f"{memory.amount(space)} of disk in {folder}{_free(disk.free_bytes(folder))}"
         disk.check(folder, space, what)
         if not options.engine:

@@ -25,10 +25,12 @@ def check(folder: Path, needed: float, what: str) -> None:
         raise OutputError(sentence, f"Free {amount(needed - free)} there, or choose another folder.")
 
 
-def job_bytes(shape: Sequence[int], itemsize: int, channels: int = 1) -> int:
-    """What a job of an image of this shape, (K, J, I), takes; an element of it has `itemsize` bytes. Several volumes are also kept one by one, before
-    they are one image."""
-    return volume_bytes(shape, itemsize * channels * (1 if channels == 1 else 2), JOB_BYTES_PER_VOXEL)
+def job_bytes(shape: Sequence[int], itemsize: int, channels: int, folder: Path) -> int:
+    """What a job of an image of this shape, (K, J, I), takes in its folder beyond what an earlier one holds there; an element has `itemsize` bytes.
+    Several volumes are also kept one by one, before they are one image. What is read, image and annotation, is always kept beside what is there."""
+    read = itemsize * channels * (1 if channels == 1 else 2)
+    held = sum(path.lstat().st_size for path in folder.iterdir() if path.is_file())
+    return max(volume_bytes(shape, read, JOB_BYTES_PER_VOXEL) - held, volume_bytes(shape, read, 1))
 
 
 def free_bytes(folder: Path) -> int | None:
