@@ -35,7 +35,7 @@ HOSTS = [
     "__main__",
 ]  # each may import those before it, and every room
 PLAIN = {"contract", "annotation", "io"}
-HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy", "numba", "ray"]
+HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy", "numba", "ray", "tifffile", "zarr"]
 WITH_TORCH = {
     "network",
     "doctor",
@@ -51,10 +51,8 @@ THIRD_PARTY = {
     "numba": {"prior.kernels", "prior.counting", "prior.refiner_loops"},
 }  # None: anywhere
 OPTIONAL_IN_A_FUNCTION = {
-    "io.dicomheader": {"pydicom"},
-    "io.decoding": {"pydicom"},
-    "io.dicomseg": {"highdicom"},
-    "io.rtstruct": {"contourpy"},
+    **{"io.dicomheader": {"pydicom"}, "io.decoding": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}},
+    **{"io.stacking": {"tifffile", "zarr"}, "io.stackwriting": {"tifffile", "zarr"}},
     "cohort.on_ray": {"ray"},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from importlib.util import find_spec
 
 from . import checkpoints, deaths, hosts, lines, shortage, walk
 from .campaign import Attack
@@ -21,8 +22,14 @@ def _inputs(maker: str, what: str, count: int, quick: int, trials: int = 4) -> A
     def run(trial: Trial) -> None:
         fuzzed(trial, maker, quick if trial.quick else count)
 
-    run.__name__ = f"read_{maker.split(':')[1]}"
-    return Attack(run, what, trials, 1, count)
+    name = maker.split(":")[1]
+    run.__name__ = f"read_{name}"
+    return Attack(run, what, trials, 1, count, missing=lambda: _library(name))
+
+
+def _library(name: str) -> str:
+    package = {"tiff": "tifffile", "zarr": "zarr"}.get(name)
+    return f"needs the package {package}" if package and find_spec(package) is None else ""
 
 
 FILES = {  # format: what is damaged, how many in a trial
@@ -31,6 +38,9 @@ FILES = {  # format: what is damaged, how many in a trial
     "metaimage": ("MetaImage", 5_000),
     "nifti": ("NIfTI", 5_000),
     "series": ("DICOM series", 300),
+    "npy": (".npy", 5_000),
+    "tiff": ("TIFF", 60),
+    "zarr": ("OME-Zarr", 60),
     "compressed_series": ("DICOM series, compressed", 60),
     "dicom_segmentation": ("DICOM SEG", 600),
     "structures": ("DICOM RTSTRUCT", 600),

@@ -77,6 +77,14 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], lasting: bool = T
         _flush_names(path.parent)
 
 
+def adopt_file(path: Path, name: Path) -> None:
+    """Give a file that is whole another name in its folder, and lastingly so. Raises OSError; then nothing has changed."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+    patiently(lambda: os.replace(path, name))
+    _flush_names(name.parent)
+
+
 def _flush_names(folder: Path) -> None:
     """Names last, too, and in the order in which they were given. Where a folder cannot be flushed, its file system sees to that."""
     if sys.platform != "win32":

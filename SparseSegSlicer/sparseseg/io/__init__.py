@@ -8,8 +8,9 @@ from .hintsfile import read_hints
 from .image import Image
 from .instances import Instance, read_instance
 from .nifti import TRANSFORMS
-from .output import PLAIN_SUFFIXES, VOLUME_SUFFIXES, WRITE_SUFFIXES, check_apart, check_output, suffix
+from .output import PLAIN_SUFFIXES, VOLUME_SUFFIXES, WRITE_SUFFIXES, check_apart, check_output, expected_bytes, suffix
 from .segnrrd import SparseLabels
+from .stacks import Taking
 
 __all__ = [
     "KINDS",
@@ -22,9 +23,11 @@ __all__ = [
     "Instance",
     "Series",
     "SparseLabels",
+    "Taking",
     "check_apart",
     "check_output",
     "check_possible",
+    "expected_bytes",
     "find_series",
     "onto_grid",
     "read_annotation",
