@@ -184,10 +184,11 @@ class RayActors:
 
 def _hush() -> None:
     """What Ray says of nodes that died would stand on stdout, which is for the result. There is no public way to it."""
-    with contextlib.suppress(ImportError, AttributeError, KeyError):
-        from ray._private.ray_logging import global_worker_stdstream_dispatcher
+    with contextlib.suppress(ImportError):
+        from ray._private import worker
 
-        global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+        if hasattr(worker, "_worker_logs_enabled"):
+            worker._worker_logs_enabled = False
 
 
 def _knock(address: str) -> None:
