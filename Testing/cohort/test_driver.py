@@ -99,12 +99,11 @@ def test_a_rerun_does_what_is_new_missing_or_damaged(cohort, phantoms):
     cohort()
     results = cohort.out / "segmentations"
     (results / "01.seg.nrrd").unlink()
-    whole = (results / "02.seg.nrrd").read_bytes()
-    (results / "02.seg.nrrd").write_bytes(whole[:-1] + b"!")
+    (results / "02.seg.nrrd").write_bytes((results / "02.seg.nrrd").read_bytes()[:-1] + b"!")
     phantoms(5, damaged=1)
     cohort()
     assert set(cohort.actors.tries) == {"01", "02", "04"}
-    assert (results / "02.seg.nrrd").read_bytes() == whole
+    assert all(sha256_of(results / row.output) == row.sha256 for row in cohort.rows().values() if row.state == "done")
     cohort("--format", "nii.gz")
     assert set(cohort.actors.tries) == {f"0{n}" for n in range(5)}
 

@@ -37,12 +37,12 @@ def test_failures_stand_on_top_and_the_least_sure_come_first(manifest, tmp_path)
     manifest.begin({"broken": ["a.nrrd"], "dead": ["a.nrrd"], "new": ["a.nrrd"]})
     manifest.quarantined("broken", "a<b>.nrrd cannot be read\x1b[31m.")
     manifest.died("dead", "It was killed.", attempts=0)
-    write_pages(tmp_path, manifest, "f00d")
+    write_pages(tmp_path, manifest, "f00d", {"liver": "the liver"})
     text = (tmp_path / "index.html").read_text(encoding="utf-8")
     assert "3 done, 1 waiting, 1 quarantined, 1 failed." in text and "SHA-256 f00d" in text
     places = [text.index(said) for said in ("a&lt;b&gt;.nrrd cannot be read\\x1b[31m.", "It was killed.", "bad</a>", "fair</a>", "good</a>")]
     assert places == sorted(places)
-    assert "liver 0.30, spleen 0.99" in text and text.count('<img loading="lazy"') == 3
+    assert "the liver 0.30, spleen 0.99" in text and text.count('<img loading="lazy"') == 3
     assert "<script" not in text and "default-src 'none'" in text
     assert not (tmp_path / "pages").exists()
 
@@ -51,7 +51,7 @@ def test_thousands_are_split_into_pages_that_know_each_other(manifest, tmp_path,
     monkeypatch.setattr(page, "_ROWS", 3)
     for n in range(7):
         done(manifest, f"p{n}", n / 10)
-    write_pages(tmp_path, manifest, "f00d")
+    write_pages(tmp_path, manifest, "f00d", {"liver": "the liver"})
     texts = [(tmp_path / name).read_text(encoding="utf-8") for name in ("index.html", "pages/2.html", "pages/3.html")]
     assert [len(re.findall("<figure>", text)) for text in texts] == [3, 3, 1]
     files = [tmp_path / "index.html", tmp_path / "pages" / "2.html", tmp_path / "pages" / "3.html"]
@@ -61,10 +61,10 @@ def test_thousands_are_split_into_pages_that_know_each_other(manifest, tmp_path,
         assert linked == {other.resolve() for other in files if other != own}
     assert 'src="../pictures/p3.svg"' in texts[1] and 'href="../segmentations/p3.seg.nrrd"' in texts[1]
     (tmp_path / "pages" / "2.html").unlink()
-    write_pages(tmp_path, manifest, "f00d")
+    write_pages(tmp_path, manifest, "f00d", {"liver": "the liver"})
     assert (tmp_path / "pages" / "2.html").exists()
 
 
 def test_an_empty_cohort_has_a_page(manifest, tmp_path):
-    write_pages(tmp_path, manifest, "f00d")
+    write_pages(tmp_path, manifest, "f00d", {"liver": "the liver"})
     assert "No series." in (tmp_path / "index.html").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ..contract.errors import InputError, OutputError
@@ -30,7 +31,7 @@ CREATE TABLE series (
   host TEXT, pid INTEGER,          -- where the last try ran
   error TEXT,                      -- one sentence and advice
   model TEXT, engine TEXT,         -- SHA-256 of the model's file; version
-  estimate REAL, estimates TEXT,   -- the lowest of its segments' Dice, and all of them: a JSON object by segment ID
+  estimate REAL, estimates TEXT,   -- the mean of its segments' Dice, and all of them: a JSON object by segment ID
   voxels TEXT,                     -- of each segment: a JSON object by segment ID
   remarks TEXT,                    -- a JSON list of sentences
   seconds_read REAL, seconds_network REAL, seconds_write REAL,
@@ -149,7 +150,7 @@ class Manifest:
             "stored": None,
             "model": model,
             "engine": engine,
-            "estimate": min(estimates.values()) if estimates else None,
+            "estimate": fmean(estimates.values()) if estimates else None,
             "estimates": json.dumps(estimates),
             "voxels": json.dumps(result["voxels"]),
             "remarks": json.dumps(result["remarks"]),

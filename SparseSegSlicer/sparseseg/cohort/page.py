@@ -5,7 +5,7 @@ Plain pages of a few hundred rows, whose pictures are loaded when they are scrol
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import islice
 from pathlib import Path
@@ -20,15 +20,16 @@ _FAILURES = 500  # on the first page
 _MORE = """
 .cohort{display:grid;gap:.2rem 1.2rem;grid-template-columns:repeat(auto-fill,minmax(20rem,1fr))}
 .cohort figure{border-top:1px solid var(--line);padding-top:.5rem}
-.cohort img{width:100%;aspect-ratio:2/1;object-fit:contain;object-position:left top;background:var(--band)}
+.cohort img{width:100%;aspect-ratio:810/428;object-fit:contain;object-position:left top;background:var(--band)}
 .cohort b{overflow-wrap:anywhere}.failed td:first-child{overflow-wrap:anywhere;min-width:9rem}
 nav{margin:1rem 0;display:flex;flex-wrap:wrap;gap:.2rem .7rem}nav a,figcaption a{color:inherit}
 """
 _POLICY = "default-src 'none'; img-src 'self' file:; style-src 'unsafe-inline'"
 
 
-def write_pages(folder: Path, manifest: Manifest, model: str) -> None:
-    """index.html, and pages/2.html and so on in the folder of a manifest. model: SHA-256 of its file. Raises OutputError."""
+def write_pages(folder: Path, manifest: Manifest, model: str, names: Mapping[str, str]) -> None:
+    """index.html, and pages/2.html and so on in the folder of a manifest. model: SHA-256 of its file; names: of its segments, by
+    ID. Raises OutputError."""
     counts = manifest.counts()
     pages = max(1, -(-counts.get(DONE, 0) // _ROWS))
     done = manifest.rows(DONE)
@@ -37,7 +38,7 @@ def write_pages(folder: Path, manifest: Manifest, model: str) -> None:
             (folder / "pages").mkdir(mode=0o700, exist_ok=True)
         for number in range(1, pages + 1):
             top = _head(counts, model) + _failures(manifest) if number == 1 else "<h1>Results of a cohort</h1>\n"
-            text = _whole(top + _results(list(islice(done, _ROWS)), number, pages))
+            text = _whole(top + _results(list(islice(done, _ROWS)), names, number, pages))
             _write(folder / (_address(number, 1)), text)
 
 
@@ -81,19 +82,19 @@ def _failures(manifest: Manifest) -> str:
     return f'<section><h2>Without a result</h2>\n<div class="wide"><table class="failed">{head}<tbody>{rows}</tbody></table></div>{rest}</section>\n'
 
 
-def _results(rows: Sequence[Row], number: int, pages: int) -> str:
+def _results(rows: Sequence[Row], names: Mapping[str, str], number: int, pages: int) -> str:
     links = _links(number, pages)
-    figures = "".join(_figure(row, "" if number == 1 else "../") for row in rows)
+    figures = "".join(_figure(row, names, "" if number == 1 else "../") for row in rows)
     note = (
-        '<p class="note">From the lowest estimate up: of the segment that is expected to be worst. Axial slices: through the middle of what was '
+        '<p class="note">From the lowest estimate up, the mean of the segments. Axial slices: through the middle of what was '
         "found, and where the network was least sure.</p>"
     )
     return f'<section><h2>Results</h2>\n{note}{links}<div class="cohort">{figures}</div>{links}</section>\n'
 
 
-def _figure(row: Row, up: str) -> str:
-    estimate = "no estimate" if row.estimate is None else f"estimated Dice {row.estimate:.2f}"
-    each = ", ".join(f"{_shown(segment)} {dice:.2f}" for segment, dice in sorted(row.estimates.items(), key=lambda item: item[1]))
+def _figure(row: Row, names: Mapping[str, str], up: str) -> str:
+    estimate = "no estimate" if row.estimate is None else f"estimated Dice {row.estimate:.3f}"
+    each = ", ".join(f"{_shown(names.get(segment, segment))} {dice:.2f}" for segment, dice in sorted(row.estimates.items(), key=lambda item: item[1]))
     remarks = "".join(f"<br>{_shown(remark)}" for remark in row.remarks)
     link = f'<a href="{up}segmentations/{escape(row.output)}">{_shown(row.name)}</a>'
     return (

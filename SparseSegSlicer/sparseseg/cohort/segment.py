@@ -39,7 +39,7 @@ def segment(options: argparse.Namespace) -> int:
     if options.store:
         check_storing(options.store, options.format, options.insecure)
     with stop.by_leaving():
-        setting = _checked(options)
+        setting, names = _checked(options)
     with stop.at_once():
         patients = {patient.name: patient for patient in read_list(options.list, annotated=False)}
     folder = options.output.absolute()
@@ -48,9 +48,9 @@ def segment(options: argparse.Namespace) -> int:
         driver = Driver(manifest, [_task(folder, patients[name], options.format) for name in waiting], setting.sha256, options.attempts)
         try:
             if waiting and not stop.times:
-                driver.work(_actors(options, setting, len(waiting), show.stage), stop, _Telling(driver, folder, show.stage))
+                driver.work(_actors(options, setting, len(waiting), show.stage), stop, _Telling(driver, folder, names, show.stage))
         finally:
-            write_pages(folder, manifest, setting.sha256)
+            write_pages(folder, manifest, setting.sha256, names)
         unsent = store_results(folder / RESULTS, manifest, patients, options.store, options.insecure, stop, show.stage) if options.store else None
         counts = manifest.counts()
     show.stage(", ".join(f"{counts[state]} {state}" for state in (DONE, QUARANTINED, FAILED, WAITING) if counts.get(state)))
@@ -62,12 +62,13 @@ def segment(options: argparse.Namespace) -> int:
     return InputError.exit_code if counts.get(QUARANTINED) else unsent.exit_code if unsent else 0
 
 
-def _checked(options: argparse.Namespace) -> Setting:
-    """The model can be used, before anybody is started with it. Raises ModelError."""
+def _checked(options: argparse.Namespace) -> tuple[Setting, dict[str, str]]:
+    """The model can be used, before anybody is started with it; and what its segments are called, by ID. Raises ModelError."""
     from ..network import checkpoint
 
-    checkpoint.load(options.model)
-    return Setting(str(options.model.absolute()), sha256_of(options.model), options.device, options.dicom, options.insecure)
+    classes = checkpoint.load(options.model).classes
+    setting = Setting(str(options.model.absolute()), sha256_of(options.model), options.device, options.dicom, options.insecure)
+    return setting, dict(zip(classes.ids, classes.names, strict=True))
 
 
 def _actors(options: argparse.Namespace, setting: Setting, volumes: int, say: Say) -> Actors:
@@ -207,8 +208,8 @@ class Driver:
 class _Telling:
     """How far it is, every few seconds; the pages, every minute."""
 
-    def __init__(self, driver: Driver, folder: Path, say: Say) -> None:
-        self._driver, self._folder, self._say = driver, folder, say
+    def __init__(self, driver: Driver, folder: Path, names: dict[str, str], say: Say) -> None:
+        self._driver, self._folder, self._names, self._say = driver, folder, names, say
         self._begun = self._told = self._written = time.monotonic()
 
     def __call__(self) -> None:
@@ -220,5 +221,5 @@ class _Telling:
             ahead = f", {rate:.1f} a minute, about {driver.left / rate:.0f} minutes left" if over else ""
             self._say(f"{over} of {driver.total} volumes{ahead}")
         if now - self._written > _PAGE_S:
-            write_pages(self._folder, driver.manifest, driver.model)
+            write_pages(self._folder, driver.manifest, driver.model, self._names)
             self._written = time.monotonic()
