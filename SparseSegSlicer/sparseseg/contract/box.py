@@ -9,6 +9,7 @@ import numpy as np
 
 from .errors import InputError
 
+_SLAB_VOXELS = 4_000_000
 Box = tuple[slice, slice, slice]  # k, j, i; start and stop given, within the volume, no step
 
 
@@ -22,6 +23,13 @@ def planes(shape_kji: Sequence[int]) -> Iterator[Box]:
     """The box of each slice along k: for work that must not make anything of the volume's size."""
     for k in range(shape_kji[0]):
         yield (slice(k, k + 1), slice(0, int(shape_kji[1])), slice(0, int(shape_kji[2])))
+
+
+def slabs(box: Box) -> Iterator[Box]:
+    """A box in parts of a few of its slices along k, one at least: as `planes`, for work that is quicker so."""
+    depth = max(1, _SLAB_VOXELS // max(1, (box[1].stop - box[1].start) * (box[2].stop - box[2].start)))
+    for k in range(box[0].start, box[0].stop, depth):
+        yield (slice(k, min(k + depth, box[0].stop)), box[1], box[2])
 
 
 def shape_of(box: Box) -> tuple[int, int, int]:
