@@ -80,6 +80,22 @@ def box_of(mask: np.ndarray) -> Box | None:
     return (k, j, i)
 
 
+def box_among(labels: np.ndarray, wanted: np.ndarray) -> Box | None:
+    """The least box that holds all voxels of labels, (K, J, I) uint8, whose value is wanted, (values,) bool; None where none is. By slabs, so that
+    nothing of the volume's size is made."""
+    found: Box | None = None
+    for slab in slabs(whole(labels.shape)):
+        inner = box_of(wanted[labels[slab]])
+        if inner is not None:
+            found = union(found, moved(inner, [s.start for s in slab]))
+    return found
+
+
+def alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two arrays, (K, J, I) both, hold the same; plane by plane."""
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
 def box_to_json(box: Box | None) -> list[list[int]]:
     """[[first, last + 1] along k, j, i]; empty for the whole volume."""
     return [] if box is None else [[s.start, s.stop] for s in box]

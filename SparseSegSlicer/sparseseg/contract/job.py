@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -309,7 +309,7 @@ class Job:
             return None
         annotation = self._load_unchanged(record.annotation, record.geometry.shape_kji)
         if record.changes:
-            annotation = np.array(annotation)
+            annotation = self._mapped(record.annotation, mode="c")  # what is changed of it is in memory, and nowhere else
         for change in record.changes:
             annotation[change.box] = self._load_unchanged(change.file, shape_of(change.box))
         return annotation
@@ -479,10 +479,10 @@ class Job:
         _check(array, name, types, self.record.geometry.shape_kji if shape is None else tuple(shape))
         return array
 
-    def _mapped(self, name: str) -> np.ndarray:
+    def _mapped(self, name: str, mode: Literal["r", "c"] = "r") -> np.ndarray:
         try:
             if _is_plain(self.path(name)):  # opening a pipe would wait for who writes to it
-                return np.lib.format.open_memmap(self.path(name), mode="r")
+                return np.lib.format.open_memmap(self.path(name), mode=mode)
             error: BaseException | None = None
         except _UNREADABLE_ARRAY as unreadable:
             error = unreadable

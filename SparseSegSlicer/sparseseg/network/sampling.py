@@ -70,7 +70,7 @@ class SliceSampler:
     def look(self, labelled: np.ndarray, box: Box, changed: Box | None = None) -> None:
         """Take the slices anew from what is labelled now: the few that together hold it. changed: a box of corrections, whose slices come first
         for a while."""
-        found, _ = covering_slices(labelled[box].astype(np.uint8), values=2)
+        found = covering_slices(labelled[box])
         offset = [s.start for s in box]
         self.slices = [(axis, index + offset[axis]) for axis, index in found]
         if changed is not None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contract.box import Box, union, whole, with_margin
+from ..contract.scratch import Zeros
 from . import compiled
 from .refiner_network import Tick, correction, load_refiner
 from .refiner_view import View, look
@@ -40,11 +41,12 @@ class Refined:
         use: Sequence[bool] | None = None,
         network: nn.Module | None = None,
         smooth: bool = False,
+        zeros: Zeros = np.zeros,
     ) -> None:
-        """use: for each segment, segment 1 first, whether it is corrected (all are if None)."""
+        """use: for each segment, segment 1 first, whether it is corrected (all are if None). zeros makes label and confidence."""
         self.volumes, self.device, self.dtype, self.use, self._smooth = volumes, device, dtype, use, smooth
         self.network = network or load_refiner(device)
-        self.label, self.confidence = np.zeros(volumes.label.shape, np.uint8), np.zeros(volumes.label.shape, np.uint8)
+        self.label, self.confidence = zeros(volumes.label.shape, np.uint8), zeros(volumes.label.shape, np.uint8)
         self.views: dict[int, View] = {}
         self._open: list[Box] = []  # where label and confidence are still to be decided: more than nothing only while at work, or after a tick raised
 
@@ -63,12 +65,13 @@ class Refined:
         use: Sequence[bool] | None = None,
         network: nn.Module | None = None,
         smooth: bool = False,
+        zeros: Zeros = np.zeros,
     ) -> Refined:
         """Everything for the first time. Volumes as in refiner_view.Volumes; they are kept, not copied. tick is called several times a second; what
         it raises ends the work. smooth: labels in doubt give way to what is believed there."""
         k, j, i = (float(s) for s in spacing_kji_mm)
         volumes = Volumes(grown_label, grown_confidence, image, labels, labelled, (k, j, i))
-        refined = cls(volumes, device or torch.device("cpu"), dtype, use, network, smooth)
+        refined = cls(volumes, device or torch.device("cpu"), dtype, use, network, smooth, zeros)
         refined.renew(tick=tick)
         return refined
 

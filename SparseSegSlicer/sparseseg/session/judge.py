@@ -10,6 +10,7 @@ import numpy as np
 from ..annotation.labels import Annotation
 from ..contract.aside import Aside, at_once
 from ..contract.numbers import number
+from ..contract.scratch import Zeros
 from ..quality import estimate, reverse, shares
 
 if TYPE_CHECKING:
@@ -58,11 +59,20 @@ class Judge:
         whole = shares.SHARE if has_slices else shares.OF_STROKES
         self.standing, self.share = standing, whole * min(1.0, steps / _STEPS_TO_LEARN)
 
-    def look(self, result: np.ndarray, evidence: estimate.Evidence, annotation: Annotation, grow: Grow, aside: Aside = at_once) -> None:
-        """Estimate how right a result is, (K, J, I) uint8. grow, aside: as of reverse_dice; both may raise, and nothing has changed."""
+    def look(
+        self,
+        result: np.ndarray,
+        evidence: estimate.Evidence,
+        annotation: Annotation,
+        grow: Grow,
+        aside: Aside = at_once,
+        zeros: Zeros = np.zeros,
+    ) -> None:
+        """Estimate how right a result is, (K, J, I) uint8. grow, aside, zeros: as of reverse_dice; all may raise, and nothing
+        has changed."""
         painted = annotation.painted  # hints prove nothing
         between = aside(lambda: reverse.slices_between(painted))
-        found = reverse.reverse_dice(result, annotation.labels, painted, between, grow, range(1, len(self._ids) + 1), aside)
+        found = reverse.reverse_dice(result, annotation.labels, painted, between, grow, range(1, len(self._ids) + 1), aside, zeros)
         slices = annotation.has_complete_slices
         self.estimate = {
             self._ids[c - 1]: round(estimate.expected(dice, evidence.believed(c), evidence.agreement(c), slices), 4) for c, dice in found.items()

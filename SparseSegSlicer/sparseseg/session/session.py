@@ -22,12 +22,13 @@ from ..annotation.unpainted import Unpainted
 from ..contract import memory
 from ..contract.aside import aside
 from ..contract.belief import Belief
-from ..contract.box import Box, box_of, planes, shape_of, union, whole
+from ..contract.box import Box, alike, box_among, planes, shape_of, union, whole
 from ..contract.errors import AnnotationError, Cancelled, InputError, JobError, ModelError, OutputError, SparseSegError
 from ..contract.folders import writing
 from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
 from ..contract.numbers import number
 from ..contract.numbers import whole as whole_number
+from ..contract.scratch import Scratch, Zeros
 from ..contract.settings import Settings
 from ..quality import estimate, suggest
 from ..quality.fusion import fuse
@@ -78,14 +79,15 @@ class Session:
         self.network: NetworkVoice | None = None
         self.judge = Judge(job.record.classes.ids)
         self._stage = "opening"  # what was last told
-        self.publisher = Publisher(job, host)
+        self.zeros = Scratch(job.folder).zeros  # makes arrays of the volume's size
+        self.publisher = Publisher(job, host, self.zeros)
         job.tick = self._look_up
         record = job.record
         self.hints = None if record.hints is None else HintLabels(record.hints, record.geometry)
         self.known = None if record.hints is None or self.hints is None else Known(record.hints, self.hints, record, host)
         self.unpainted = Unpainted(host.warning)
         self.prior = self._new_prior()
-        self.together = Together(self.judge, self.known, lambda: self.labels, lambda: self.prior, lambda: self.network)
+        self.together = Together(self.judge, self.known, lambda: self.labels, lambda: self.prior, lambda: self.network, self.zeros)
         self.checker = Checker(job, host)
         self._taken: Revision | None = None  # adopted, and not answered yet
         self._spare: Path | None = None  # what answers it where nothing else can
@@ -118,7 +120,8 @@ class Session:
         annotation, record = self.job.annotation(), self.job.record
         if annotation is None:
             return None
-        return self._with_border(build_annotation(annotation, record.classes, self.settings, record.complete_slices, hints=self.hints))
+        slices = record.complete_slices
+        return self._with_border(build_annotation(annotation, record.classes, self.settings, slices, hints=self.hints, zeros=self.zeros))
 
     def close(self) -> None:
         self.network = None
@@ -132,7 +135,7 @@ class Session:
 
     def _new_prior(self) -> PriorVoice:
         spacing = self.job.record.geometry.spacing_kji_mm
-        return PriorVoice(self.job.channels(), spacing, self.settings, self.devices, lambda: self._tick("prior"), self.host.warning)
+        return PriorVoice(self.job.channels(), spacing, self.settings, self.devices, lambda: self._tick("prior"), self.host.warning, self.zeros)
 
     def _with_border(self, annotation: Annotation) -> Annotation:
         if self.settings.border_weight <= 0:
@@ -251,7 +254,7 @@ class Session:
             if update.box is not None:
                 raise JobError("The job has no annotation yet that a part of it could change.", "Send the whole annotation.")
             settings, slices = self.settings, update.complete_slices
-            annotation = self._aside(lambda: build_annotation(update.values, classes, settings, slices, hints=self.hints))
+            annotation = self._aside(lambda: build_annotation(update.values, classes, settings, slices, hints=self.hints, zeros=self.zeros))
             self.job.adopt(update)
             self.annotation = annotation
             return Revision(annotation, None, np.zeros((0, 0, 0), bool), True, lambda: None)
@@ -282,7 +285,7 @@ class Session:
             if self.prior.has_open_corrections:
                 self._refine_corrections()
             self.prior.renew_if_due(self.labels)
-            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside)
+            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside, self.zeros)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -321,7 +324,7 @@ class Session:
         self.devices.start()  # not before: loading torch beside growing would double the time to the first answer
         if is_new:
             self.timings["prior"] = time.monotonic() - start
-            if self.publisher.shown is None or not np.array_equal(label, self.publisher.shown):
+            if self.publisher.shown is None or not alike(label, self.publisher.shown):
                 self._show(label, "growing")
 
     def _refine_all(self) -> None:
@@ -383,7 +386,7 @@ class Session:
         if not self.settings.estimate or self.prior.use is not None or not self.prior.is_seen_coarsely:
             return
         classes = len(self.job.record.classes) + 1
-        held = self._aside(lambda: estimate.split(self.labels.labels, self.labels.painted, classes))  # hints prove nothing
+        held = self._aside(lambda: estimate.split(self.labels.labels, self.labels.painted, classes, self.zeros))  # hints prove nothing
         if held is not None and self.prior.refine_only(self.prior.use_without(self.labels, held), self.labels):
             self._show(self._fused(), "prior")
 
@@ -399,7 +402,7 @@ class Session:
         """Look for mistakes in the annotation; a new annotation comes first, and then it is looked at after a while."""
         self._hurried = True
         try:
-            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside)
+            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside, self.zeros)
         except _UpdateWaits:
             pass
         finally:
@@ -510,7 +513,12 @@ class Session:
         """Of what the user sees: a correction may have come since all voices were asked."""
         assert self.publisher.shown is not None
         self.judge.look(
-            self.publisher.shown, self.together.evidence(lambda: self._tick("estimating")), self.labels, self.prior.grown_from, self._aside
+            self.publisher.shown,
+            self.together.evidence(lambda: self._tick("estimating")),
+            self.labels,
+            self.prior.grown_from,
+            self._aside,
+            self.zeros,
         )
 
     # -- what is shown -------------------------------------------------------------------------------------------------
@@ -542,7 +550,7 @@ class Session:
 
     def _shown_absent(self) -> Box | None:
         """Where the user sees segments that have lost their last label."""
-        return None if self.publisher.shown is None else box_of(self.labels.absent[self.publisher.shown])
+        return None if self.publisher.shown is None else box_among(self.publisher.shown, self.labels.absent)
 
     def _preview_interval(self) -> float:
         return max(_PREVIEW_EVERY_S, self.timings.get("prediction", 0) / _PREVIEW_COST)
@@ -555,7 +563,7 @@ class Session:
         evidence = self.together.no_evidence() if self.settings.estimate else None
         dense, uncertainty = self.together.result(lambda: self._tick("predicting"), evidence)
         if evidence is not None:
-            self.judge.look(dense, evidence, self.labels, self.prior.grown_from, self._aside)
+            self.judge.look(dense, evidence, self.labels, self.prior.grown_from, self._aside, self.zeros)
         self._tick("saving")
         self.job.gather_changes()
         self._save_voices()
@@ -590,8 +598,8 @@ class Session:
                 "Use the model's own table of segments.",
             )
         network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick)
-        dense, uncertainty = _alone(network.predict_with(loaded), lambda: self._tick("predicting"))
-        labelled = np.zeros(dense.shape, bool) if self.annotation is None else self.annotation.labelled
+        dense, uncertainty = _alone(network.predict_with(loaded), self.zeros, lambda: self._tick("predicting"))
+        labelled = self.zeros(dense.shape, bool) if self.annotation is None else self.annotation.labelled
         self.together.hold_result(dense, uncertainty, labelled, lambda: self._tick("predicting"))
         return self._outcome(dense, uncertainty, None, None, "predicted")
 
@@ -666,10 +674,10 @@ class Session:
         self.host.tick(stage, steps, clock.fraction(steps), clock.eta(steps) if trainer else None, loss, self.judge.estimate)
 
 
-def _alone(network: Probabilities, tick: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
+def _alone(network: Probabilities, zeros: Zeros, tick: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
     """Label map and uncertainty, (K, J, I) uint8 both, of the network without any other voice."""
     shape = network.grid.volume_kji
-    dense, uncertainty = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+    dense, uncertainty = zeros(shape, np.uint8), zeros(shape, np.uint8)
     for box in planes(shape):
         tick()
         nothing = np.zeros(shape_of(box), np.uint8)
