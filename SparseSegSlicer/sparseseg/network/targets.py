@@ -18,6 +18,7 @@ from ..annotation.labels import CORRECTION, HINT, STROKE, Annotation
 from ..contract.aside import aside
 from ..contract.belief import Belief
 from ..contract.box import Box, whole
+from ..contract.scratch import Zeros
 from ..contract.settings import Settings
 from .sampling import SliceSampler
 
@@ -39,13 +40,16 @@ class Targets:
         tick: Callable[[], None] = lambda: None,
         trust: np.ndarray | None = None,
         within: Box | None = None,
+        zeros: Zeros = np.zeros,
     ) -> None:
         """trust: uint8 (K, J, I), how far labels are trusted, 255 fully (all are if None). within: the part of the volume that the network works on,
-        None for all of it. tick is called several times a second, and may raise."""
+        None for all of it. zeros: makes arrays of the volume's size. tick is called several times a second, and may raise."""
         self._settings, self._device = settings, device
         shape = annotation.labels.shape
-        self.labels = torch.zeros(shape, dtype=torch.uint8, device=device)
-        self.codes = torch.zeros(shape, dtype=torch.uint8, device=device)
+        self.labels, self.codes = (
+            torch.from_numpy(zeros(shape, np.uint8)) if device.type == "cpu" else torch.zeros(shape, dtype=torch.uint8, device=device)
+            for _ in range(2)
+        )
         self.extra = None if annotation.border is None else torch.from_numpy(annotation.border.astype(np.float16)).to(device)
         self._within = within or whole(shape)
         self.put(whole(shape), annotation, belief, tick, trust)

@@ -347,7 +347,7 @@ class Session:
             self.network.trainer.settings = self.settings
             self._clock.spent_steps, self._clock.begin = self.network.steps, _AFTER_UPDATE
             return
-        network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick)
+        network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick, self.zeros)
         saved = network.saved() if resume and network.trainer is None and start is None else None
         if saved is None or not self._goes_on(network, saved):
             network.begin(self.labels, self.prior.region, self.settings, start, None)
@@ -597,7 +597,7 @@ class Session:
                 f"The model knows {len(loaded.classes)} segments, the job has {len(self.job.record.classes)}.",
                 "Use the model's own table of segments.",
             )
-        network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick)
+        network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick, self.zeros)
         dense, uncertainty = _alone(network.predict_with(loaded), self.zeros, lambda: self._tick("predicting"))
         labelled = self.zeros(dense.shape, bool) if self.annotation is None else self.annotation.labelled
         self.together.hold_result(dense, uncertainty, labelled, lambda: self._tick("predicting"))
