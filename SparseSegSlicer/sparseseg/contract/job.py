@@ -49,7 +49,7 @@ _OURS = (IMAGE, ANNOTATION, WEIGHTS, GROWN, PRIOR, NETWORK, DENSE, UNCERTAINTY, 
 _HANDED_OVER = re.compile(r"annotation-(\d{1,16})\.npy", re.ASCII)  # what a host names in an update
 _TAKEN_OVER = re.compile(r"annotation-\d{1,16}-(all|(all-)?[0-9a-f]{8})\.npy", re.ASCII)  # what a record names
 _PREVIEW = re.compile(r"preview-\d[\d-]*\.npy", re.ASCII)
-_SCRATCH = re.compile(r"scratch-\d+", re.ASCII)  # arrays that are mapped (scratch.py)
+_MAPPED = re.compile(r"mapped-\d+", re.ASCII)  # an array of `scratch.Scratch`
 _PART = re.compile(r"\.(.+)\.\d+\.part")  # what `write_whole` leaves when it is killed
 _MOST_REVISION = 2**53 - 1  # what every reader of JSON takes for a whole number
 _MOST_RECORD = 2**26  # bytes
@@ -546,7 +546,7 @@ def _remove_contents(folder: Path) -> None:
 def _is_our_name(name: str) -> bool:
     part = _PART.fullmatch(name)
     whole_name = part[1] if part else name
-    return whole_name in _OURS or any(pattern.fullmatch(whole_name) for pattern in (_HANDED_OVER, _TAKEN_OVER, _PREVIEW, _SCRATCH))
+    return whole_name in _OURS or any(pattern.fullmatch(whole_name) for pattern in (_HANDED_OVER, _TAKEN_OVER, _PREVIEW, _MAPPED))
 
 
 def _holds_ours(folder: Path) -> bool:

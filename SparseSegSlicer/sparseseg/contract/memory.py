@@ -25,7 +25,7 @@ def check(what: str, needed: float, purpose: str = "be read") -> None:
     """Raises TooLargeError where `needed` bytes are more than are free; not where nobody knows how much is."""
     free = free_bytes()
     if free is not None and needed > free:
-        raise TooLargeError(f"{what} needs {shown(needed)} of memory to {purpose}, and {shown(free)} are free.", _ADVICE)
+        raise TooLargeError(f"{what} needs {amount(needed)} of memory to {purpose}, and {amount(free)} are free.", _ADVICE)
 
 
 def volume_bytes(shape: Sequence[int], *sizes: int) -> int:
@@ -43,8 +43,8 @@ def engine_bytes(shape: Sequence[int]) -> int:
     return ENGINE_BYTES + volume_bytes(shape, ENGINE_BYTES_PER_VOXEL)
 
 
-def shown(count: float) -> str:
-    """Bytes as a person reads them."""
+def amount(count: float) -> str:
+    """Bytes, as a sentence has them."""
     if count < _GIGA:
         return f"{count / _MEGA:.0f} MB"
     return f"{count / _GIGA:.1f} GB" if count < _MEGA * _GIGA else "far too much"

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .errors import OutputError
-from .memory import shown
+from .memory import amount
 
 LEAST_BYTES = 1 << 26  # of an array that is mapped; smaller ones are quicker, and no burden, in memory
 _PIECE = bytes(1 << 24)
@@ -40,7 +40,7 @@ class Scratch:
         return np.frombuffer(self._mapped(size), dtype).reshape(shape)
 
     def _mapped(self, size: int) -> mmap.mmap:
-        path = self._folder / f".scratch-{next(self._numbers):06d}.{os.getpid()}.part"
+        path = self._folder / f".mapped-{next(self._numbers)}.{os.getpid()}.part"
         try:
             # on Windows O_TEMPORARY deletes it with the last handle; elsewhere its name goes at once
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_TEMPORARY", 0), 0o600)
@@ -52,7 +52,7 @@ class Scratch:
                 os.close(handle)
         except OSError as error:
             free = shutil.disk_usage(self._folder).free
-            sentence = f"The work on this volume takes {shown(size)} more of the disk that {self._folder} is on ({shown(free)} free)"
+            sentence = f"The work on this volume takes {amount(size)} more of the disk that {self._folder} is on ({amount(free)} free)"
             raise OutputError(f"{sentence}: {error.strerror or error}.", "Free space on it, or put the job on another disk.") from error
 
 
