@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from sparseseg.network.augmentation import Augmenter, Draw, TrainingVolume, network_input, offsets, plane_input, take_slab
 from sparseseg.network.sampling import WorkingGrid
+from sparseseg.network.targets import flat_index
 from sparseseg.network.unet import CONTEXT, IN_CHANNELS
 
 CPU = torch.device("cpu")
@@ -25,8 +26,9 @@ class Given:
     labels: torch.Tensor
     each: torch.Tensor
 
-    def weights(self, index):
-        return self.each.view(-1)[index].float()
+    def looked_up(self, axis, slices, rows, columns):
+        index = flat_index(self.labels, axis, slices, rows, columns)
+        return self.labels.view(-1)[index].long(), self.each.view(-1)[index].float()
 
 
 def tensor(values, dtype):

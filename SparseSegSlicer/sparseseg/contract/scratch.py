@@ -21,9 +21,15 @@ import numpy as np
 from .errors import OutputError
 from .memory import amount
 
+HUGE_VOXELS = 1 << 28  # of a volume of which no more is kept than must be: what can be made again for a box is, though that takes longer
 LEAST_BYTES = 1 << 26  # of an array that is mapped; smaller ones are quicker, and no burden, in memory
 _PIECE = bytes(1 << 24)
 Zeros = Callable[[Sequence[int], Any], np.ndarray]  # as numpy.zeros: shape, type
+
+
+def is_huge(shape: Sequence[int]) -> bool:
+    """Whether a volume of this shape has at least HUGE_VOXELS."""
+    return math.prod(int(n) for n in shape) >= HUGE_VOXELS
 
 
 class Scratch:

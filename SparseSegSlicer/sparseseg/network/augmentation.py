@@ -172,17 +172,16 @@ def _gray(image: Tensor, draw: Draw) -> Tensor:
 
 def _looked_up(volume: TrainingVolume, draw: Draw, places: Tensor, first: int, slices: int) -> tuple[Tensor, Tensor]:
     """Labels and weights at the nearest own voxels; the middle slice is the drawn one, whichever of the own slices of its working slice that is."""
-    grid, axis, targets = volume.grid, draw.axis, volume.targets
+    grid, axis = volume.grid, draw.axis
     others = [a for a in range(3) if a != axis]
-    shape = targets.labels.shape
     own = np.clip(np.arange(first, first + slices), 0, grid.shape_kji[axis] - 1)
     inside = torch.from_numpy(own == np.arange(first, first + slices)).to(places.device).view(-1, 1, 1)
     own = grid.own_slices(axis)[own]
     own[slices // 2] = draw.index
-    strides = (shape[1] * shape[2], shape[2], 1)
-    index = (torch.from_numpy(own).to(places.device) * strides[axis]).view(-1, 1, 1)
+    at_pixels = []
     for place, a in zip(places, others, strict=True):
         at = (place + 0.5) * float(grid.scale[a]) - 0.5
         inside = inside & (at > -0.5) & (at < grid.own_kji[a] - 0.5)
-        index = index + (at.round().clamp(0, grid.own_kji[a] - 1).long() + grid.box[a].start) * strides[a]
-    return targets.labels.view(-1)[index].long(), targets.weights(index) * inside
+        at_pixels.append(at.round().clamp(0, grid.own_kji[a] - 1).long() + grid.box[a].start)
+    labels, weights = volume.targets.looked_up(axis, own, *at_pixels)
+    return labels, weights * inside

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..annotation.labels import Annotation
 from ..contract.aside import Aside, at_once
+from ..contract.box import slabs, whole
 from ..contract.numbers import number
 from ..contract.scratch import Zeros
 from ..quality import estimate, reverse, shares
@@ -106,8 +107,13 @@ def choose_use(refined: Refined, held: np.ndarray) -> list[bool]:
     holding slices out doubles gaps that are long already, which says little.
     """
     volumes, use = refined.volumes, []
-    truth, before, after = volumes.labels[held], volumes.label[held], refined.label[held]
-    for value in range(1, max(int(volumes.labels[volumes.labelled].max(initial=0)), int(truth.max(initial=0))) + 1):
+    parts: list[list[np.ndarray]] = [[np.zeros(0, np.uint8)] for _ in range(3)]
+    for box in slabs(whole(held.shape)):
+        if (there := held[box]).any():
+            for found, part in zip(parts, (volumes.labels[box], volumes.label[box], refined.at(box).label), strict=True):
+                found.append(part[there])
+    truth, before, after = map(np.concatenate, parts)
+    for value in range(1, max(int(volumes.labels.max()), int(truth.max(initial=0))) + 1):
         view = refined.views.get(value)
         judged = (truth == value).sum() >= _LEAST_HELD
         worse = judged and estimate.dice(after, truth, value) < estimate.dice(before, truth, value)

@@ -152,7 +152,8 @@ class NetworkVoice:
         """Train on these labels from the next step on; they are trusted as the belief is sure of them."""
         assert self.trainer is not None and self._input is not None
         within, tick = self._input.grid.box, lambda: self._tick("starting")
-        self.trainer.volume.targets = Targets(annotation, belief, settings, self.compute.device, tick, belief.confidence, within, self._zeros)
+        made, slices = (tick, belief.confidence, within, self._zeros), self.trainer.plan.slices
+        self.trainer.volume.targets = Targets(annotation, belief, settings, self.compute.device, *made, slices=slices)
         if self._start is not None:
             self._begin_with(self._start, tick)
             self._start = None

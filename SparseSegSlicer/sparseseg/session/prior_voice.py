@@ -17,7 +17,7 @@ from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
 from ..contract.aside import aside
 from ..contract.belief import Belief
-from ..contract.box import Box, box_among, planes, shape_of, union, whole, within
+from ..contract.box import Box, box_among, planes, shape_of, slabs, union, whole, within
 from ..contract.errors import ModelError
 from ..contract.scratch import Zeros
 from ..contract.settings import Settings
@@ -163,7 +163,7 @@ class PriorVoice:
         assert self.grown is not None
         shape = self.grown.label.shape
         stands = Belief(self._zeros(shape, np.uint8), self._zeros(shape, np.uint8))
-        for box in planes(stands.label.shape):
+        for box in slabs(whole(shape)):
             self._tick()
             stands.label[box], stands.confidence[box] = self._believed(box, annotation)
         self._stands = stands
@@ -175,13 +175,13 @@ class PriorVoice:
         grown = Belief(self.grown.label[box], self.grown.confidence[box])
         if self._refined is None:
             return Belief(grown.label.copy(), grown.confidence.copy())
-        return pool(grown, Belief(self._refined.label[box], self._refined.confidence[box]), annotation.labelled[box])
+        return pool(grown, self._refined.at(box), annotation.labelled[box])
 
     def alone_in(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         """The labels of growing alone and of the refiner alone in a box, (k, j, i) uint8 both; growing's twice where there is no refiner."""
         assert self.grown is not None
         grown = self.grown.label[box]
-        return grown, grown if self._refined is None else self._refined.label[box]
+        return grown, grown if self._refined is None else self._refined.at(box).label
 
     @property
     def is_seen_coarsely(self) -> bool:
