@@ -31,7 +31,7 @@ from .box import Box, box_from_json, box_to_json, shape_of, whole
 from .channels import IMAGE_TYPES, MOST_CHANNELS
 from .classes import ClassTable
 from .errors import InputError, JobError, SparseSegError
-from .folders import patiently, write_whole, writing
+from .folders import Sparsely, patiently, write_whole, writing
 from .geometry import Geometry
 from .hints import Hints
 from .lock import HOST_LOCK, LOCK, Lock, check_owner, holder
@@ -443,13 +443,14 @@ class Job:
 
         def write(file: IO[bytes]) -> None:
             np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
-            raw = values.reshape(-1).view(np.uint8)
+            raw, sparsely = values.reshape(-1).view(np.uint8), Sparsely(file)
             for start in range(0, raw.size, _PIECE_BYTES):
                 self.tick()
-                file.write(raw[start : start + _PIECE_BYTES].data)
+                sparsely.write(raw[start : start + _PIECE_BYTES].data)
                 if lasting:
                     file.flush()
                     os.fsync(file.fileno())
+            sparsely.end()
             first()
 
         return self._save(name, write, lasting)
@@ -460,8 +461,10 @@ class Job:
 
         def write(file: IO[bytes]) -> None:
             np.lib.format.write_array_header_1_0(file, header)
+            sparsely = Sparsely(file)
             for plane in planes:
-                file.write(np.ascontiguousarray(plane, dtype).tobytes())
+                sparsely.write(np.ascontiguousarray(plane, dtype).data)
+            sparsely.end()
 
         return self._save(name, write)
 

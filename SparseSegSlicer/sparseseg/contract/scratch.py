@@ -32,6 +32,14 @@ def is_huge(shape: Sequence[int]) -> bool:
     return math.prod(int(n) for n in shape) >= HUGE_VOXELS
 
 
+def run_bytes(shape: Sequence[int]) -> int:
+    """Bytes of the disk that a run on a volume takes at most, with the files of its result: annotation (3), growing (2), what is believed (2) and
+    shown (1), and while a result is made and written that (4); where the volume is not huge the refiner (2), the network's labels (2), the estimate
+    (4)."""
+    voxels = math.prod(int(n) for n in shape)
+    return 0 if voxels < LEAST_BYTES else voxels * (12 if is_huge(shape) else 20)
+
+
 class Scratch:
     """Makes arrays in a folder. `Scratch.zeros` may be given wherever `numpy.zeros` may."""
 

@@ -19,7 +19,7 @@ from ..annotation.hinted import HintLabels
 from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
 from ..annotation.unpainted import Unpainted
-from ..contract import memory
+from ..contract import disk, memory
 from ..contract.aside import aside
 from ..contract.belief import Belief
 from ..contract.box import Box, alike, box_among, planes, shape_of, union, whole
@@ -28,7 +28,7 @@ from ..contract.folders import writing
 from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
 from ..contract.numbers import number
 from ..contract.numbers import whole as whole_number
-from ..contract.scratch import Scratch, Zeros
+from ..contract.scratch import Scratch, Zeros, is_huge, run_bytes
 from ..contract.settings import Settings
 from ..quality import estimate, suggest
 from ..quality.fusion import fuse
@@ -62,6 +62,10 @@ _LATE_CHECK = 0.5  # and this is how much of the run is over then
 _AT_THE_END = {"prediction": 1, "estimate": 1, "fusion": 2}  # how often a run does them then: voices are joined for the result, and saved alone
 _SHOWN_LATER = "Go on painting, or segment again, to see it."
 _log = logging.getLogger("sparseseg")
+_LARGE = (
+    "Of a volume of this size it is not told how good the result is, nor where the annotation may be mistaken.",
+    "Crop or resample the volume to be told.",
+)
 _NO_ANNOTATION = ("The job has no annotation.", "Paint each structure on a few slices, and some background.")
 
 
@@ -98,6 +102,7 @@ class Session:
         self._running = False  # whether `train` is at work
         self._unlearned: Box | None = None  # where the network has not got the annotation as it is
         self._updated_at = 0.0  # when a run has last taken a new annotation
+        self._is_huge = is_huge(job.record.geometry.shape_kji)  # then what takes further growings of the whole is left out
 
     @classmethod
     def open(cls, folder: Path, devices: DeviceChoice, host: Host, owner: int = 0) -> Session:
@@ -105,7 +110,9 @@ class Session:
         job = Job.open(folder, owner)
         try:
             shape = job.record.geometry.shape_kji
-            memory.check(f"A volume of {' x '.join(map(str, shape))} voxels", memory.engine_bytes(shape), "be segmented")
+            what = f"A volume of {' x '.join(map(str, shape))} voxels"
+            memory.check(what, memory.engine_bytes(shape), "be segmented")
+            disk.check(folder, run_bytes(shape), f"To be segmented, {what[0].lower()}{what[1:]}")
             host.tick("opening")
             job.check_image(lambda: host.tick("opening"))
             check_channels(job.channels(), job.record.channels, lambda: host.tick("opening"))
@@ -284,6 +291,8 @@ class Session:
         if self.annotation is not None and self.prior.is_complete:
             if self.prior.has_open_corrections:
                 self._refine_corrections()
+            if self._is_huge:
+                return
             self.prior.renew_if_due(self.labels)
             self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside, self.zeros)
 
@@ -296,6 +305,8 @@ class Session:
             self.prior = self._new_prior()
         self._clock = Clock(self.settings)
         self.unpainted.compare(self.labels)
+        if self._is_huge and self.prior.grown is None:
+            self.host.warning("large", *_LARGE)
         self._running = True
         self._show_taken()  # what was cancelled before it could be shown
         self.judge.begin()
@@ -383,7 +394,7 @@ class Session:
 
     def _judge_refiner(self) -> None:
         """Where the refiner sees a segment coarsely only, held-out annotation tells whether it corrects it at all."""
-        if not self.settings.estimate or self.prior.use is not None or not self.prior.is_seen_coarsely:
+        if not self._estimates or self.prior.use is not None or not self.prior.is_seen_coarsely:
             return
         classes = len(self.job.record.classes) + 1
         held = self._aside(lambda: estimate.split(self.labels.labels, self.labels.painted, classes, self.zeros))  # hints prove nothing
@@ -391,9 +402,13 @@ class Session:
             self._show(self._fused(), "prior")
 
     @property
+    def _estimates(self) -> bool:
+        return self.settings.estimate and not self._is_huge
+
+    @property
     def _check_is_due(self) -> bool:
         """Whether to look for mistakes: soon where that is quick, else after the network has learned for a while."""
-        if self.checker.is_current or time.monotonic() - self._updated_at < _CHECK_AFTER_S:
+        if self._is_huge or self.checker.is_current or time.monotonic() - self._updated_at < _CHECK_AFTER_S:
             return False
         quick = _CHECK_COST * self.timings.get("prior", 0.0) <= _QUICK_CHECK * self.settings.time_budget_s
         return quick or self._clock.fraction(self._steps) >= _LATE_CHECK
@@ -503,7 +518,7 @@ class Session:
     def _look(self) -> None:
         """The same, and the estimate of it."""
         self._show_all_voices()
-        if self.settings.estimate:
+        if self._estimates:
             start = time.monotonic()
             self._whole(self._estimate_shown)
             self._reserve("estimate", start)
@@ -560,7 +575,7 @@ class Session:
     def _finish_training(self, reason: str) -> Outcome:
         self._tick("predicting")
         self._weigh()
-        evidence = self.together.no_evidence() if self.settings.estimate else None
+        evidence = self.together.no_evidence() if self._estimates else None
         dense, uncertainty = self.together.result(lambda: self._tick("predicting"), evidence)
         if evidence is not None:
             self.judge.look(dense, evidence, self.labels, self.prior.grown_from, self._aside, self.zeros)
