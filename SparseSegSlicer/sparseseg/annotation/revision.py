@@ -126,7 +126,7 @@ class _Work:
         differs = box_of((labels != before[0]) | (origin != before[1]))
         if differs is not None:
             at = moved(differs, [s.start for s in box])
-            self._kept.append((at, *(array[differs].copy() for array in before)))
+            self._kept.append((at, before[0][differs].copy(), before[1][differs].copy()))
             self._write(at, labels[differs], origin[differs])
 
     def put_slice(self, axis: int, index: int, complete_slices: Sequence[tuple[int, int]]) -> None:
