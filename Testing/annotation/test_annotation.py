@@ -15,6 +15,7 @@ from hypothesis.extra import numpy as arrays
 from sparseseg.annotation.border import add_border_weight
 from sparseseg.annotation.labels import COMPLETE, CORRECTION, STROKE, UNLABELLED, build_annotation
 from sparseseg.annotation.slices import annotated_planes, covering_slices, find_complete_slices, values_on
+from sparseseg.contract import box
 from sparseseg.contract.classes import ClassTable, Segment
 from sparseseg.contract.errors import AnnotationError
 from sparseseg.contract.settings import Settings
@@ -460,3 +461,13 @@ def test_it_has_complete_slices_where_one_is_labelled_throughout():
     assert not build_annotation(values, ClassTable.numbered(1)).has_complete_slices
     values[:, 2][values[:, 2] == 0] = 1  # across the second axis
     assert build_annotation(values, ClassTable.numbered(1)).has_complete_slices
+
+
+def test_the_border_is_the_same_in_slabs(monkeypatch):
+    values = np.random.default_rng(5).integers(0, 4, (12, 9, 10)).astype(np.uint8)
+    made = build_annotation(values, ClassTable.numbered(2))
+    whole = add_border_weight(made, (2.0, 1.0, 1.5), 5, 1.3)
+    monkeypatch.setattr(box, "_SLAB_VOXELS", 200)
+    parts = add_border_weight(made, (2.0, 1.0, 1.5), 5, 1.3)
+    np.testing.assert_array_equal(parts.border, whole.border)
+    assert [row.weight for row in parts.rows] == pytest.approx([row.weight for row in whole.rows])

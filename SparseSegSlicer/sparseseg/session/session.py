@@ -147,7 +147,8 @@ class Session:
     def _with_border(self, annotation: Annotation) -> Annotation:
         if self.settings.border_weight <= 0:
             return annotation
-        return add_border_weight(annotation, self.job.record.geometry.spacing_kji_mm, self.settings.border_weight, self.settings.border_width_mm)
+        settings, spacing = self.settings, self.job.record.geometry.spacing_kji_mm
+        return add_border_weight(annotation, spacing, settings.border_weight, settings.border_width_mm, self.zeros)
 
     # -- a new annotation ----------------------------------------------------------------------------------------------
 
