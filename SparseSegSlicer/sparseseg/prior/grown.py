@@ -209,13 +209,12 @@ class Grown:
         """What is labelled stands; its confidence says how far it is trusted."""
         for k in range(box[0].start, box[0].stop, _PLANES):
             tick()
-            part = (slice(k, min(k + _PLANES, box[0].stop)), box[1], box[2])
-            there = labelled[part]
-            if not there.any():
-                continue
-            np.copyto(self.label[part], labels[part], where=there)
-            np.copyto(self.confidence[part], np.uint8(255), where=there)
-            self._doubt(field, part, labels, labelled)
+            known = [n for n in range(k, min(k + _PLANES, box[0].stop)) if labelled[n][box[1:]].any()]
+            for plane in ((slice(n, n + 1), box[1], box[2]) for n in known):
+                np.copyto(self.label[plane], labels[plane], where=labelled[plane])
+                np.copyto(self.confidence[plane], np.uint8(255), where=labelled[plane])
+            if known:
+                self._doubt(field, (slice(known[0], known[-1] + 1), box[1], box[2]), labels, labelled)
 
     def _doubt(self, field: Field, part: Box, labels: np.ndarray, labelled: np.ndarray) -> None:
         """Labels in doubt are trusted as far as those growings have the same that have not seen them."""
