@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 WORKERS ?= logical
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 4 --dist worksteal $(ARGS)
 
-.PHONY: demo test quick lint torture bench bench-speed bench-engine bench-scene bench-ssh pretrain pretrain-refiner pretrain-start screenshots voices clean
+.PHONY: demo test quick lint torture bench bench-speed bench-engine bench-scene bench-ssh bench-cohort pretrain pretrain-refiner pretrain-start screenshots voices clean
 
 demo: $(VENV)/demo.stamp  ## segment a real MRI from a few annotated slices; CASE=folder takes another case, ENGINE=ssh://user@host a GPU there
 	$(BIN)/python Testing/demo.py $(if $(CASE),--case "$(CASE)") $(if $(ENGINE),--engine "$(ENGINE)") --output demo-output
@@ -38,6 +38,9 @@ bench-engine: $(VENV)/bench.stamp $(VENV)/test.stamp  ## training speed against 
 
 bench-ssh: $(VENV)/test.stamp  ## bytes and seconds of a session over ssh, at full speed and over a slow line; ARGS
 	$(BIN)/python Testing/benchmark/ssh.py $(ARGS)
+
+bench-cohort: $(VENV)/test.stamp  ## one network from few slices of many patients, beside all slices, on other patients; PATIENTS, OUT, ARGS: see docs/cohorts.md
+	$(BIN)/python Testing/benchmark/cohort.py --patients "$(PATIENTS)" --out "$(or $(OUT),.)/bench-cohort.json" $(ARGS)
 
 bench-scene: $(VENV)/test.stamp  ## what the panel does on Slicer's main thread, on a large volume
 	$(BIN)/python Testing/benchmark/scene.py

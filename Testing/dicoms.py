@@ -133,6 +133,19 @@ def write_series(
     return save_slices(make_slices(stored, geometry, **options), folder, transfer=transfer, shuffle=shuffle, preamble=preamble)
 
 
+def with_uids(source: Path, folder: Path) -> list[Path]:
+    """Copies of a series whose UIDs were emptied to remove identity, with UIDs made from its name: an archive takes nothing without them."""
+    paths = []
+    for n, path in enumerate(sorted(path for path in source.rglob("*") if path.is_file())):
+        dataset = pydicom.dcmread(path)
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = uid(f"study of {source}"), uid(f"series of {source}")
+        dataset.SOPInstanceUID = dataset.file_meta.MediaStorageSOPInstanceUID = uid(f"{source} {n}")
+        dataset.FrameOfReferenceUID = uid(f"frame of {source}")
+        paths.append(folder / f"{n:04}.dcm")
+        dataset.save_as(paths[-1])
+    return paths
+
+
 def _telling_nothing(text: str) -> str:
     return f"{sum(ord(c) * 31**n for n, c in enumerate(text)) % 99991:05}"
 

@@ -1,4 +1,4 @@
-"""The command line: segment, predict, export, import, worker, doctor. Exit codes: 0 done; 1 unexpected failure; 2 an input, option or output
+"""The command line: segment, predict, export, import, cohort, worker, doctor. Exit codes: 0 done; 1 unexpected failure; 2 an input, option or output
 that cannot be used (what was written before is said); 3 the device or PyTorch; 4 the engine process died; 130 interrupted (segment writes the best
 so far); 128 + n ended by signal n (SIGTERM 143, SIGHUP 129); 141 done, but nobody read what belongs on stdout."""
 
@@ -19,8 +19,9 @@ import numpy as np
 
 from . import __version__, io
 from .annotation.slices import find_complete_slices
+from .cohort import commands as cohort
 from .console import Screen, consoles, occupy_closed, say_error
-from .contract import errors
+from .contract import disk, errors, memory
 from .contract.channels import MOST_CHANNELS, stack
 from .contract.child import worker_environment
 from .contract.classes import ClassTable
@@ -49,6 +50,8 @@ from .contract.protocol import (
 from .contract.remote import RESULTS, RemoteClient
 from .contract.server import Server
 from .contract.settings import Settings
+from .contract.store import OnDisk
+from .contract.store import same as same_values
 from .stopping import Stop, asked
 
 _UNREAD = 141  # as of a program that a closed pipe ends
@@ -152,6 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     back.add_argument("--series", metavar="UID", help="which DICOM series of the folder")
     _add_reading(back)
     back.set_defaults(run=_import)
+    cohort.add_parsers(commands)
     worker = commands.add_parser("worker", help="serve the protocol on stdin and stdout (docs/protocol.md)")
     worker.add_argument("--remote", action="store_true", help="the other end of --engine ssh://..., which starts it by itself")
     worker.add_argument("--keep", action="store_true", help=argparse.SUPPRESS)  # what --remote starts
@@ -202,6 +206,8 @@ def _add_reading(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_transform(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--spacing", default="", metavar="X,Y,Z", help="size of a voxel in mm, or one number, where .npy or TIFF does not say it")
+    parser.add_argument("--select", default="", metavar="WHICH", help="e.g. 'level=1,c=0,t=0': what of a TIFF or Zarr is meant, counted from 0")
     parser.add_argument("--nifti-transform", choices=io.TRANSFORMS, default="auto", help="which transform of a NIfTI image rules where two differ")
 
 
@@ -236,9 +242,10 @@ def _segment_in(folder: Path, options: argparse.Namespace, stop: Stop) -> int:
     show = Screen(options.json)
     with stop.at_once():
         settings = Settings(time_budget_s=options.time_budget, steps=options.steps, seed=options.seed, smooth_contours=options.smooth_contours)
-        volume = _read_image(options, show)
-        image, names = _read_channels(options, volume, show)
-        strokes, hints = _read_annotation(options, volume)
+        store = _store(folder, options, show)
+        volume = _read_image(options, show, store)
+        image, names = _read_channels(options, volume, show, store)
+        strokes, hints = _read_annotation(options, volume, store)
         _say_of_annotation(strokes, show)
         complete = parse_complete_slices(options.complete_slices, strokes.annotation, volume.geometry)
     source_uids = volume.series.instance_uids if volume.series else ()
@@ -253,9 +260,32 @@ def _segment_in(folder: Path, options: argparse.Namespace, stop: Stop) -> int:
     return stop.exit_code if stop.times else 0
 
 
-def _read_image(options: argparse.Namespace, show: Screen) -> io.Image:
+def _store(folder: Path, options: argparse.Namespace, show: Screen) -> OnDisk:
+    """Volumes go straight from their files into the job's folder. Before the first one does, what all needs is said, and refused where it is not
+    there."""
+
+    def first(shape: Sequence[int], dtype: np.dtype) -> None:
+        what = f"A volume of {' x '.join(map(str, shape))} voxels"
+        space = disk.job_bytes(shape, dtype.itemsize, 1 + len(options.channel), folder)
+        needs = f"{memory.amount(space)} of disk in {folder}{_free(disk.free_bytes(folder))}"
+        disk.check(folder, space, what)
+        if not options.engine:
+            work = memory.engine_bytes(shape)
+            memory.check(what, work, "be segmented")
+            needs = f"{memory.amount(work)} of memory{_free(memory.free_bytes())} and {needs}"
+        disk.check(options.output.parent, io.expected_bytes(options.output, shape), options.output.name)
+        show.stage(f"needs about {needs}")
+
+    return OnDisk(folder, first)
+
+
+def _free(count: int | None) -> str:
+    return "" if count is None else f" ({memory.amount(count)} free)"
+
+
+def _read_image(options: argparse.Namespace, show: Screen, store: OnDisk) -> io.Image:
     show.stage(f"reading {options.image.name}")
-    volume = io.read_volume(options.image, options.series, options.nifti_transform)
+    volume = io.read_volume(options.image, options.series, options.nifti_transform, store, io.Taking.parse(options.spacing, options.select))
     _say_remarks(volume.remarks, show)
     _check_apart(options, volume.series)
     if io.suffix(options.output) == ".dcm":
@@ -263,21 +293,21 @@ def _read_image(options: argparse.Namespace, show: Screen) -> io.Image:
     return volume
 
 
-def _read_channels(options: argparse.Namespace, volume: io.Image, show: Screen) -> tuple[np.ndarray, tuple[str, ...]]:
+def _read_channels(options: argparse.Namespace, volume: io.Image, show: Screen, store: OnDisk) -> tuple[np.ndarray, tuple[str, ...]]:
     """What a job takes as its image, and what its channels are called; no names where there is one."""
     if len(options.channel) >= MOST_CHANNELS:
         raise InputError(f"--channel was given {len(options.channel)} times.", f"An image has {MOST_CHANNELS} channels at most, with IMAGE.")
     arrays = [volume.array]
     for path in options.channel:
         show.stage(f"reading {path.name}")
-        channel = io.read_channel(path, volume, options.nifti_transform, options.other_patient)
+        channel = io.read_channel(path, volume, options.nifti_transform, options.other_patient, store)
         _say_remarks(channel.remarks, show)
         _check_apart(options, channel.series)
         arrays.append(channel.array)
-    return stack(arrays), tuple(path.name for path in (options.image, *options.channel)) if options.channel else ()
+    return stack(arrays, store), tuple(path.name for path in (options.image, *options.channel)) if options.channel else ()
 
 
-def _read_annotation(options: argparse.Namespace, volume: io.Image) -> tuple[io.SparseLabels, Hints | None]:
+def _read_annotation(options: argparse.Namespace, volume: io.Image, store: OnDisk) -> tuple[io.SparseLabels, Hints | None]:
     """Strokes and hints; without a file of strokes nothing is painted, and the segments are those of the hints."""
     if options.annotation is None and options.hints is None:
         raise InputError("There is neither an annotation nor --hints.", "Give one of them, or both.")
@@ -292,6 +322,7 @@ def _read_annotation(options: argparse.Namespace, volume: io.Image) -> tuple[io.
             series=volume.series,
             other_patient=options.other_patient,
             transform=options.nifti_transform if volume.nifti else "auto",
+            store=store,
         )
     elif options.background or options.complete_slices not in ("none", "auto"):
         raise InputError("--background and --complete-slices are about an annotation, and there is none.", "Leave them out.")
@@ -332,7 +363,7 @@ def _write_job(folder: Path, image: np.ndarray, annotation: np.ndarray, record: 
                 and job.record.hints == record.hints
                 and job.record.channels == record.channels
             )
-            if same and np.array_equal(job.channels(), image if image.ndim == 4 else image[None]) and np.array_equal(job.annotation(), annotation):  # type: ignore[arg-type]
+            if same and same_values(job.channels(), image if image.ndim == 4 else image[None]) and same_values(job.annotation(), annotation):  # type: ignore[arg-type]
                 return
     Job.create(folder, image, annotation, record).close()
 
@@ -382,7 +413,7 @@ def _results(
     """What is asked for of a finished job, and how it is written; the result first."""
     named: list[tuple[Path | None, Callable[[], None]]] = [
         (options.output, lambda: _write_result(options, folder, volume, record.classes, show, header)),
-        (options.weights, lambda: io.write_volume(options.weights, np.load(folder / WEIGHTS), record.geometry, like=volume)),
+        (options.weights, lambda: io.write_volume(options.weights, np.load(folder / WEIGHTS, mmap_mode="r"), record.geometry, like=volume)),
         (options.report, lambda: _write_report(options, folder)),
         (options.save_model, lambda: _write_model(options.save_model, folder)),
     ]
@@ -418,7 +449,7 @@ def _unwritten(path: Path, error: Exception, written: Sequence[Path]) -> SparseS
 def _write_result(
     options: argparse.Namespace, folder: Path, volume: io.Image, classes: ClassTable, show: Screen, header: dict[str, str] | None = None
 ) -> None:
-    labels = np.load(folder / DENSE)
+    labels = np.load(folder / DENSE, mmap_mode="r")
     if io.suffix(options.output) != ".dcm":
         io.write_segmentation(options.output, labels, volume.geometry, classes, header, like=volume)
         return
@@ -445,13 +476,24 @@ def report_input(folder: Path, title: str, truth: np.ndarray | None = None) -> r
 
     with Job.open(folder) as job:
         run = json.loads((folder / REPORT).read_text(encoding="ascii"))
-        annotation = np.array(job.annotation())
-        for axis, index in job.record.complete_slices:
-            view = np.moveaxis(annotation, axis, 0)[index]
-            view[view == 0] = 1
+        annotation = job.annotation()
+        assert annotation is not None  # a job that was trained
+        if job.record.complete_slices:
+            filled = (_filled(plane, k, job.record.complete_slices) for k, plane in enumerate(annotation))
+            annotation = OnDisk(folder).keep("The annotation", annotation.shape, np.uint8, filled)
         dense = np.load(folder / DENSE, mmap_mode="r")
         voices = {name: np.load(folder / file, mmap_mode="r") for name, file in VOICES.items() if (folder / file).exists()}
-        return report.ReportInput(title, job.image(), annotation, dense, job.record.geometry, job.record.classes, run, voices, truth)
+        unsure = job.result(UNCERTAINTY)
+        return report.ReportInput(title, job.image(), annotation, dense, job.record.geometry, job.record.classes, run, voices, truth, unsure)
+
+
+def _filled(plane: np.ndarray, k: int, complete: Sequence[tuple[int, int]]) -> np.ndarray:
+    """A plane of the annotation, with background where complete slices are not painted."""
+    filled = np.array(plane)
+    for axis, index in complete:
+        view = (filled if index == k else filled[:0]) if axis == 0 else filled[index] if axis == 1 else filled[:, index]
+        view[view == 0] = 1
+    return filled
 
 
 # -- DICOM -------------------------------------------------------------------------------------------------------------
@@ -481,7 +523,8 @@ def _import(options: argparse.Namespace) -> int:
     with options.stop.at_once():
         _check_apart(options)
         io.check_output(options.output, io.PLAIN_SUFFIXES)
-        volume = io.read_volume(options.image, options.series, options.nifti_transform)
+        taking = io.Taking.parse(options.spacing, options.select)
+        volume = io.read_volume(options.image, options.series, options.nifti_transform, taking=taking)
         _say_remarks(volume.remarks, show)
         _check_apart(options, volume.series)
         strokes = io.read_annotation(options.segmentation, volume.geometry, series=volume.series, other_patient=options.other_patient)
@@ -499,14 +542,16 @@ def _predict(options: argparse.Namespace) -> int:
     show = Screen(options.json)
     with stop.at_once():
         _check_outputs(options)
-        volume = _read_image(options, show)
-        with stop.by_leaving():
-            from .network import checkpoint
-        model = checkpoint.load(options.model)
-        classes = model.classes
-        model.check_channels(1 + len(options.channel))
-        image, names = _read_channels(options, volume, show)
     with _job_folder(None) as folder:
+        with stop.at_once():
+            store = _store(folder, options, show)
+            volume = _read_image(options, show, store)
+            with stop.by_leaving():
+                from .network import checkpoint
+            model = checkpoint.load(options.model)
+            classes = model.classes
+            model.check_channels(1 + len(options.channel))
+            image, names = _read_channels(options, volume, show, store)
         Job.create(folder, image, None, JobRecord(volume.geometry, classes, Settings(), channels=names)).close()
         result = _drive(folder, options, Predict("predict", str(options.model.resolve())), show, stop)
         if result is None or stop.times:

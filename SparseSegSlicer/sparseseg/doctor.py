@@ -11,7 +11,19 @@ from .contract.errors import DeviceError, PackageError
 from .contract.settings import Settings
 from .prior import compiled
 
-_PACKAGES = ("torch", "torchvision", "torchaudio", "numpy", "SimpleITK", "numba", "pydicom", "highdicom")  # those an installation may touch
+_PACKAGES = (
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "numpy",
+    "SimpleITK",
+    "numba",
+    "pydicom",
+    "highdicom",
+    "tifffile",
+    "imagecodecs",
+    "zarr",
+)  # those an installation may touch
 _TYPICAL = ((2.0, 0.8, 0.8), (150, 512, 512), 6)  # spacing (mm), shape, both (k, j, i), and classes of an abdominal CT
 
 

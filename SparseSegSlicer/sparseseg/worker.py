@@ -68,6 +68,7 @@ _PROGRESS_EVERY_S = 0.25
 _STUCK_S = {"training": 30.0}  # a step takes well under a second; seen: threads that wait for each other for ever inside a CPU convolution
 _STUCK_ELSEWHERE_S = 180.0  # one silent stretch of reading, growing or writing a very large volume
 _STUCK_EXIT_CODE = 5
+_SPINNING_S = 60.0  # of its own time, for each core: a process that worked so long without a heartbeat is at nothing of ours
 _GONE_EXIT_CODE = 141  # nobody reads stdout any more; what a shell says of a program that ended so
 _BEAT_S = 0.1
 _MOST_WAITING = 1000  # commands, for one at work to end; more are refused
@@ -489,6 +490,7 @@ class Worker:
         work all that while. Waiting for a host to read is not being stuck either."""
         quiet_s, ticks, beat = 0.0, self._ticks, time.monotonic()
         while not self._ended.wait(_BEAT_S):
+            _let_live()
             before, beat = beat, time.monotonic()
             if not self._gone and streams.nobody_reads(self._stdout):
                 self._lose_host()
@@ -512,6 +514,13 @@ class Worker:
         _log.error(error.sentence)
         self._error(progress.id, error, fatal=True)
         os._exit(_STUCK_EXIT_CODE)
+
+
+def _let_live() -> None:
+    """For a while. A library that spins while it holds the interpreter's lock lets no thread of ours run, also not the one that would end it (seen:
+    OpenBLAS, loaded where there is no memory). Then the system does, by SIGPROF. It counts time at work: a stopped process spends none."""
+    if hasattr(signal, "setitimer"):
+        signal.setitimer(signal.ITIMER_PROF, _SPINNING_S * (os.cpu_count() or 1))
 
 
 def _load_session() -> tuple[type[DeviceChoice], type[Session]]:

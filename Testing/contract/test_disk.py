@@ -23,6 +23,16 @@ def test_a_folder_that_is_not_there_yet_lies_on_the_disk_of_those_above(tmp_path
     assert disk.free_bytes(tmp_path / "not" / "yet") == pytest.approx(disk.free_bytes(tmp_path), rel=0.1)
 
 
+def test_a_job_that_goes_on_needs_what_it_does_not_hold_yet(tmp_path):
+    shape, voxels = (10, 100, 100), 100_000
+    assert disk.job_bytes(shape, 2, 1, tmp_path) == 14 * voxels
+    assert disk.job_bytes(shape, 2, 3, tmp_path) == 24 * voxels  # three, and the three together
+    (tmp_path / "weights.npy").write_bytes(bytes(4 * voxels))
+    assert disk.job_bytes(shape, 2, 1, tmp_path) == 10 * voxels
+    (tmp_path / "more.npy").write_bytes(bytes(20 * voxels))
+    assert disk.job_bytes(shape, 2, 1, tmp_path) == 3 * voxels
+
+
 def test_where_nobody_knows_nothing_is_refused(monkeypatch):
     def unknown(_):
         raise OSError("no such system call")

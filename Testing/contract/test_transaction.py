@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from sparseseg.contract import folders
 from sparseseg.contract import job as job_module
 from sparseseg.contract.box import box_to_json
 from sparseseg.contract.classes import ClassTable
@@ -56,6 +57,43 @@ def update(folder, revision, value=3, box=BOX):
     with Job.open(folder) as job:
         job.adopt(job.update(*told))
     return after
+
+
+# ---------------------------------------------------------------- short of memory
+
+
+def test_what_fails_after_the_rename_changes_nothing_of_it(folder, monkeypatch):
+    """The moment that job.json is renamed, the new annotation is the job's: also where the very next thing finds no memory."""
+    told, after = hand_over(folder, 2)
+    with Job.open(folder) as job:
+        change = job.update(*told)
+        rename = os.replace
+
+        def replaced(source, target):
+            rename(source, target)
+            if Path(target).name == RECORD:
+                monkeypatch.setattr(os, "open", no_memory)
+
+        monkeypatch.setattr(os, "replace", replaced)
+        job.adopt(change)
+        monkeypatch.undo()
+        assert job.record.revision == 2
+    with Job.open(folder) as job:
+        assert job.record.revision == 2 and (job.annotation() == after).all()
+
+
+def no_memory(*arguments, **options):
+    raise MemoryError
+
+
+def test_a_record_is_adopted_once_it_is_there(folder, monkeypatch):
+    told, _ = hand_over(folder, 2)
+    with Job.open(folder) as job:
+        change = job.update(*told)
+        monkeypatch.setattr(folders, "_flush_names", no_memory)
+        with pytest.raises(MemoryError):
+            job.save_record(replace(job.record, revision=2, complete_slices=change.complete_slices))
+        assert job.record.revision == 2
 
 
 # ---------------------------------------------------------------- killed
@@ -240,10 +278,10 @@ def test_a_disk_that_is_full_at_any_call_changes_nothing(folder, monkeypatch):
     told, after = hand_over(folder, 2)
     saved, n = job_module.write_whole, iter((0, 1, 0))
 
-    def full(path, write, lasting=True):
+    def full(path, write, *others):
         if next(n) == 0:
             raise OSError(28, "No space left on device")
-        saved(path, write, lasting)
+        saved(path, write, *others)
 
     monkeypatch.setattr(job_module, "write_whole", full)
     with Job.open(folder) as job:

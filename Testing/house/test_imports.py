@@ -20,6 +20,8 @@ ROOMS = {
     "quality": {"contract", "annotation"},
     "session": {"contract", "annotation", "prior", "network", "quality"},
     "report": {"contract"},
+    # a host with rooms of its own
+    "cohort": {"contract", "annotation", "io", "network", "quality", "session", "report", "console", "stopping", "streams"},
 }
 HOSTS = [
     "joblog",
@@ -33,11 +35,13 @@ HOSTS = [
     "__main__",
 ]  # each may import those before it, and every room
 PLAIN = {"contract", "annotation", "io"}
-HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy", "numba"]
+HEAVY = ["torch", "slicer", "vtk", "qt", "ctk", "pydicom", "highdicom", "contourpy", "numba", "ray", "tifffile", "zarr"]
 WITH_TORCH = {
     "network",
     "doctor",
+    "session.alone",
     "session.network_voice",
+    *(f"cohort.{name}" for name in ("lessons", "preparing", "processes", "training")),
     *(f"prior.{name}" for name in ("refiner", "refiner_network", "refiner_view", "refiner_vote", "pooling", "rehearsal")),
 }
 WITH_TORCH_IN_A_FUNCTION = {"worker", "cli"}  # they talk before the seconds that loading takes
@@ -46,7 +50,11 @@ THIRD_PARTY = {
     "SimpleITK": {"io.itk", "io.decoding", "prior.interpolation", "prior.distance", "quality.constraints", "quality.check"},
     "numba": {"prior.kernels", "prior.counting", "prior.refiner_loops"},
 }  # None: anywhere
-OPTIONAL_IN_A_FUNCTION = {"io.dicomheader": {"pydicom"}, "io.decoding": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}}
+OPTIONAL_IN_A_FUNCTION = {
+    **{"io.dicomheader": {"pydicom"}, "io.decoding": {"pydicom"}, "io.dicomseg": {"highdicom"}, "io.rtstruct": {"contourpy"}},
+    **{"io.stacking": {"tifffile", "zarr"}, "io.stackwriting": {"tifffile", "zarr"}},
+    "cohort.on_ray": {"ray"},
+}
 
 
 def dotted(path, base):
@@ -110,6 +118,11 @@ def test_imports_go_down_only(name):
         allowed = {"__init__", *ROOMS, *(HOSTS[: HOSTS.index(name)] if name in HOSTS else [])}
     upward = [own for own, _, _ in imports_of(name) if own is not None and room(own) not in allowed]
     assert not upward, f"{name} imports {upward}"
+
+
+def test_nobody_but_the_command_line_knows_cohorts():
+    knowing = {name for name in modules() if room(name) != "cohort" for own, _, _ in imports_of(name) if own is not None and room(own) == "cohort"}
+    assert knowing == {"cli"}
 
 
 def test_no_circle():

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 from sparseseg.network.augmentation import Augmenter, Draw, TrainingVolume, network_input, offsets, plane_input, take_slab
 from sparseseg.network.sampling import WorkingGrid
-from sparseseg.network.targets import flat_index
 from sparseseg.network.unet import CONTEXT, IN_CHANNELS
 
 CPU = torch.device("cpu")
@@ -26,8 +25,7 @@ class Given:
     labels: torch.Tensor
     each: torch.Tensor
 
-    def looked_up(self, axis, slices, rows, columns):
-        index = flat_index(self.labels, axis, slices, rows, columns)
+    def at(self, index):
         return self.labels.view(-1)[index].long(), self.each.view(-1)[index].float()
 
 

@@ -179,7 +179,7 @@ def test_a_torch_file_of_another_program_is_refused(tmp_path, data):
         load(saved(tmp_path / "model.pt", data))
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
+@pytest.mark.parametrize("version", [0, 1, 4, "2", None])
 def test_a_model_of_another_version_is_refused(tmp_path, version):
     with pytest.raises(ModelError, match=f"model.pt has model version {version}, this engine reads 2"):
         load(saved(tmp_path / "model.pt", {**content(), "version": version}))
@@ -231,3 +231,25 @@ def test_a_model_knows_its_channels(tmp_path):
         loaded.check_channels(1)
     with pytest.raises(ModelError, match="expects 16 input channels, this engine gives 11"):
         load(saved(tmp_path / "other.pt", content(plan)))
+
+
+def test_what_a_cohort_says_of_its_model_comes_back(tmp_path):
+    cohort = replace(made(), validation={"Segment_1": 0.75}, is_upright=True)
+    with (tmp_path / "cohort.pt").open("wb") as file:
+        cohort.save(file)
+    loaded = load(tmp_path / "cohort.pt")
+    assert loaded.validation == {"Segment_1": 0.75} and loaded.is_upright
+    assert torch.load(tmp_path / "cohort.pt", weights_only=True)["version"] == 3  # which an engine that turns no volumes refuses
+
+
+def test_a_model_of_before_cohorts_is_not_upright(tmp_path):
+    data = content()
+    del data["validation"]
+    loaded = load(saved(tmp_path / "m.pt", data))
+    assert data["version"] == 2 and loaded.validation == {} and not loaded.is_upright
+
+
+@pytest.mark.parametrize("validation", [{"other": 0.5}, {"Segment_1": 1.5}, {"Segment_1": float("nan")}, [0.5], {"Segment_1": "0.5"}])
+def test_a_damaged_validation_is_refused(tmp_path, validation):
+    with pytest.raises(ModelError, match="damaged"):
+        load(saved(tmp_path / "m.pt", content() | {"validation": validation}))

@@ -42,7 +42,7 @@ def corrected(values, seed=1):
 
 
 def all_weights(targets):
-    return targets.weights(torch.arange(targets.labels.numel()).view(targets.labels.shape)).cpu().numpy()
+    return targets.at(torch.arange(targets.labels.numel()).view(targets.labels.shape))[1].cpu().numpy()
 
 
 def same(one, other):
@@ -280,12 +280,9 @@ def test_erased_slices_are_learned_from_no_longer():
 
 
 def on_slices(targets):
-    """What is looked up on each slice that is drawn: labels and weights."""
-    found = {}
-    for axis, index in targets.sampler.slices:
-        rows, columns = torch.meshgrid(*[torch.arange(n) for a, n in enumerate(SHAPE) if a != axis], indexing="ij")
-        found[axis, index] = [part.numpy() for part in targets.looked_up(axis, np.array([index]), rows, columns)]
-    return found
+    """What there is on each slice that is drawn: labels and weights."""
+    index = torch.arange(np.prod(SHAPE)).view(SHAPE)
+    return {at: [part.numpy() for part in targets.at(index.select(*at))] for at in targets.sampler.slices}
 
 
 def assert_alike(huge, plain):

@@ -16,14 +16,14 @@ from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.errors import AnnotationError, Cancelled, DeviceError, JobError, OutputError, TrainingError
 from sparseseg.contract.job import Job, JobRecord
 from sparseseg.contract.settings import Settings
-from sparseseg.network import device, start
+from sparseseg.network import applied, device, start
 from sparseseg.network.cores import Cores
 from sparseseg.network.start import shipped
 from sparseseg.network.trainer import Trainer
 from sparseseg.prior.grown import Grown
 from sparseseg.prior.standing import in_doubt
 from sparseseg.quality import shares
-from sparseseg.session import judge, network_voice, prior_voice
+from sparseseg.session import judge, prior_voice
 from sparseseg.session import session as session_module
 from sparseseg.session.devices import DeviceChoice
 from sparseseg.session.session import Session
@@ -130,9 +130,9 @@ def test_without_what_is_shipped_a_run_begins_from_nothing_and_says_so(opened, h
 @pytest.mark.parametrize(("at_once", "said"), [(1, "1 slab of 2 slices"), (4, "2 slabs of 4 slices")])
 def test_out_of_memory_in_prediction_takes_fewer_and_thinner_slabs_at_once(opened, host, monkeypatch, at_once, said):
     monkeypatch.setattr(device, "_SLICES", 4)
-    monkeypatch.setattr(network_voice, "cores_of", lambda _: Cores(1, at_once))
+    monkeypatch.setattr(applied, "cores_of", lambda _: Cores(1, at_once))
     running = opened()
-    plain, left = network_voice.predict, [1]
+    plain, left = applied.predict, [1]
 
     def predict(*arguments, **options):
         if left[0]:
@@ -140,7 +140,7 @@ def test_out_of_memory_in_prediction_takes_fewer_and_thinner_slabs_at_once(opene
             raise torch.OutOfMemoryError("out of memory")
         return plain(*arguments, **options)
 
-    monkeypatch.setattr(network_voice, "predict", predict)
+    monkeypatch.setattr(applied, "predict", predict)
     assert running.train().step == 12
     running.network.belief()
     ((code, sentence),) = host.warnings
@@ -355,7 +355,7 @@ def test_all_annotation_is_trained_on_from_the_first_step(opened, host):
     def look(stage, step):
         if stage == "training" and running.network is not None:
             targets = running.network.trainer.volume.targets
-            weights = targets.weights(torch.arange(targets.labels.numel()))
+            _, weights = targets.at(torch.arange(targets.labels.numel()))
             seen[step] = int((weights > 0).sum()), len(targets.sampler.slices)
 
     host.on_tick = look

@@ -142,6 +142,45 @@ def nifti(folder: Path) -> Attempt:
     return _read_as_image(folder, [*_honest(folder, ".nii"), *_honest(folder, ".nii.gz")], ".nii")
 
 
+def npy(folder: Path) -> Attempt:
+    """Rows or columns first, of several types, and one with objects."""
+    image = two_organs(SHAPE_KJI).image
+    contents = []
+    for array in (image, np.asfortranarray(image), image.astype(">f8"), image > 0, image.astype(object)):
+        np.save(folder / "honest.npy", array)
+        contents.append((folder / "honest.npy").read_bytes())
+    return _read_as_image(folder, contents, ".npy", io.Taking((1.0,)))
+
+
+def tiff(folder: Path) -> Attempt:
+    """Another process decodes, which takes longer."""
+    import tifffile
+
+    image = two_organs(SHAPE_KJI).image
+    contents = []
+    for options in ({}, {"compression": "zlib"}, {"imagej": True, "metadata": {"axes": "ZYX", "spacing": 2, "unit": "um"}}, {"ome": True}):
+        tifffile.imwrite(folder / "honest.tif", image.astype("u2"), photometric="minisblack", **options)
+        contents.append((folder / "honest.tif").read_bytes())
+    return _read_as_image(folder, contents, ".tif", io.Taking((1.0,)))
+
+
+def zarr(folder: Path) -> Attempt:
+    """OME-Zarr of which one file, a chunk or what says what it is, is hostile; another process decodes."""
+    phantom = two_organs(SHAPE_KJI)
+    io.write_segmentation(folder / "a.zarr", phantom.truth, phantom.geometry, phantom.classes)
+    contents = {path: path.read_bytes() for path in sorted((folder / "a.zarr").rglob("*")) if path.is_file()}
+
+    def attempt(rng: random.Random) -> None:
+        path = rng.choice(list(contents))
+        path.write_bytes(changed(contents[path], rng))
+        try:
+            io.read_volume(folder / "a.zarr")
+        finally:
+            path.write_bytes(contents[path])
+
+    return attempt
+
+
 def _honest(folder: Path, suffix: str) -> list[bytes]:
     """Files of a format: as written, not packed, of other types, as text; and a header with its voxels beside."""
     import SimpleITK as sitk
@@ -167,7 +206,7 @@ def _honest(folder: Path, suffix: str) -> list[bytes]:
     return found
 
 
-def _read_as_image(folder: Path, contents: list[bytes], suffix: str) -> Attempt:
+def _read_as_image(folder: Path, contents: list[bytes], suffix: str, taking: io.Taking | None = None) -> Attempt:
     grid = two_organs(SHAPE_KJI).geometry
     path = folder / f"a{suffix}"
 
@@ -176,7 +215,7 @@ def _read_as_image(folder: Path, contents: list[bytes], suffix: str) -> Attempt:
         if rng.random() < 0.3:
             io.read_annotation(path, grid)
         else:
-            io.read_volume(path)
+            io.read_volume(path, taking=taking or io.Taking())
 
     return attempt
 
@@ -313,5 +352,6 @@ def markups(folder: Path) -> Attempt:
 
 
 FORMATS: dict[str, Callable[[Path], Attempt]] = {
-    made.__name__: made for made in (nrrd, segmentation, metaimage, nifti, series, compressed_series, dicom_segmentation, structures, markups)
+    made.__name__: made
+    for made in (nrrd, segmentation, metaimage, nifti, npy, tiff, zarr, series, compressed_series, dicom_segmentation, structures, markups)
 }

@@ -130,6 +130,9 @@ def test_a_crash_and_a_failure_are_counted_and_the_others_go_on(trial):
 
 
 def test_the_table_says_what_broke():
-    outcomes = [campaign.Outcome(ATTACKS[0], 4), campaign.Outcome(ATTACKS[1], 1200, failures=[{"trial": 0, "words": "lost", "repeat": "make"}])]
+    outcomes = [
+        campaign.Outcome(ATTACKS[0], tried=4),
+        campaign.Outcome(ATTACKS[1], tried=1200, failures=[{"trial": 0, "words": "lost", "repeat": "make"}]),
+    ]
     assert f"| `{ATTACKS[1].name}` | {ATTACKS[1].what} | 1,200 | 1 |" in campaign.table(outcomes)
     assert "1,204 faults and 0 inputs" in campaign.summary(outcomes, SEED, 60)

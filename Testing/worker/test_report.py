@@ -253,6 +253,24 @@ def test_slices_are_one_annotated_and_those_farthest_from_annotation():
     assert len(others) == 4 and all(s.far_mm is None and s.labelled == 0.2 for s in others)
 
 
+def test_slices_where_the_result_is_least_sure_and_through_its_middle_are_shown(tmp_path):
+    uncertainty = np.zeros(phantom().dense.shape, np.uint8)
+    uncertainty[3, 2:6, 2:6] = 200
+    data = phantom(uncertainty=uncertainty)
+    chosen = choose_slices(data)
+    assert [s.index for s in chosen if s.plane == "axial" and s.why.startswith("where")] == [3]
+    assert {s.plane for s in chosen if s.why.startswith("through")} <= {"axial", "coronal", "sagittal"}
+    content = (data.dense > 0).sum(axis=(1, 2)).cumsum()
+    assert int(np.searchsorted(content, content[-1] / 2)) in [s.index for s in chosen if s.plane == "axial"]
+    assert page_of(tmp_path, data).count("<p>Uncertainty: white") == sum(s.why.startswith("where") for s in chosen)
+
+
+def test_what_somebody_annotated_is_not_unsure():
+    data = phantom()
+    uncertainty = np.where(np.asarray(data.annotation) > 0, 255, 0).astype(np.uint8)
+    assert not any(s.why.startswith("where") for s in choose_slices(replace(data, uncertainty=uncertainty)))
+
+
 def test_lines_left_by_crossing_slices_do_not_make_a_slice_annotated():
     annotation = np.zeros((10, 8, 9), np.uint8)
     annotation[4], annotation[:, 2] = 2, 2

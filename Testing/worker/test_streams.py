@@ -162,3 +162,18 @@ def test_a_signal_ends_a_worker_at_once_without_a_traceback(start, job, number):
     _, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == -getattr(signal, number)
     assert b"Traceback" not in err
+
+
+SPINNING = """
+import re, threading
+from sparseseg import worker
+worker._SPINNING_S = 0.5 / __import__("os").cpu_count()
+threading.Timer(1, lambda: re.match("(a+)+$", "a" * 60 + "b")).start()  # which takes ages, and keeps the interpreter's lock
+worker.main()
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="timers of POSIX")
+def test_a_process_that_spins_with_the_interpreters_lock_is_ended(start):
+    process = start([sys.executable, "-c", SPINNING])
+    assert process.wait(60) == -signal.SIGPROF

@@ -88,7 +88,7 @@ class StuckError(WorkerError):
 
 
 class ServerError(WorkerError):
-    """The engine on another computer cannot be reached or used, or was lost."""
+    """Another computer, an engine's or an archive, cannot be reached or used, or was lost."""
 
     code = "connection"
 

@@ -54,17 +54,22 @@ def writing(folder: Path) -> Iterator[None]:
         raise OutputError(f"Could not write in {folder}: {error.strerror or error}{free}.", "Free space or choose another folder.") from error
 
 
-def write_whole(path: Path, write: Callable[[IO[bytes]], Any], lasting: bool = True) -> None:
-    """Write a file so that `path` holds the old content or the whole new one; after a power cut too, if it is `lasting`. Raises OSError; then
-    nothing has changed."""
+def write_whole(path: Path, write: Callable[[IO[bytes]], Any], lasting: bool = True, named: Callable[[], Any] = lambda: None) -> None:
+    """Write a file so that `path` holds the old content or the whole new one; after a power cut too, if it is `lasting`. named: called the moment
+    that the new one is there, before anything else can fail. Raises OSError; then nothing has changed."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+
+    def give_name() -> None:
+        os.replace(temporary, path)
+        named()
+
     try:
         with open(temporary, "wb") as file:
             write(file)
             file.flush()
             if lasting:
                 os.fsync(file.fileno())
-        patiently(lambda: os.replace(temporary, path))
+        patiently(give_name)
     except BaseException:
         with contextlib.suppress(OSError):
             temporary.unlink()
@@ -73,10 +78,18 @@ def write_whole(path: Path, write: Callable[[IO[bytes]], Any], lasting: bool = T
         _flush_names(path.parent)
 
 
+def adopt_file(path: Path, name: Path) -> None:
+    """Give a file that is whole another name in its folder, and lastingly so. Raises OSError; then nothing has changed."""
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+    patiently(lambda: os.replace(path, name))
+    _flush_names(name.parent)
+
+
 def _flush_names(folder: Path) -> None:
     """Names last, too, and in the order in which they were given. Where a folder cannot be flushed, its file system sees to that."""
     if sys.platform != "win32":
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, MemoryError):
             handle = os.open(folder, os.O_RDONLY)
             try:
                 os.fsync(handle)

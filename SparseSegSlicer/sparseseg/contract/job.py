@@ -31,14 +31,14 @@ from .box import Box, box_from_json, box_to_json, shape_of, whole
 from .channels import IMAGE_TYPES, MOST_CHANNELS
 from .classes import ClassTable
 from .errors import InputError, JobError, SparseSegError
-from .folders import Sparsely, patiently, write_whole, writing
+from .folders import Sparsely, adopt_file, patiently, write_whole, writing
 from .geometry import Geometry
 from .hints import Hints
 from .lock import HOST_LOCK, LOCK, Lock, check_owner, holder
 from .settings import Settings
+from .store import file_of, slabs, write_header
 
 SCHEMA_VERSION = 2  # 2: the record names the annotation's files
-_PIECE_BYTES = 1 << 24  # of an array, written between two looks at the host
 _MOST_CHANGES = 64  # of an annotation, before they are written into one file
 IMAGE, ANNOTATION, WEIGHTS = "image.npy", "annotation.npy", "weights.npy"
 GROWN, PRIOR, NETWORK = "grown.npy", "prior.npy", "network.npy"
@@ -49,8 +49,9 @@ _OURS = (IMAGE, ANNOTATION, WEIGHTS, GROWN, PRIOR, NETWORK, DENSE, UNCERTAINTY, 
 _HANDED_OVER = re.compile(r"annotation-(\d{1,16})\.npy", re.ASCII)  # what a host names in an update
 _TAKEN_OVER = re.compile(r"annotation-\d{1,16}-(all|(all-)?[0-9a-f]{8})\.npy", re.ASCII)  # what a record names
 _PREVIEW = re.compile(r"preview-\d[\d-]*\.npy", re.ASCII)
+_PART = re.compile(r"\.(.+)\.(\d+)\.part")  # what `write_whole`, or a store of arrays, leaves when it is killed; and whose it is
+_SCRATCH = re.compile(r"scratch-\d+\.npy", re.ASCII)  # an array of `store.OnDisk`
 _MAPPED = re.compile(r"mapped-\d+", re.ASCII)  # an array of `scratch.Scratch`
-_PART = re.compile(r"\.(.+)\.\d+\.part")  # what `write_whole` leaves when it is killed
 _MOST_REVISION = 2**53 - 1  # what every reader of JSON takes for a whole number
 _MOST_RECORD = 2**26  # bytes
 _MOST_LOG = 2**22  # bytes, then events and log begin anew with the next session
@@ -222,9 +223,9 @@ class Job:
     def create(cls, folder: Path, image: np.ndarray, annotation: np.ndarray | None, record: JobRecord) -> Job:
         """Make a private folder (0700) and write the inputs, arrays in C order. An older job of any schema version is replaced.
 
-        image: (K, J, I), or (C, K, J, I) of 1 to 4 channels, any real type; annotation: (K, J, I) uint8, or None for a job that only predicts. A
-        folder that holds an older job keeps the files that are not ours; one that holds other files and no job is refused untouched. Raises JobError,
-        OutputError.
+        image: (K, J, I), or (C, K, J, I) of 1 to 4 channels, any real type; annotation: (K, J, I) uint8, or None for a job that only predicts. An
+        array that `store.OnDisk` keeps in the folder is not copied: its file becomes the job's. A folder that holds an older job keeps the files that
+        are not ours; one that holds other files and no job is refused untouched. Raises JobError, OutputError.
         """
         check_place(folder)
         with writing(folder):
@@ -234,13 +235,13 @@ class Job:
         check_owner(folder)
         lock = Lock(folder)
         try:
-            _remove_contents(folder)
+            _remove_contents(folder, spare_own=True)
             job = cls(folder, lock, record)
             sums = {}
             for name, array in ((IMAGE, image), (ANNOTATION, annotation)):
                 if array is not None:
-                    job.save_array(name, array)
                     sums[name] = checksum(array)
+                    job._take(name, array)
             job.save_record(replace(record, checksums=sums))  # last: a folder with job.json is complete
         except BaseException:
             lock.release()
@@ -414,7 +415,7 @@ class Job:
         if given := _HANDED_OVER.fullmatch(whole_name):
             return int(given[1]) <= self.record.revision and name not in self.record.files
         if part:
-            return _is_our_name(whole_name)
+            return _is_our_name(whole_name) and not _is_own(name)
         return bool(_PREVIEW.fullmatch(name) or _TAKEN_OVER.fullmatch(name)) and name not in self.record.files
 
     def dense(self) -> np.ndarray | None:
@@ -426,27 +427,28 @@ class Job:
         return self._load(name, ("uint8",)) if self.path(name).exists() else None
 
     def save_record(self, record: JobRecord) -> None:
-        self.save_json(RECORD, record.to_json())
-        self.record = record
+        def adopted() -> None:  # whatever fails after it is on the disk, as for want of memory: it is the job's
+            self.record = record
 
-    def save_json(self, name: str, data: Any) -> None:
-        """Numbers that JSON lacks (nan, inf) are written as null."""
+        self.save_json(RECORD, record.to_json(), adopted)
+
+    def save_json(self, name: str, data: Any, named: Callable[[], Any] = lambda: None) -> None:
+        """Numbers that JSON lacks (nan, inf) are written as null. named: as of write_whole."""
         text = json.dumps(_without_nan(data), indent=1, ensure_ascii=True, allow_nan=False)
-        self._save(name, lambda file: file.write(text.encode("ascii")))
+        self._save(name, lambda file: file.write(text.encode("ascii")), named=named)
 
     def save_array(self, name: str, array: np.ndarray, lasting: bool = True, first: Callable[[], Any] = lambda: None) -> Path:
         """lasting: whether it must survive a power cut the moment after, for which the disk is waited for; first:
         called when all is written, before the file gets its name. What that or `tick` raises leaves the old file."""
-        values = np.ascontiguousarray(array)
-        if values.dtype.hasobject:
+        if array.dtype.hasobject:
             raise ValueError("Object arrays hold no voxels.")
 
         def write(file: IO[bytes]) -> None:
-            np.lib.format.write_array_header_1_0(file, np.lib.format.header_data_from_array_1_0(values))
-            raw, sparsely = values.reshape(-1).view(np.uint8), Sparsely(file)
-            for start in range(0, raw.size, _PIECE_BYTES):
+            write_header(file, array.shape, array.dtype)
+            sparsely = Sparsely(file)
+            for slab in slabs(array):
                 self.tick()
-                sparsely.write(raw[start : start + _PIECE_BYTES].data)
+                sparsely.write(np.ascontiguousarray(slab).reshape(-1).view(np.uint8).data)
                 if lasting:
                     file.flush()
                     os.fsync(file.fileno())
@@ -455,12 +457,20 @@ class Job:
 
         return self._save(name, write, lasting)
 
+    def _take(self, name: str, array: np.ndarray) -> None:
+        """An array becomes a file of the job: its own, where a store keeps it in the folder, else a copy."""
+        path = file_of(array, self.folder)
+        if path is not None:
+            with contextlib.suppress(PermissionError):  # Windows renames no file that is mapped
+                adopt_file(path, self.path(name))
+                return
+        self.save_array(name, array)
+
     def save_planes(self, name: str, shape_kji: Sequence[int], dtype: Any, planes: Iterable[np.ndarray]) -> Path:
         """An array that is made plane by plane, (J, I) each, so that it need not fit into memory."""
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": tuple(int(n) for n in shape_kji)}
 
         def write(file: IO[bytes]) -> None:
-            np.lib.format.write_array_header_1_0(file, header)
+            write_header(file, shape_kji, dtype)
             sparsely = Sparsely(file)
             for plane in planes:
                 sparsely.write(np.ascontiguousarray(plane, dtype).data)
@@ -472,9 +482,9 @@ class Job:
         """`write` receives an open binary file; the file gets its name only once it is whole."""
         return self._save(name, write)
 
-    def _save(self, name: str, write: Callable[[IO[bytes]], Any], lasting: bool = True) -> Path:
+    def _save(self, name: str, write: Callable[[IO[bytes]], Any], lasting: bool = True, named: Callable[[], Any] = lambda: None) -> Path:
         with writing(self.folder):
-            write_whole(self.path(name), write, lasting)
+            write_whole(self.path(name), write, lasting, named)
         return self.path(name)
 
     def _load(self, name: str, types: Sequence[str], shape: Sequence[int] | None = None) -> np.ndarray:
@@ -537,19 +547,25 @@ def remove_job(folder: Path) -> None:
         folder.rmdir()  # stays where the user keeps files of their own in it
 
 
-def _remove_contents(folder: Path) -> None:
-    """All that is ours but the locks; job.json first, since a folder with job.json is complete."""
+def _remove_contents(folder: Path, spare_own: bool = False) -> None:
+    """All that is ours but the locks; job.json first, since a folder with job.json is complete. spare_own: not what this process keeps there."""
     with writing(folder):
         (folder / RECORD).unlink(missing_ok=True)
         for path in folder.iterdir():
-            if path.name not in (LOCK, HOST_LOCK) and _is_our_name(path.name):
+            if path.name not in (LOCK, HOST_LOCK) and _is_our_name(path.name) and not (spare_own and _is_own(path.name)):
                 patiently(path.unlink)
 
 
 def _is_our_name(name: str) -> bool:
     part = _PART.fullmatch(name)
     whole_name = part[1] if part else name
-    return whole_name in _OURS or any(pattern.fullmatch(whole_name) for pattern in (_HANDED_OVER, _TAKEN_OVER, _PREVIEW, _MAPPED))
+    return whole_name in _OURS or any(pattern.fullmatch(whole_name) for pattern in (_HANDED_OVER, _TAKEN_OVER, _PREVIEW, _SCRATCH, _MAPPED))
+
+
+def _is_own(name: str) -> bool:
+    """Whether this process keeps an array in the file."""
+    part = _PART.fullmatch(name)
+    return part is not None and bool(_SCRATCH.fullmatch(part[1])) and int(part[2]) == os.getpid()
 
 
 def _holds_ours(folder: Path) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 from ..contract import memory
 from ..contract.errors import InputError
 from ..contract.geometry import Geometry
+from ..contract.store import IN_MEMORY, Store
 from . import itk
 from .dicomidentity import check_same_patient
 from .files import kind_of, read_volume
@@ -17,7 +18,7 @@ from .image import Image
 _MUCH = 0.01  # of the image: less outside of another volume is a rim that nobody misses
 
 
-def read_channel(path: Path, image: Image, transform: str = "auto", other_patient: bool = False) -> Image:
+def read_channel(path: Path, image: Image, transform: str = "auto", other_patient: bool = False, store: Store = IN_MEMORY) -> Image:
     """Another volume on the grid of `image`, resampled linearly where it lies on another; a file or a DICOM series as in read_volume, of whose NIfTI
     transforms `transform` chooses. What lies outside of it has its least value.
 
@@ -25,7 +26,7 @@ def read_channel(path: Path, image: Image, transform: str = "auto", other_patien
     `other_patient`.
     """
     path = Path(path)
-    volume = read_volume(path, transform=transform if kind_of(path) == "nifti" else "auto")
+    volume = read_volume(path, transform=transform if kind_of(path) == "nifti" else "auto", store=store, onto=image.geometry)
     remarks = [*volume.remarks, *check_same_patient(path, volume.series, image.series, other_patient)]
     array, more = onto_grid(path.name, volume.array, volume.geometry, image.geometry)
     return Image(array, image.geometry, (*remarks, *more), volume.series)

@@ -42,7 +42,7 @@ from .dicompixels import LOSSY, read_pixels
 GAP_TOLERANCE = 0.01  # a slice distance may differ by this part of the median: far below a missing slice, above rounding
 SHIFT_TOLERANCE = 0.1  # of a pixel, or of a slice distance: how far a slice may lie from where the regular grid has it
 COSINE_TOLERANCE = 1e-3  # of direction cosines: above their rounding to a few digits, below any real turn
-_SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # they have rows and columns, but are no images
+SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")  # they have rows and columns, but are no images
 _DOSE = "1.2.840.10008.5.1.4.1.1.481.2"
 _ROUNDED_MM = 0.011  # positions are often written in hundredths of a millimetre
 _LONGEST_LIST = 64_000_000  # bytes of a list of files
@@ -193,7 +193,7 @@ def _headers(place: Path) -> tuple[dict[Path, Header], dict[Path, str], list[Pat
             continue
         if not text(header, "SeriesInstanceUID") and "Rows" not in header:
             stray[path] = text(header, "SOPClassUID")
-        elif text(header, "SOPClassUID") not in _SEGMENTATIONS:
+        elif text(header, "SOPClassUID") not in SEGMENTATIONS:
             headers[path] = header
     return headers, stray, empty
 

@@ -12,7 +12,7 @@ from ..contract.errors import InputError
 from ..contract.geometry import Geometry
 from ..contract.job import DENSE, RECORD, UNCERTAINTY, Job
 from ..contract.opening import is_folder
-from . import dicomseg, files, rtstruct
+from . import dicomseg, files, rtstruct, stacks
 from .dicomseg import load_highdicom, write_seg
 from .dicomseries import Series
 
@@ -61,7 +61,7 @@ def read_dense(place: Path, geometry: Geometry, series: Series | None = None, ot
 
     `series`, `other_patient`: as in `files.read_annotation`. Raises InputError where it lies on another grid, or segments overlap.
     """
-    if is_folder(place):
+    if is_folder(place) and not stacks.kind_of_folder(place):
         return _read_job(place, geometry)
     if files.is_plain(place):
         labels, classes, remarks = files.read_labelmap(place, geometry)

@@ -5,33 +5,39 @@ One module knows each format. Names decide only where the content does not: a .t
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ..contract import memory
 from ..contract.classes import ClassTable
 from ..contract.errors import AnnotationError, InputError
 from ..contract.geometry import Geometry
 from ..contract.opening import check_file, is_folder, open_file, shown
-from . import dicomseg, dicomseries, itk, labelmap, metaimage, nifti, nrrd, rtstruct, segnrrd, voxels
+from ..contract.store import IN_MEMORY, Store, slabs
+from . import dicomseg, dicomseries, labelmap, metaimage, nifti, nrrd, rtstruct, segnrrd, stacks, stackwriting, voxels
 from .dicomheader import looks_like_dicom, read_header
 from .dicomseries import Series
 from .image import Image
-from .output import COPY_AGAIN, damaged, replacing, suffix, unreadable
+from .output import COPY_AGAIN, Outgoing, damaged, replacing, suffix, unreadable
 from .output import check_output as check_output
 from .segnrrd import SparseLabels as SparseLabels
+from .stacks import Taking
 
-READ_SUFFIXES = (".seg.nrrd", ".nrrd", ".nhdr", ".nii.gz", ".nii", ".mha", ".mhd", ".dcm")
+READ_SUFFIXES = (".seg.nrrd", ".nrrd", ".nhdr", ".nii.gz", ".nii", ".mha", ".mhd", ".dcm", ".npy", ".tif", ".tiff", ".zarr")
+STACKS = ("npy", "tiff", "tiffs", "zarr")
 _HEAD = 540  # bytes by which every format can be told: a NIfTI-2 header
+NOTHING_SAID = Taking()
 
 # ---------------------------------------------------------------- which format
 
 
 def kind_of(path: Path) -> str:
-    """ "dicom", "nrrd", "nifti" or "metaimage". Raises InputError for what is not there, may not be read, or is none of them."""
+    """ "dicom", "nrrd", "nifti", "metaimage", "npy", "tiff", "tiffs" (a folder of them) or "zarr". Raises InputError for what is not there, may not
+    be read, or is none of them."""
     if is_folder(path):
-        return "dicom"
+        return stacks.kind_of_folder(path) or "dicom"
     size = check_file(path).st_size
     if path.suffix.lower() == ".txt":
         return "dicom"
@@ -43,8 +49,8 @@ def kind_of(path: Path) -> str:
     except OSError as error:
         raise unreadable(path, error) from error
     known = (("nrrd", nrrd.is_nrrd), ("dicom", looks_like_dicom), ("nifti", nifti.is_nifti), ("metaimage", metaimage.is_metaimage))
-    found = next((name for name, test in known if test(head)), "")
-    if found in ("nrrd", "dicom", "metaimage") and packed:
+    found = stacks.kind_of(head) or next((name for name, test in known if test(head)), "")
+    if found not in ("nifti", "") and packed:
         raise InputError(f"{path.name} is packed by gzip, which is read of NIfTI only.", "Unpack it first.")
     if found:
         return found
@@ -58,50 +64,78 @@ def kind_of(path: Path) -> str:
 # ---------------------------------------------------------------- images in
 
 
-def read_volume(path: Path, series: str | None = None, transform: str = "auto") -> Image:
-    """The 3-D image in a NRRD, NIfTI or MetaImage file, or one DICOM series (see `dicomseries.read_series`; `series`: its UID).
+def read_volume(
+    path: Path,
+    series: str | None = None,
+    transform: str = "auto",
+    store: Store = IN_MEMORY,
+    taking: Taking = NOTHING_SAID,
+    onto: Geometry | None = None,
+) -> Image:
+    """The 3-D image in a NRRD, NIfTI, MetaImage, .npy, TIFF or Zarr, or one DICOM series (see `dicomseries.read_series`; `series`: its UID).
 
-    The array is in the file's scalar type; float64 becomes float32, and whole numbers of 64 bits become int32. transform: see `nifti.read`.
-    Raises InputError for anything that cannot be trained on: missing, damaged or foreign files, not 3-D, one slice, colour, complex,
-    not-a-number or infinite voxels, one constant value, DICOM slices that make no regular grid.
+    The array is in the file's scalar type; float64 becomes float32, and whole numbers of 64 bits become int32. transform: see `nifti.read`; taking
+    and onto: see `stacks`; store: where the array is kept.
+
+    Raises InputError for anything that cannot be trained on: missing, damaged or foreign files, not 3-D, one slice, colour, complex, not-a-number or
+    infinite voxels, one constant value, DICOM slices that make no regular grid; OutputError where the store is full.
     """
     path = Path(path)
-    image = _read_image(path, kind_of(path), series, transform)
-    array = _as_image(image.array, path)
-    if array.dtype.kind == "f" and not all(np.isfinite(slab).all() for slab in array):
+    image = _read_image(path, kind_of(path), series, transform, store, taking, onto)
+    array = _as_image(image.array, path, store)
+    low, high = _range(array)
+    if not math.isfinite(low) or not math.isfinite(high):
         raise InputError(f"{path.name} has voxels that are not a number or infinite.", "Replace them before training, or export the image again.")
-    if array.min() == array.max():
+    if low == high:
         raise InputError(f"{path.name} has the same value ({array.flat[0]}) in every voxel.", "Choose the volume that shows the anatomy.")
-    return Image(array, image.geometry, image.remarks, image.series, image.nifti)
+    return replace(image, array=array)
 
 
-def _read_image(path: Path, kind: str, series: str | None = None, transform: str = "auto") -> Image:
+def _range(array: np.ndarray) -> tuple[float, float]:
+    """The least and the largest value; not-a-number where one is."""
+    ends = [(slab.min(), slab.max()) for slab in slabs(array)]
+    return float(np.min([low for low, _ in ends])), float(np.max([high for _, high in ends]))
+
+
+def _read_image(
+    path: Path,
+    kind: str,
+    series: str | None = None,
+    transform: str = "auto",
+    store: Store = IN_MEMORY,
+    taking: Taking = NOTHING_SAID,
+    onto: Geometry | None = None,
+) -> Image:
     """As the file has it. Raises InputError."""
     if series and kind != "dicom":
         raise InputError(f"{path.name} is not a DICOM folder, so --series cannot choose in it.", "Leave --series out, or give the folder.")
     if transform != "auto" and kind != "nifti":
         raise InputError(f"{path.name} is no NIfTI file, so --nifti-transform cannot choose in it.", "Leave --nifti-transform out.")
+    if kind in STACKS:
+        array, geometry, remarks = stacks.read(path, kind, store, taking, onto)
+        return Image(array, geometry, tuple(remarks))
+    if taking != NOTHING_SAID:
+        raise InputError(f"{path.name} says itself how large its voxels are and what it holds.", "Leave --spacing and --select out.")
     if kind == "dicom":
         array, found, remarks = dicomseries.read_series(path, series)
         return Image(array, found.geometry, tuple(remarks), found)
     if kind == "nifti":
-        array, geometry, remarks, header = nifti.read(path, transform)
+        array, geometry, remarks, header = nifti.read(path, transform, store)
         return Image(array, geometry, tuple(remarks), nifti=header)
-    return Image(*(nrrd if kind == "nrrd" else metaimage).read(path))
+    return Image(*(nrrd.read(path, store=store) if kind == "nrrd" else metaimage.read(path, store)))
 
 
-def _as_image(array: np.ndarray, path: Path) -> np.ndarray:
+def _as_image(array: np.ndarray, path: Path, store: Store) -> np.ndarray:
     """In a type that the engine knows. Raises InputError for whole numbers beyond 32 bits."""
-    if array.dtype.itemsize == 8:
-        memory.check(path.name, memory.volume_bytes(array.shape, 4))
-    if array.dtype == np.float64:
-        with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
-            return array.astype(np.float32)
-    if array.dtype.kind in "iu" and array.dtype.itemsize == 8:
-        if array.min() < -(2**31) or array.max() >= 2**31:
+    if array.dtype.itemsize < 8:
+        return array
+    kind = np.dtype(np.float32 if array.dtype.kind == "f" else np.int32)
+    if kind.kind == "i":
+        low, high = _range(array)
+        if low < -(2**31) or high >= 2**31:
             raise InputError(f"{path.name} has whole numbers beyond 32 bits ({array.min()} to {array.max()}).", "Save it as float32.")
-        return array.astype(np.int32)
-    return array
+    with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
+        return store.keep(path.name, array.shape, kind, (slab.astype(kind) for slab in slabs(array)))
 
 
 # ---------------------------------------------------------------- annotation in
@@ -116,43 +150,43 @@ def read_annotation(
     series: Series | None = None,
     other_patient: bool = False,
     transform: str = "auto",
+    store: Store = IN_MEMORY,
 ) -> SparseLabels:
     """The strokes in a .seg.nrrd (any layers, any crop of the grid), a DICOM segmentation, an RT structure set, or a label map.
 
     `geometry` is the image's grid, on which the strokes are returned; `background` names the background segment by ID or name (default:
     the tagged one, else the one called "background"), or in a label map by its value (default 1, "none" for none); there `unlabelled` is the
     value that means nothing, and all others are segments. As in Slicer, voxels of a value that no segment has are not strokes.
-    `series`: the image, where it is DICOM: DICOM of another patient or frame of reference is refused unless `other_patient`.
-    Raises InputError where the file cannot be read or does not lie on the grid, AnnotationError where it holds no segment.
+    `series`: the image, where it is DICOM: DICOM of another patient or frame of reference is refused unless `other_patient`. `store`: where arrays
+    are kept. Raises InputError where the file cannot be read or does not lie on the grid, AnnotationError where it holds no segment.
     """
     path = Path(path)
-    _check_file(path)
-    kind = kind_of(path)
+    kind = _check_file(path)
     if kind == "dicom":
         reader = rtstruct.read_rtstruct if rtstruct.is_rtstruct(read_header(path)) else dicomseg.read_seg
         return reader(path, geometry, background, series, other_patient)
-    fields = _segment_fields(path)
+    fields = _segment_fields(path) if kind == "nrrd" else {}
     if segnrrd.has_segments(fields):
-        return _read_segmentation(path, fields, geometry, background)
+        return _read_segmentation(path, fields, geometry, background, store)
     if suffix(path, READ_SUFFIXES) == ".seg.nrrd":
-        nrrd.read(path, layered=True)  # a damaged file should be called damaged
+        nrrd.read(path, layered=True, store=store)  # a damaged file should be called damaged
         raise AnnotationError(f"{path.name} holds no segment.", "Paint each structure and the background, and save again.")
-    values, remarks = _labels_on_grid(path, geometry, transform)
-    annotation, classes, doubts, note = labelmap.sparse(values, path, background, unlabelled)
+    values, remarks = _labels_on_grid(path, geometry, transform, store)
+    annotation, classes, doubts, note = labelmap.sparse(values, path, background, unlabelled, store)
     return SparseLabels(annotation, classes, {}, {}, (*remarks, *doubts), note)
 
 
-def _check_file(path: Path) -> None:
-    if is_folder(path):
+def _check_file(path: Path) -> str:
+    """What kind of file it is. Raises InputError for a folder that is none."""
+    if is_folder(path) and not stacks.kind_of_folder(path):
         raise InputError(f"{path.name} is a folder, not an image file.", "Give a file.")
+    return kind_of(path)
 
 
 def _segment_fields(path: Path) -> dict[str, str]:
-    """Empty for other files than NRRD."""
+    """Of a NRRD."""
     try:
         with open_file(path) as file:
-            if not nrrd.is_nrrd(voxels.beginning(file, _HEAD)):
-                return {}
             return nrrd.read_header(file, path).pairs
     except OSError as error:
         raise unreadable(path, error) from error
@@ -160,9 +194,9 @@ def _segment_fields(path: Path) -> dict[str, str]:
 
 def is_plain(path: Path) -> bool:
     """Whether a file holds voxels only: an image or a label map, without segments."""
-    _check_file(path)
-    kind = kind_of(path)
-    return kind != "dicom" and suffix(path, READ_SUFFIXES) != ".seg.nrrd" and not segnrrd.has_segments(_segment_fields(path))
+    kind = _check_file(path)
+    named = suffix(path, READ_SUFFIXES) == ".seg.nrrd" or (kind == "nrrd" and segnrrd.has_segments(_segment_fields(path)))
+    return kind != "dicom" and not named
 
 
 def read_labelmap(path: Path, geometry: Geometry) -> tuple[np.ndarray, ClassTable, list[str]]:
@@ -175,12 +209,12 @@ def read_labelmap(path: Path, geometry: Geometry) -> tuple[np.ndarray, ClassTabl
     return labels, classes, remarks
 
 
-def _read_segmentation(path: Path, fields: dict[str, str], geometry: Geometry, background: str | None) -> SparseLabels:
+def _read_segmentation(path: Path, fields: dict[str, str], geometry: Geometry, background: str | None, store: Store) -> SparseLabels:
     segnrrd.check_binary(fields, path)
-    layers, grid = nrrd.read(path, layered=True)
+    layers, grid = nrrd.read(path, layered=True, store=store)
     labelmap.check_whole(layers, path)
     layers, grid = labelmap.ordered_as(layers, grid, geometry)
-    return segnrrd.read_layers(path, fields, layers, _placed(layers, grid, geometry, path), geometry, background)
+    return segnrrd.read_layers(path, fields, layers, _placed(layers, grid, geometry, path), geometry, background, store)
 
 
 def _placed(layers: np.ndarray, grid: Geometry, geometry: Geometry, path: Path) -> tuple[int, int, int]:
@@ -206,9 +240,9 @@ def read_labels(path: Path, geometry: Geometry) -> np.ndarray:
     return values.astype(np.uint8)
 
 
-def _labels_on_grid(path: Path, geometry: Geometry, transform: str = "auto") -> tuple[np.ndarray, list[str]]:
+def _labels_on_grid(path: Path, geometry: Geometry, transform: str = "auto", store: Store = IN_MEMORY) -> tuple[np.ndarray, list[str]]:
     kind = kind_of(path)
-    image = _read_image(path, kind, transform=transform if kind == "nifti" else "auto")
+    image = _read_image(path, kind, transform=transform if kind == "nifti" else "auto", store=store, onto=geometry)
     values, remarks = labelmap.on_grid(image.array, image.geometry, geometry, path)
     return values, [*image.remarks, *remarks]
 
@@ -226,10 +260,9 @@ def write_segmentation(
     """
     _check_labels(dense, geometry, len(classes))
     if suffix(Path(path)) == ".seg.nrrd":
-        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            segnrrd.write_layer(file, dense, geometry, classes.segments, header or {}, np.arange(256, dtype=np.uint8))
+        _write_layer(Path(path), Outgoing(dense), geometry, segnrrd.layer_lines(dense, classes.segments, header or {}))
     else:
-        _write_plain(Path(path), dense, geometry, like)
+        _write_plain(Path(path), dense, geometry, like, classes)
 
 
 def write_annotation(path: Path, annotation: np.ndarray, geometry: Geometry, classes: ClassTable, like: Image | None = None) -> None:
@@ -241,8 +274,7 @@ def write_annotation(path: Path, annotation: np.ndarray, geometry: Geometry, cla
     _check_labels(annotation, geometry, len(classes) + 1)
     if suffix(Path(path)) == ".seg.nrrd":
         segments, values = segnrrd.with_background(classes, annotation)
-        with replacing(Path(path)) as temporary, temporary.open("wb") as file:
-            segnrrd.write_layer(file, annotation, geometry, segments, {}, values)
+        _write_layer(Path(path), Outgoing(annotation, values), geometry, segnrrd.layer_lines(annotation, segments, {}))
     else:
         _write_plain(Path(path), annotation, geometry, like)
 
@@ -263,11 +295,23 @@ def _check_labels(labels: np.ndarray, geometry: Geometry, largest: int) -> None:
         raise InputError(f"The labels go up to {labels.max()}, but the table of segments to {largest}.")
 
 
-def _write_plain(path: Path, array: np.ndarray, geometry: Geometry, like: Image | None) -> None:
+def _write_layer(path: Path, outgoing: Outgoing, geometry: Geometry, lines: list[str]) -> None:
+    with replacing(path, outgoing) as temporary:
+        nrrd.write(temporary, outgoing, geometry, lines)
+
+
+def _write_plain(path: Path, array: np.ndarray, geometry: Geometry, like: Image | None, classes: ClassTable | None = None) -> None:
     if suffix(path) == ".dcm":
         raise InputError(f"{path.name} would be DICOM, which is written for a DICOM series only.", "Choose .nrrd or .nii.gz.")
-    with replacing(path) as temporary:
+    outgoing = Outgoing(array)
+    with replacing(path, outgoing) as temporary:
         if suffix(path) in (".nii", ".nii.gz"):
-            nifti.write(temporary, array, geometry, like.nifti if like is not None else b"")
+            nifti.write(temporary, outgoing, geometry, like.nifti if like is not None else b"")
+        elif suffix(path) == ".npy":
+            stackwriting.write_npy(temporary, outgoing)
+        elif suffix(path) == ".zarr":
+            stackwriting.write_zarr(temporary, outgoing, geometry, classes)
+        elif suffix(path) in (".tif", ".tiff"):
+            stackwriting.write_tiff(temporary, outgoing, geometry)
         else:
-            itk.write(temporary, array, geometry)
+            (nrrd if suffix(path) == ".nrrd" else metaimage).write(temporary, outgoing, geometry)

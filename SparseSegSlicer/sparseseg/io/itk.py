@@ -1,27 +1,11 @@
-"""What SimpleITK does for us: it writes NRRD and MetaImage, and resamples. It reads nothing that came from outside (`voxels` says why)."""
+"""What SimpleITK does for us: it resamples. It reads nothing that came from outside (`voxels` says why)."""
 
 from __future__ import annotations
-
-from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
-from ..contract.errors import InputError
 from ..contract.geometry import Geometry
-
-
-def write(path: Path, array: np.ndarray, geometry: Geometry) -> None:
-    """Raises OSError where the format cannot hold the grid, RuntimeError where ITK fails."""
-    image = _image(array, geometry)
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    sitk.WriteImage(image, str(path), useCompression=True)
-    written = sitk.ImageFileReader()
-    written.SetFileName(str(path))
-    written.ReadImageInformation()
-    difference = _grid(written, path).difference_from(geometry)
-    if difference:
-        raise OSError(f"the format cannot hold the grid: {difference}")
 
 
 def resample(array: np.ndarray, grid: Geometry, onto: Geometry) -> tuple[np.ndarray, float]:
@@ -55,10 +39,3 @@ def _image(array: np.ndarray, geometry: Geometry) -> sitk.Image:
     image.SetOrigin(geometry.origin_lps_mm)
     image.SetDirection(geometry.direction)
     return image
-
-
-def _grid(image: sitk.Image | sitk.ImageFileReader, path: Path) -> Geometry:
-    try:
-        return Geometry.from_axes(image.GetSize()[::-1], image.GetSpacing(), image.GetOrigin(), image.GetDirection())
-    except InputError as error:
-        raise InputError(f"{path.name}: {error.sentence}", error.advice) from error

@@ -9,6 +9,7 @@ import numpy as np
 from ..contract.classes import MAX_SEGMENTS, ClassTable, Segment, distinct_color
 from ..contract.errors import AnnotationError, InputError
 from ..contract.geometry import Geometry
+from ..contract.store import IN_MEMORY, Store, slabs
 
 _MOST = 0.5  # of all voxels: a label that covers more is hardly a structure
 _LISTED = 20  # values in a sentence
@@ -56,7 +57,7 @@ def on_grid(array: np.ndarray, grid: Geometry, geometry: Geometry, path: Path) -
 
 def check_whole(values: np.ndarray, path: Path) -> None:
     """Raises InputError for values that are not whole numbers, or negative."""
-    if values.dtype.kind == "f" and not all((np.isfinite(slab) & (slab == np.floor(slab))).all() for slab in values):
+    if values.dtype.kind == "f" and not all((np.isfinite(slab) & (slab == np.floor(slab))).all() for slab in slabs(values)):
         raise InputError(f"{path.name} has values that are not whole numbers.", "Give a label map, not an intensity image or a probability map.")
     if values.min(initial=0) < 0:
         raise InputError(f"{path.name} has negative values (down to {values.min():g}).", "Give a label map: 0 nothing, other whole numbers labels.")
@@ -67,17 +68,20 @@ def dense(values: np.ndarray, path: Path) -> tuple[np.ndarray, ClassTable]:
     check_whole(values, path)
     found = [value for value in _occurring(values, path) if value != 0]
     table = {value: label for label, value in enumerate(found, start=1)}
+    labels = _kept(values, table, path, IN_MEMORY)
     if found == list(range(1, len(found) + 1)):
-        return mapped(values, table), ClassTable.numbered(len(found))
-    return mapped(values, table), _table(found, [f"label {value}" for value in found])
+        return labels, ClassTable.numbered(len(found))
+    return labels, _table(found, [f"label {value}" for value in found])
 
 
-def sparse(values: np.ndarray, path: Path, background: str | None = None, unlabelled: int = 0) -> tuple[np.ndarray, ClassTable, list[str], str]:
+def sparse(
+    values: np.ndarray, path: Path, background: str | None = None, unlabelled: int = 0, store: Store = IN_MEMORY
+) -> tuple[np.ndarray, ClassTable, list[str], str]:
     """A label map of strokes: (K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c; the segments; remarks; and in words, what each
     value was taken as.
 
     `unlabelled` and `background` (default 1; "none": there is no such label) say which values mean that; every other value that occurs is a
-    segment. Raises InputError, AnnotationError.
+    segment. Raises InputError, AnnotationError, and what the store does.
     """
     check_whole(values, path)
     behind = _background_value(background, path)
@@ -92,7 +96,7 @@ def sparse(values: np.ndarray, path: Path, background: str | None = None, unlabe
     usual = behind == 1 and unlabelled == 0 and max(structures) < 256
     names = [f"segment {value - 1}" if usual else f"label {value}" for value in structures]
     codes = {value: code for code, value in enumerate(structures, start=2)} | ({} if behind is None else {behind: 1})
-    annotation = mapped(values, codes)
+    annotation = _kept(values, codes, path, store)
     meanings = [f"{unlabelled}: unlabelled", *([] if behind is None else [f"{behind}: background"])]
     listed = ", ".join(f"{value}: {name}" for value, name in list(zip(structures, names, strict=True))[:_LISTED])
     note = f"{path.name}: {', '.join(meanings)}, {listed}{', ...' if len(structures) > _LISTED else ''}"
@@ -130,7 +134,7 @@ def _occurring(values: np.ndarray, path: Path) -> list[int]:
     if values.dtype == np.uint8:
         return [int(value) for value in np.flatnonzero(_counts(values))]
     found: set[int] = set()
-    for slab in values:
+    for slab in slabs(values):
         found.update(int(value) for value in np.unique(slab))
         if len(found) > 100 * MAX_SEGMENTS:
             break  # an intensity image
@@ -144,30 +148,28 @@ def _occurring(values: np.ndarray, path: Path) -> list[int]:
 def _counts(values: np.ndarray) -> np.ndarray:
     """How often each value of uint8 occurs; slab by slab, as numpy counts in eight bytes a voxel."""
     counts = np.zeros(256, np.int64)
-    for slab in values:
+    for slab in slabs(values):
         counts += np.bincount(slab.reshape(-1), minlength=256)
     return counts
 
 
+def _kept(values: np.ndarray, table: dict[int, int], path: Path, store: Store) -> np.ndarray:
+    return store.keep(path.name, values.shape, np.uint8, (mapped(slab, table) for slab in slabs(values)))
+
+
 def mapped(values: np.ndarray, table: dict[int, int]) -> np.ndarray:
-    """`table` of each value, uint8, 0 where it lacks one; slab by slab."""
-    labels = np.zeros(values.shape, np.uint8)
+    """`table` of each value, uint8, 0 where it lacks one."""
     if values.dtype == np.uint8:
-        codes = np.array([table.get(value, 0) for value in range(256)], np.uint8)
-        for slab, out in zip(values, labels, strict=True):
-            np.take(codes, slab, out=out, mode="clip")
-        return labels
+        return np.take(np.array([table.get(value, 0) for value in range(256)], np.uint8), values, mode="clip")
     if max(table, default=0) < 1 << 16:
         codes = np.zeros(1 + max(table, default=0), np.uint8)
         for value, code in table.items():
             codes[value] = code
-        for slab, out in zip(values, labels, strict=True):
-            known = (slab >= 0) & (slab < len(codes))
-            np.copyto(out, codes[np.where(known, slab, 0).astype(np.intp)], where=known)
-        return labels
-    for slab, out in zip(values, labels, strict=True):
-        for value, code in table.items():
-            out[slab == value] = code
+        known = (values >= 0) & (values < len(codes))
+        return np.where(known, codes[np.where(known, values, 0).astype(np.intp)], np.uint8(0))
+    labels = np.zeros(values.shape, np.uint8)
+    for value, code in table.items():
+        labels[values == value] = code
     return labels
 
 

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
-from ..contract.errors import InputError
+from ..contract.errors import InputError, SparseSegError
 from ..contract.geometry import Geometry
 from ..contract.opening import open_file
+from ..contract.store import IN_MEMORY, Store
 from . import refusals, voxels
-from .output import unreadable
+from .output import ZLIB, Outgoing, deflated, unreadable
 
 _FIRST = (b"ObjectType", b"NDims", b"Comment", b"ObjectSubType")
 _TYPES = {
@@ -30,8 +31,8 @@ def is_metaimage(head: bytes) -> bool:
     return head.lstrip()[:40].split(b"=")[0].strip() in _FIRST
 
 
-def read(path: Path) -> tuple[np.ndarray, Geometry]:
-    """Voxels (K, J, I) and their grid. Raises InputError."""
+def read(path: Path, store: Store = IN_MEMORY) -> tuple[np.ndarray, Geometry]:
+    """Voxels (K, J, I) and their grid. Raises InputError, and what the store does."""
     try:
         with open_file(path) as file:
             fields = _fields(file)
@@ -43,9 +44,9 @@ def read(path: Path) -> tuple[np.ndarray, Geometry]:
             dtype = np.dtype(_TYPES[fields["ElementType"]]).newbyteorder(">" if _is_big(fields) else "<")
             _check(fields, sizes, path)
             geometry = _geometry(fields, sizes, path)
-            array = _read_voxels(path, file, fields, dtype, voxels.shape_of(sizes))
+            array = _read_voxels(path, file, fields, dtype, voxels.shape_of(sizes), store)
     except (OSError, EOFError, LookupError, ValueError, ArithmeticError, zlib.error) as error:
-        if isinstance(error, InputError):
+        if isinstance(error, SparseSegError):
             raise
         raise unreadable(path, error) from error
     return array.reshape(array.shape[-3:]), geometry
@@ -110,7 +111,7 @@ def _numbers(text: str, count: int) -> list[float]:
     return found
 
 
-def _read_voxels(path: Path, file: IO[bytes], fields: dict[str, str], dtype: np.dtype, shape: tuple[int, ...]) -> np.ndarray:
+def _read_voxels(path: Path, file: IO[bytes], fields: dict[str, str], dtype: np.dtype, shape: tuple[int, ...], store: Store) -> np.ndarray:
     """Raises InputError, EOFError, ValueError."""
     binary = _is_true(fields.get("BinaryData", "True"))
     packing = "text" if not binary else "gzip" if _is_true(fields.get("CompressedData", "False")) else "raw"
@@ -125,9 +126,9 @@ def _read_voxels(path: Path, file: IO[bytes], fields: dict[str, str], dtype: np.
         return data
 
     if fields[_DATA].upper() == "LOCAL":
-        return voxels.read(path, skipped(file, math.prod(shape) * dtype.itemsize), dtype, shape, packing)
+        return voxels.read(path, skipped(file, math.prod(shape) * dtype.itemsize), dtype, shape, packing, store=store)
     parts = [voxels.beside(path, name) for name in _data_files(file, fields, shape)]
-    return voxels.read_parts(path, parts, dtype, shape, packing, skipped)
+    return voxels.read_parts(path, parts, dtype, shape, packing, skipped, store)
 
 
 def _data_files(file: IO[bytes], fields: dict[str, str], shape: tuple[int, ...]) -> Iterator[str]:
@@ -141,3 +142,40 @@ def _data_files(file: IO[bytes], fields: dict[str, str], shape: tuple[int, ...])
         yield from voxels.numbered(named)
     elif named:
         yield named
+
+
+# ---------------------------------------------------------------- out
+
+_SIZE = "CompressedDataSize = {:020d}"
+
+
+def write(path: Path, outgoing: Outgoing, geometry: Geometry) -> None:
+    """A file of an image (K, J, I), packed as it is written. Raises OSError."""
+    dtype = np.dtype(outgoing.dtype).newbyteorder("<")
+    lines = [
+        "ObjectType = Image",
+        "NDims = 3",
+        "BinaryData = True",
+        "BinaryDataByteOrderMSB = False",
+        "CompressedData = True",
+        _SIZE.format(0),
+        "TransformMatrix = " + _text(np.array(geometry.direction).reshape(3, 3).T.ravel()),
+        "Offset = " + _text(geometry.origin_lps_mm),
+        "CenterOfRotation = 0 0 0",
+        "ElementSpacing = " + _text(geometry.spacing_ijk_mm),
+        "DimSize = " + " ".join(map(str, outgoing.shape[::-1])),
+        f"ElementType = {next(name for name, code in _TYPES.items() if code == dtype.str[1:])}",
+        f"{_DATA} = LOCAL",
+        "",
+    ]
+    head = "\n".join(lines).encode("ascii")
+    with path.open("wb") as file:
+        file.write(head)
+        file.writelines(deflated((slab.astype(dtype, copy=False) for slab in outgoing), ZLIB))
+        size = file.tell() - len(head)
+        file.seek(head.index(_SIZE[:18].encode("ascii")))  # which is known now
+        file.write(_SIZE.format(size).encode("ascii"))
+
+
+def _text(numbers: Iterable[float]) -> str:
+    return " ".join(repr(float(v)) for v in numbers)

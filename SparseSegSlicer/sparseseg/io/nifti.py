@@ -9,7 +9,7 @@ here the sform has the say.)
 
 from __future__ import annotations
 
-import gzip
+import itertools
 import math
 import zlib
 from collections.abc import Sequence
@@ -19,12 +19,12 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..contract import memory
-from ..contract.errors import InputError
+from ..contract.errors import InputError, SparseSegError
 from ..contract.geometry import Geometry
 from ..contract.opening import open_file
+from ..contract.store import IN_MEMORY, Store, slabs
 from . import refusals, voxels
-from .output import damaged, unreadable
+from .output import Outgoing, damaged, deflated, raw, unreadable
 
 TRANSFORMS = ("auto", "qform", "sform")
 _RIGHT_ANGLES = 1e-3  # of cosines: above the rounding of float32, below any tilt
@@ -113,19 +113,19 @@ def is_nifti(head: bytes) -> bool:
     return len(head) >= 348 and any(int.from_bytes(head[:4], order) in _FIELDS for order in ("little", "big"))  # type: ignore[arg-type]
 
 
-def read(path: Path, transform: str = "auto") -> tuple[np.ndarray, Geometry, list[str], bytes]:
+def read(path: Path, transform: str = "auto", store: Store = IN_MEMORY) -> tuple[np.ndarray, Geometry, list[str], bytes]:
     """Voxels (K, J, I), scaled as the header says, their grid, remarks, and the header as bytes.
 
-    transform: "qform" or "sform" chooses where both are there. Raises InputError.
+    transform: "qform" or "sform" chooses where both are there. Raises InputError, and what the store does.
     """
     try:
         with open_file(path) as file:
             header = _header(voxels.beginning(file, 540), path)
             _check(header, path)
             geometry, remarks = place(header, path, transform)
-            return _voxels(file, header, path), geometry, remarks, header.fields.tobytes()
+            return _voxels(file, header, path, store), geometry, remarks, header.fields.tobytes()
     except (OSError, EOFError, zlib.error, ArithmeticError, ValueError) as error:
-        if isinstance(error, InputError):
+        if isinstance(error, SparseSegError):
             raise
         raise unreadable(path, error) from error
 
@@ -167,22 +167,19 @@ def _check(header: Header, path: Path) -> None:
         raise refusals.one_slice(path, shape)
 
 
-def _voxels(file: IO[bytes], header: Header, path: Path) -> np.ndarray:
+def _voxels(file: IO[bytes], header: Header, path: Path, store: Store) -> np.ndarray:
     dtype, shape = header.dtype, header.shape
     slope, inter = float(header.fields["scl_slope"]), float(header.fields["scl_inter"])
-    array = voxels.read(path, file, dtype, shape[::-1], skip=int(header.fields["vox_offset"]))
+    array = voxels.read(path, file, dtype, shape[::-1], skip=int(header.fields["vox_offset"]), store=store)
     if slope == 0 or not math.isfinite(slope) or (slope, inter) == (1, 0):
         return array
     if not math.isfinite(inter):
         inter = 0.0
-    memory.check(path.name, memory.volume_bytes(array.shape, 4))
     largest = max(abs(float(value) * slope + inter) for value in (array.min(), array.max()))
     whole = dtype.kind in "iu" and slope.is_integer() and inter.is_integer() and largest < 2**31
-    scaled = np.empty(array.shape, np.int32 if whole else np.float32)
+    kept = np.dtype(np.int32 if whole else np.float32)
     with np.errstate(over="ignore"):  # what does not fit becomes infinite, and is refused
-        for slab, out in zip(array, scaled, strict=True):
-            out[...] = slab * slope + inter
-    return scaled
+        return store.keep(path.name, array.shape, kept, ((slab * slope + inter).astype(kept) for slab in slabs(array)))
 
 
 # ---------------------------------------------------------------- where it lies
@@ -264,7 +261,7 @@ def _geometry(header: Header, to_ras: np.ndarray) -> Geometry:
 # ---------------------------------------------------------------- out
 
 
-def write(path: Path, array: np.ndarray, geometry: Geometry, like: bytes = b"") -> None:
+def write(path: Path, outgoing: Outgoing, geometry: Geometry, like: bytes = b"") -> None:
     """An image (K, J, I), packed where the name ends in .gz; `like`, the header of the image that it lies on, gives its transforms and codes.
 
     Raises OSError, also where the format cannot hold the grid.
@@ -272,11 +269,11 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: bytes = b"") 
     header = _like(like) if like else _new(geometry)
     fields = header.fields
     order = fields.dtype["sizeof_hdr"].byteorder
-    kind = next((number for number, name in _TYPES.items() if np.dtype(name) == array.dtype.newbyteorder("=")), None)
-    if kind is None or max(array.shape) > np.iinfo(fields.dtype["dim"].base).max:
-        raise OSError(f"the format cannot hold an array of {array.shape} {array.dtype}")
-    fields["dim"] = [3, *array.shape[::-1], 1, 1, 1, 1]
-    fields["datatype"], fields["bitpix"] = kind, array.dtype.itemsize * 8
+    kind = next((number for number, name in _TYPES.items() if np.dtype(name) == outgoing.dtype.newbyteorder("=")), None)
+    if kind is None or max(outgoing.shape) > np.iinfo(fields.dtype["dim"].base).max:
+        raise OSError(f"the format cannot hold an array of {outgoing.shape} {outgoing.dtype}")
+    fields["dim"] = [3, *outgoing.shape[::-1], 1, 1, 1, 1]
+    fields["datatype"], fields["bitpix"] = kind, outgoing.dtype.itemsize * 8
     fields["vox_offset"], fields["scl_slope"], fields["scl_inter"] = fields.nbytes + 4, 1, 0
     fields["cal"], fields["intent"], fields["intent_name"] = 0, 0, b""
     fields["descrip"] = b""  # free text of whoever made the image, which may name a patient
@@ -284,12 +281,10 @@ def write(path: Path, array: np.ndarray, geometry: Geometry, like: bytes = b"") 
         fields["private"] = b""
     if not like:
         _check_holds(header, geometry, path)
-    with path.open("wb") as out:
-        file: Any = gzip.GzipFile(filename="", mode="wb", fileobj=out, compresslevel=6, mtime=0) if path.name.endswith(".gz") else out
-        file.write(fields.tobytes() + b"\0\0\0\0")
-        for slab in array:
-            file.write(slab.astype(array.dtype.newbyteorder(order), copy=False).tobytes())
-        file.close()
+    head = np.frombuffer(fields.tobytes() + b"\0\0\0\0", np.uint8)
+    parts = itertools.chain([head], (slab.astype(slab.dtype.newbyteorder(order), copy=False) for slab in outgoing))
+    with path.open("wb") as file:
+        file.writelines(deflated(parts) if path.name.endswith(".gz") else map(raw, parts))
 
 
 def _check_holds(header: Header, geometry: Geometry, path: Path) -> None:

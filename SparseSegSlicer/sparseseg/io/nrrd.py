@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 import numpy as np
 
-from ..contract.errors import InputError
+from ..contract.errors import InputError, SparseSegError
 from ..contract.geometry import Geometry
 from ..contract.opening import open_file
+from ..contract.store import IN_MEMORY, Store
 from . import refusals, voxels
-from .output import damaged, unreadable
+from .output import Outgoing, damaged, deflated, unreadable
 
 _PACKINGS = {"raw": "raw", "gzip": "gzip", "gz": "gzip", "ascii": "text", "text": "text", "txt": "text", "hex": "hex"}
 _TYPES = {
@@ -30,6 +31,10 @@ _TYPES = {
     **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), "u8"),
     **dict.fromkeys(("float",), "f4"),
     **dict.fromkeys(("double",), "f8"),
+}
+_NAMES = {  # of types, as ITK and Slicer write them
+    **{"i1": "signed char", "u1": "unsigned char", "i2": "short", "u2": "unsigned short", "i4": "int", "u4": "unsigned int"},
+    **{"i8": "long long int", "u8": "unsigned long long int", "f4": "float", "f8": "double"},
 }
 _ORDERS: dict[str, Literal["<", ">"]] = {"little": "<", "big": ">"}
 _SPACES = {  # the signs by which axes become LPS; in other spaces numbers are taken as they are
@@ -57,8 +62,8 @@ def is_nrrd(head: bytes) -> bool:
     return head.startswith(b"NRRD000")
 
 
-def read(path: Path, layered: bool = False) -> tuple[np.ndarray, Geometry]:
-    """Voxels (K, J, I) or, `layered`, (K, J, I, layer), and their grid. Raises InputError."""
+def read(path: Path, layered: bool = False, store: Store = IN_MEMORY) -> tuple[np.ndarray, Geometry]:
+    """Voxels (K, J, I) or, `layered`, (K, J, I, layer), and their grid. Raises InputError, and what the store does."""
     try:
         with open_file(path) as file:
             header = read_header(file, path)
@@ -66,9 +71,9 @@ def read(path: Path, layered: bool = False) -> tuple[np.ndarray, Geometry]:
             sizes, of_space = _axes(header)
             _check(header, [sizes[axis] for axis in of_space], math.prod(sizes) // math.prod(sizes[axis] for axis in of_space), path, layered)
             geometry = _geometry(header, sizes, of_space, path)
-            array = _read_voxels(path, file, header, packing, voxels.shape_of(sizes))
+            array = _read_voxels(path, file, header, packing, voxels.shape_of(sizes), store)
     except (OSError, EOFError, LookupError, ValueError, ArithmeticError, zlib.error) as error:
-        if isinstance(error, InputError):
+        if isinstance(error, SparseSegError):
             raise
         raise unreadable(path, error) from error
     last = len(sizes) - 1
@@ -234,16 +239,16 @@ def _number_of(header: Header, name: str, axis: int, sizes: list[int]) -> float:
 # ---------------------------------------------------------------- the voxels
 
 
-def _read_voxels(path: Path, file: IO[bytes], header: Header, packing: str, shape: tuple[int, ...]) -> np.ndarray:
+def _read_voxels(path: Path, file: IO[bytes], header: Header, packing: str, shape: tuple[int, ...], store: Store) -> np.ndarray:
     """Raises InputError, EOFError, ValueError."""
     dtype = np.dtype(_TYPES[header.fields["type"].lower()])
     if dtype.itemsize > 1 and packing != "text":
         dtype = dtype.newbyteorder(_ORDERS[header.fields.get("endian", "").lower()])
     names = list(_data_files(header))
     if not names:
-        return voxels.read(path, _skipped(file, header, packing, math.prod(shape) * dtype.itemsize), dtype, shape, packing)
+        return voxels.read(path, _skipped(file, header, packing, math.prod(shape) * dtype.itemsize), dtype, shape, packing, store=store)
     parts = [voxels.beside(path, name) for name in names]
-    return voxels.read_parts(path, parts, dtype, shape, packing, lambda data, size: _skipped(data, header, packing, size))
+    return voxels.read_parts(path, parts, dtype, shape, packing, lambda data, size: _skipped(data, header, packing, size), store)
 
 
 def _data_files(header: Header) -> Iterator[str]:
@@ -265,3 +270,33 @@ def _skipped(file: IO[bytes], header: Header, packing: str, size: int) -> IO[byt
         file.readline(MOST_HEADER_BYTES)
     file.seek(-size, 2) if skip == -1 else file.seek(skip, 1)
     return file
+
+
+# ---------------------------------------------------------------- out
+
+
+def write(path: Path, outgoing: Outgoing, geometry: Geometry, more: Sequence[str] = ()) -> None:
+    """A file of an image (K, J, I), packed as it is written; more: further lines of the header. Raises OSError."""
+    dtype = np.dtype(outgoing.dtype).newbyteorder("<")
+    text = "\n".join([*_lines(outgoing.shape, dtype, geometry), *more, "", ""])
+    with path.open("wb") as file:
+        file.write(text.encode("utf-8", errors="replace"))
+        file.writelines(deflated(slab.astype(dtype, copy=False) for slab in outgoing))
+
+
+def _lines(shape_kji: Sequence[int], dtype: np.dtype, geometry: Geometry) -> list[str]:
+    def vector(numbers: Any) -> str:
+        return "(" + ",".join(repr(float(v)) for v in numbers) + ")"
+
+    return [
+        "NRRD0004",
+        f"type: {_NAMES[dtype.str[1:]]}",
+        "dimension: 3",
+        "space: left-posterior-superior",
+        "sizes: " + " ".join(map(str, shape_kji[::-1])),
+        "space directions: " + " ".join(vector(column) for column in geometry.matrix[:3, :3].T),
+        "kinds: domain domain domain",
+        *(["endian: little"] if dtype.itemsize > 1 else []),
+        "encoding: gzip",
+        "space origin: " + vector(geometry.origin_lps_mm),
+    ]

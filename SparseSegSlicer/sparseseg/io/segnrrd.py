@@ -9,20 +9,19 @@ The header is a few lines of `key:=value`, and every one of them, known or not, 
 
 from __future__ import annotations
 
-import gzip
 import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
 
 from ..contract.classes import BACKGROUND_TAG, MAX_SEGMENTS, ClassTable, Segment, distinct_color
 from ..contract.errors import AnnotationError, InputError
 from ..contract.geometry import Geometry
+from ..contract.store import IN_MEMORY, Store
 from ..contract.strokes import merge_strokes
 from .labelmap import mapped
 
@@ -170,13 +169,19 @@ def named_overlaps(clashes: Mapping[tuple[int, int], int], classes: ClassTable) 
 
 
 def read_layers(
-    path: Path, fields: dict[str, str], layers: np.ndarray, start_kji: tuple[int, int, int], geometry: Geometry, background: str | None
+    path: Path,
+    fields: dict[str, str],
+    layers: np.ndarray,
+    start_kji: tuple[int, int, int],
+    geometry: Geometry,
+    background: str | None,
+    store: Store = IN_MEMORY,
 ) -> SparseLabels:
     """The strokes in a file's voxels, `layers` (k, j, i, layer) with whole numbers, whose first one is `start_kji` on the grid. Voxels of a
     value that no segment has are not strokes, as in Slicer.
 
     fields: the file's header; background: the background segment's ID or name (None: the tagged one, else the one called "background");
-    path: for what is said to the user. Raises InputError or AnnotationError as `files.read_annotation` says.
+    path: for what is said to the user; store: where the strokes are kept. Raises InputError or AnnotationError as `files.read_annotation` says.
     """
     rows = _rows(fields, layers.shape[3], path)
     found = choose_background([row.segment for row in rows], background, path)
@@ -190,36 +195,57 @@ def read_layers(
         tables[row.layer][row.value] = code
     if chosen:
         tables[chosen.layer][chosen.value] = 1
-    annotation, clashes, strangers = _merge(layers, tables, start_kji, geometry, path)
-    remarks = (f"{path.name} has {strangers} voxels of values that no segment has: they were left out, as in Slicer.",) if strangers else ()
+    merged = _Merged(layers, tables, start_kji, geometry)
+    annotation = store.keep(path.name, geometry.shape_kji, np.uint8, merged.planes())
+    if merged.outside:
+        sentence = f"{path.name} has {merged.outside} painted voxels outside the image."
+        raise InputError(sentence, "Erase them, or choose the image that was painted on.")
+    left = f"{path.name} has {merged.strangers} voxels of values that no segment has: they were left out, as in Slicer."
+    remarks = (left,) if merged.strangers else ()
     header = {key: value for key, value in fields.items() if not re.match(r"Segment\d+_", key)}
-    return SparseLabels(annotation, classes, named_overlaps(clashes, classes), header, remarks)
+    return SparseLabels(annotation, classes, named_overlaps(merged.clashes, classes), header, remarks)
 
 
-def _merge(
-    layers: np.ndarray, tables: list[dict[int, int]], start: tuple[int, ...], geometry: Geometry, path: Path
-) -> tuple[np.ndarray, Counter[tuple[int, int]], int]:
-    """Layers (k, j, i, layer), lying at `start` in the grid, made one annotation; how many voxels each two values both claim; and how many
-    have a value that the tables lack."""
-    annotation = np.zeros(geometry.shape_kji, np.uint8)
-    clashes: Counter[tuple[int, int]] = Counter()
-    low = [max(0, -s) for s in start]  # the part of the file inside the grid, in the file's indices
-    high = [max(a, min(n, size - s)) for a, s, n, size in zip(low, start, layers.shape[:3], geometry.shape_kji, strict=True)]
-    outside = strangers = 0
-    for k, slab in enumerate(layers):  # one slab at a time: the layers of a large scan do not fit in memory twice
-        claims = [mapped(slab[None, ..., n], table)[0] for n, table in enumerate(tables)]
-        strangers += sum(int(np.count_nonzero(slab[..., n]) - np.count_nonzero(claim)) for n, claim in enumerate(claims))
-        outside += int(np.count_nonzero(np.any(claims, axis=0)))
-        if low[0] <= k < high[0]:
-            window = (slice(low[1], high[1]), slice(low[2], high[2]))
-            outside -= int(np.count_nonzero(np.any([claim[window] for claim in claims], axis=0)))
-            target = annotation[k + start[0]]
-            inside = tuple(slice(w.start + s, w.stop + s) for w, s in zip(window, start[1:], strict=True))
-            target[inside], overlaps = _merge_slab([claim[window] for claim in claims])
-            clashes.update(overlaps)
-    if outside:
-        raise InputError(f"{path.name} has {outside} painted voxels outside the image.", "Erase them, or choose the image that was painted on.")
-    return annotation, clashes, strangers
+@dataclass
+class _Merged:
+    """Layers (k, j, i, layer), lying at `start` in the grid, as one annotation, made a plane at a time: the layers of a large scan do not fit in
+    memory. Counted meanwhile: the voxels that each two values both claim, those of values that the tables lack, and those outside the grid."""
+
+    layers: np.ndarray
+    tables: list[dict[int, int]]
+    start: tuple[int, int, int]
+    geometry: Geometry
+    clashes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    strangers: int = 0
+    outside: int = 0
+
+    def planes(self) -> Iterator[np.ndarray]:
+        """Those of the whole grid, (J, I) each, after what lies before them is counted."""
+        size = self.geometry.shape_kji
+        first, last = max(0, -self.start[0]), max(0, min(len(self.layers), size[0] - self.start[0]))
+        for slab in (*self.layers[:first], *self.layers[max(first, last) :]):
+            self.outside += int(np.count_nonzero(np.any(self._claims(slab), axis=0)))
+        for k in range(size[0]):
+            plane = np.zeros(size[1:], np.uint8)
+            if first <= k - self.start[0] < last:
+                self._merge(self.layers[k - self.start[0]], plane)
+            yield plane
+
+    def _claims(self, slab: np.ndarray) -> list[np.ndarray]:
+        """What each layer of one slab (j, i, layer) claims, (j, i) annotation values."""
+        claims = [mapped(slab[..., n], table) for n, table in enumerate(self.tables)]
+        self.strangers += sum(int(np.count_nonzero(slab[..., n]) - np.count_nonzero(claim)) for n, claim in enumerate(claims))
+        return claims
+
+    def _merge(self, slab: np.ndarray, plane: np.ndarray) -> None:
+        claims = self._claims(slab)
+        within = tuple(slice(max(0, -s), max(0, min(n, m - s))) for s, n, m in zip(self.start[1:], slab.shape[:2], plane.shape, strict=True))
+        there = tuple(slice(w.start + s, max(w.start, w.stop) + s) for w, s in zip(within, self.start[1:], strict=True))
+        self.outside += int(np.count_nonzero(np.any(claims, axis=0)))
+        if all(w.stop > w.start for w in within):
+            self.outside -= int(np.count_nonzero(np.any([claim[within] for claim in claims], axis=0)))
+            plane[there], clashes = _merge_slab([claim[within] for claim in claims])
+            self.clashes.update(clashes)
 
 
 def _merge_slab(claims: list[np.ndarray]) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
@@ -236,12 +262,12 @@ def _merge_slab(claims: list[np.ndarray]) -> tuple[np.ndarray, dict[tuple[int, i
 
 
 def with_background(classes: ClassTable, annotation: np.ndarray) -> tuple[tuple[Segment, ...], np.ndarray]:
-    """For `write_layer`: the segments of an annotation map (0 unlabelled, 1 background, 1 + c segment c), and the table of its values.
+    """For a file of one layer: the segments of an annotation map (0 unlabelled, 1 background, 1 + c segment c), and the table of its values.
 
     The background becomes one more segment, tagged; one is made where `classes` has none but the map does.
     """
     segments, background = classes.segments, classes.background
-    if background is None and (annotation == 1).any():
+    if background is None and any((slab == 1).any() for slab in annotation):
         background = Segment("SparseSegSlicer_Background", "background", (0.5, 0.5, 0.5))
     if background is not None:
         tagged = background.tags if BACKGROUND_TAG in background.tags else {**background.tags, BACKGROUND_TAG: "1"}
@@ -251,32 +277,9 @@ def with_background(classes: ClassTable, annotation: np.ndarray) -> tuple[tuple[
     return segments, values.astype(np.uint8)
 
 
-def write_layer(
-    file: IO[bytes], labels: np.ndarray, geometry: Geometry, segments: tuple[Segment, ...], header: dict[str, str], values: np.ndarray
-) -> None:
-    """A .seg.nrrd of one layer: `values[labels]`, in which value n is `segments[n - 1]`; labels (K, J, I) uint8, values (256,) uint8."""
-    text = "\n".join([*_layer_lines(geometry), *_field_lines(segments, header, _extent(labels)), "", ""])
-    file.write(text.encode("utf-8", errors="replace"))
-    with gzip.GzipFile(filename="", mode="wb", fileobj=file, compresslevel=6, mtime=0) as zipped:
-        for slab in labels:
-            zipped.write(values[slab].tobytes())
-
-
-def _layer_lines(geometry: Geometry) -> list[str]:
-    def vector(numbers: Any) -> str:
-        return "(" + ",".join(repr(float(v)) for v in numbers) + ")"
-
-    return [
-        "NRRD0004",
-        "type: unsigned char",
-        "dimension: 3",
-        "space: left-posterior-superior",
-        "sizes: " + " ".join(map(str, geometry.shape_kji[::-1])),
-        "space directions: " + " ".join(vector(column) for column in geometry.matrix[:3, :3].T),
-        "kinds: domain domain domain",
-        "encoding: gzip",
-        "space origin: " + vector(geometry.origin_lps_mm),
-    ]
+def layer_lines(labels: np.ndarray, segments: tuple[Segment, ...], header: dict[str, str]) -> list[str]:
+    """What a .seg.nrrd of one layer has in its header beside the grid: of labels (K, J, I) uint8, in whose file value n is `segments[n - 1]`."""
+    return [*_field_lines(segments, header, _extent(labels))]
 
 
 def _field_lines(segments: tuple[Segment, ...], header: dict[str, str], extent: str) -> Iterator[str]:

@@ -1,4 +1,5 @@
-"""Voxels from a stream, whatever packs them, into an array of the size that the header says: never more memory than that, and never less content.
+"""Voxels from a stream, whatever packs them, part by part into an array of the size that the header says: never more memory or disk than that, and
+never less content. Where the array is, is the store's affair (`contract/store.py`).
 
 NRRD, MetaImage and NIfTI are read here and in their modules, and not by ITK. A hostile header ends ITK's process (MetaImage with 300 dimensions: a
 segmentation fault), makes it take what the header asks for, or busy for minutes (80,000 NRRD fields). The headers are a few lines of text; to read
@@ -22,6 +23,7 @@ import numpy as np
 from ..contract import memory
 from ..contract.errors import InputError, TooLargeError
 from ..contract.opening import MissingError, check_file, open_file, shown
+from ..contract.store import IN_MEMORY, Store
 from .output import COPY_AGAIN
 
 _READ, _MADE = 1 << 18, 1 << 20  # bytes taken from a stream, and made of them, at a time
@@ -32,12 +34,14 @@ _MOST_PARTS = 100_000  # files that hold one volume
 _BLANKS = b" \t\r\n\v\f"
 
 
-def read(path: Path, file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...], packing: str | None = None, skip: int = 0) -> np.ndarray:
+def read(
+    path: Path, file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...], packing: str | None = None, skip: int = 0, store: Store = IN_MEMORY
+) -> np.ndarray:
     """An array in the machine's byte order from the stream's position on. packing: "raw", "gzip" (or zlib), "text" (numbers), "hex"; None: the file's
     first bytes tell whether it is packed whole. skip: bytes of what is inside, before the voxels.
 
     path: for what is said. Raises InputError where less memory is free or a packed stream holds more than the array, EOFError where it ends too
-    early, ValueError, OverflowError and zlib.error for what cannot be unpacked.
+    early, ValueError, OverflowError and zlib.error for what cannot be unpacked; OutputError as the store does.
     """
     if packing is None:
         packing = "gzip" if is_gzip(_peeked(file, 2)) else "raw"
@@ -45,9 +49,8 @@ def read(path: Path, file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...], p
         raise ValueError(f"skips {skip} bytes")
     if packing == "raw":
         file.seek(skip, os.SEEK_CUR)
-    array = _new(path, file, dtype, shape, packing)
-    fill(path, file, array, packing, skip)
-    return _native(array)
+    _check_holds(path, file, dtype, shape, packing)
+    return store.keep(path.name, shape, dtype.newbyteorder("="), _parts(path, file, dtype, math.prod(shape), packing, skip))
 
 
 def is_gzip(head: bytes) -> bool:
@@ -81,54 +84,43 @@ def _first_bytes(pieces: Iterator[bytes], count: int) -> bytes:
     return found[:count]
 
 
-def _native(array: np.ndarray) -> np.ndarray:
-    return array if array.dtype.isnative else array.byteswap(inplace=True).view(array.dtype.newbyteorder("="))
-
-
-def _new(path: Path, file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...], packing: str) -> np.ndarray:
-    """Raises EOFError where the file cannot hold so much, however it is packed: before memory is taken."""
+def _check_holds(path: Path, file: IO[bytes], dtype: np.dtype, shape: tuple[int, ...], packing: str) -> None:
+    """Raises EOFError where the file cannot hold so much, however it is packed: before any space is taken."""
     if min(shape, default=0) < 1:
         raise EOFError(f"{path} has an axis without voxels")
-    needed = memory.volume_bytes(shape, dtype.itemsize)
     here = os.fstat(file.fileno()).st_size - file.tell()
     most = {"raw": here, "gzip": here * _DEFLATE_MOST + _SLACK, "text": (here + 1) // 2 * dtype.itemsize, "hex": here // 2}[packing]
-    if needed > most:
+    if memory.volume_bytes(shape, dtype.itemsize) > most:
         raise _too_little(path)
-    memory.check(path.name, needed)
-    return np.empty(shape, dtype)
 
 
-def fill(path: Path, file: IO[bytes], array: np.ndarray, packing: str, skip: int = 0) -> None:
-    """As `read`, into an array (contiguous) that is there, in its own byte order. skip: of what a packed stream holds."""
-    if packing == "raw":
-        _fill_raw(path, file, array)
-    elif packing == "gzip":
-        _fill(path, _without_first(inflated(file), skip), array)
-    elif packing == "hex":
-        _fill(path, _from_hex(file), array)
-    else:
-        _fill_with_numbers(path, file, array)
+def _parts(path: Path, file: IO[bytes], dtype: np.dtype, count: int, packing: str, skip: int = 0) -> Iterator[np.ndarray]:
+    """`count` elements, part by part; skip: bytes of what a packed stream holds, before them."""
+    if packing == "text":
+        return _numbers(path, file, dtype, count)
+    size = count * dtype.itemsize
+    unpack = {"raw": lambda: _raw(file, size), "gzip": lambda: _without_first(inflated(file), skip), "hex": lambda: _from_hex(file)}[packing]
+    return (np.frombuffer(piece, dtype) for piece in _of_size(path, unpack(), size, dtype.itemsize))
 
 
-def _fill_raw(path: Path, file: IO[bytes], array: np.ndarray) -> None:
-    target = array.reshape(-1).view(np.uint8).data
-    while target:
-        count = file.readinto(target)  # type: ignore[attr-defined]
-        if not count:
-            raise _too_little(path)
-        target = target[count:]
+def _raw(file: IO[bytes], size: int) -> Iterator[bytes]:
+    while size and (piece := file.read(min(size, _MADE))):
+        yield piece
+        size -= len(piece)
 
 
-def _fill(path: Path, pieces: Iterator[bytes], array: np.ndarray) -> None:
-    """To the stream's very end, where a packed one has its check sum."""
-    target = array.reshape(-1).view(np.uint8).data
-    at = 0
+def _of_size(path: Path, pieces: Iterator[bytes], size: int, itemsize: int) -> Iterator[bytes]:
+    """The pieces, cut between elements, to the stream's very end, where a packed one has its check sum. Raises TooLargeError, EOFError where they are
+    not of this size together."""
+    rest = b""
     for piece in pieces:
-        if at + len(piece) > len(target):
+        if len(rest) + len(piece) > size:
             raise too_much(path)
-        target[at : at + len(piece)] = piece
-        at += len(piece)
-    if at < len(target):
+        piece = rest + piece if rest else piece
+        whole = len(piece) - len(piece) % itemsize
+        yield piece[:whole]
+        rest, size = piece[whole:], size - whole
+    if size:
         raise _too_little(path)
 
 
@@ -179,14 +171,13 @@ def _from_hex(file: IO[bytes]) -> Iterator[bytes]:
         yield bytes.fromhex(digits[: len(digits) - len(odd)].decode("ascii"))
 
 
-def _fill_with_numbers(path: Path, file: IO[bytes], array: np.ndarray) -> None:
-    flat, at = array.reshape(-1), 0
-    number: Callable[[bytes], float] = float if array.dtype.kind == "f" else int
+def _numbers(path: Path, file: IO[bytes], dtype: np.dtype, count: int) -> Iterator[np.ndarray]:
+    number: Callable[[bytes], float] = float if dtype.kind == "f" else int
     for words in _words(file):
-        found = [number(word) for word in words[: flat.size - at]]
-        flat[at : at + len(found)] = found
-        at += len(found)
-        if at == flat.size:
+        found = [number(word) for word in words[:count]]
+        yield np.array(found, dtype)
+        count -= len(found)
+        if not count:
             return
     raise _too_little(path)
 
@@ -236,17 +227,24 @@ def numbered(text: str) -> Iterator[str]:
 
 
 def read_parts(
-    path: Path, parts: Sequence[Path], dtype: np.dtype, shape: tuple[int, ...], packing: str, skipped: Callable[[IO[bytes], int], IO[bytes]]
+    path: Path,
+    files: Sequence[Path],
+    dtype: np.dtype,
+    shape: tuple[int, ...],
+    packing: str,
+    skipped: Callable[[IO[bytes], int], IO[bytes]],
+    store: Store = IN_MEMORY,
 ) -> np.ndarray:
     """As `read`, from several files that hold equal parts, the slowest axis in turn; skipped: puts a file, with so many bytes of voxels, where these
     begin."""
     size = memory.volume_bytes(shape, dtype.itemsize)
-    most = _DEFLATE_MOST * sum(check_file(part).st_size + _SLACK for part in parts)
-    if not 0 < len(parts) <= _MOST_PARTS or math.prod(shape) % len(parts) or size > most:
+    most = _DEFLATE_MOST * sum(check_file(file).st_size + _SLACK for file in files)
+    if not 0 < len(files) <= _MOST_PARTS or math.prod(shape) % len(files) or size > most:
         raise _too_little(path)
-    memory.check(path.name, size)
-    array = np.empty(shape, dtype)
-    for part, target in zip(parts, array.reshape(len(parts), -1), strict=True):
-        with open_file(part) as data:
-            fill(part, skipped(data, size // len(parts)), target, packing)
-    return _native(array)
+
+    def parts() -> Iterator[np.ndarray]:
+        for file in files:
+            with open_file(file) as data:
+                yield from _parts(file, skipped(data, size // len(files)), dtype, math.prod(shape) // len(files), packing)
+
+    return store.keep(path.name, shape, dtype.newbyteorder("="), parts())

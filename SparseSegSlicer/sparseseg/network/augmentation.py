@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -24,9 +25,29 @@ _ELASTIC_GRID = 6  # control points along each side
 _POSITION_DROPOUT = 0.3  # share of slabs without position, so that the network also works on another volume, where it has none
 
 
+class Labels(Protocol):
+    """What is to be learned of a volume."""
+
+    def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """y, int64, and w, float32, at flat indices of its own voxels, in their shape."""
+
+
+class Learned(Protocol):
+    """A volume to learn from, on the device: image float16 on the working grid, (K, J, I) or (C, K, J, I); targets on the volume's own."""
+
+    @property
+    def grid(self) -> WorkingGrid: ...
+
+    @property
+    def image(self) -> Tensor: ...
+
+    @property
+    def targets(self) -> Labels: ...
+
+
 @dataclass
 class TrainingVolume:
-    """What training reads, on the device: image float16 on the working grid, (K, J, I) or (C, K, J, I); targets on the volume's own."""
+    """The one volume of a session: Learned, with targets that change as the user corrects."""
 
     grid: WorkingGrid
     image: Tensor
@@ -48,14 +69,23 @@ class Draw:
     noise: tuple[float, ...]
     noise_seed: int
     with_position: bool  # whether the network is told where the slab lies
+    volume: int = 0  # of which it is, where there are several
 
 
 class Augmenter:
     """Draws; the spacing decides how far a rotation may turn thick slices."""
 
-    def __init__(self, grid: WorkingGrid, spacing_kji_mm: Sequence[float], strength: float = 1.0, mirror: bool = False, channels: int = 1) -> None:
-        """spacing_kji_mm: of the volume's own voxels; channels: of the image."""
-        self.grid, self.spacing_kji_mm, self.channels = grid, spacing_kji_mm, channels
+    def __init__(
+        self,
+        grid: WorkingGrid,
+        spacing_kji_mm: Sequence[float],
+        strength: float = 1.0,
+        mirror: bool = False,
+        channels: int = 1,
+        tells_position: bool = True,
+    ) -> None:
+        """spacing_kji_mm: of the volume's own voxels; channels: of the image; tells_position: now and then, which helps on this volume alone."""
+        self.grid, self.spacing_kji_mm, self.channels, self._tells_position = grid, spacing_kji_mm, channels, tells_position
         self._shape, self._spacing = grid.shape_kji, np.asarray(grid.spacing(spacing_kji_mm))
         self._strength, self._mirror = strength, mirror
 
@@ -73,7 +103,7 @@ class Augmenter:
             offset=tuple(rng.normal(0, 0.1 * s) for _ in range(self.channels)),
             noise=tuple(rng.uniform(0, 0.1 * s) for _ in range(self.channels)),
             noise_seed=int(rng.integers(2**31)),
-            with_position=s == 0 or rng.random() > _POSITION_DROPOUT,
+            with_position=(s == 0 or rng.random() > _POSITION_DROPOUT) and self._tells_position,
         )
 
     def _matrix(self, rng: np.random.Generator, axis: int) -> np.ndarray:
@@ -93,7 +123,7 @@ def offsets(plane: Sequence[int], device: torch.device) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def take_slab(volume: TrainingVolume, draw: Draw, slices: int) -> tuple[Tensor, Tensor, Tensor]:
+def take_slab(volume: Learned, draw: Draw, slices: int) -> tuple[Tensor, Tensor, Tensor]:
     """One augmented slab of so many slices: network input (N, k, j, i) float32, with k across its planes; labels (k, j, i) int64,
     weights (k, j, i) float32, 0 outside of the box."""
     grid, device = volume.grid, volume.image.device
@@ -170,18 +200,20 @@ def _gray(image: Tensor, draw: Draw) -> Tensor:
     return result.view_as(image)
 
 
-def _looked_up(volume: TrainingVolume, draw: Draw, places: Tensor, first: int, slices: int) -> tuple[Tensor, Tensor]:
+def _looked_up(volume: Learned, draw: Draw, places: Tensor, first: int, slices: int) -> tuple[Tensor, Tensor]:
     """Labels and weights at the nearest own voxels; the middle slice is the drawn one, whichever of the own slices of its working slice that is."""
     grid, axis = volume.grid, draw.axis
     others = [a for a in range(3) if a != axis]
+    shape = grid.volume_kji
     own = np.clip(np.arange(first, first + slices), 0, grid.shape_kji[axis] - 1)
     inside = torch.from_numpy(own == np.arange(first, first + slices)).to(places.device).view(-1, 1, 1)
     own = grid.own_slices(axis)[own]
     own[slices // 2] = draw.index
-    at_pixels = []
+    strides = (shape[1] * shape[2], shape[2], 1)
+    index = (torch.from_numpy(own).to(places.device) * strides[axis]).view(-1, 1, 1)
     for place, a in zip(places, others, strict=True):
         at = (place + 0.5) * float(grid.scale[a]) - 0.5
         inside = inside & (at > -0.5) & (at < grid.own_kji[a] - 0.5)
-        at_pixels.append(at.round().clamp(0, grid.own_kji[a] - 1).long() + grid.box[a].start)
-    labels, weights = volume.targets.looked_up(axis, own, *at_pixels)
+        index = index + (at.round().clamp(0, grid.own_kji[a] - 1).long() + grid.box[a].start) * strides[a]
+    labels, weights = volume.targets.at(index)
     return labels, weights * inside

@@ -21,7 +21,7 @@ from .intensity import Intensity
 from .unet import PLACE, SEEN, NetworkPlan, UNet3d, shapes_of
 from .weights import as_tensors, read_weights
 
-FORMAT, VERSION = "sparseseg-model", 2
+FORMAT, VERSION, UPRIGHT = "sparseseg-model", 2, 3  # UPRIGHT: the version of models that an engine which does not turn volumes must not use
 _SPACINGS_MM = (1e-7, 1e5)
 _MOST_SLICES = 32  # of a slab
 
@@ -29,7 +29,8 @@ _MOST_SLICES = 32  # of a slab
 @dataclass(frozen=True)
 class Checkpoint:
     """A trained network and what it needs to be used; `training` is what resuming needs, empty in a saved model. intensities: of each channel of the
-    image."""
+    image. validation: Dice by segment ID on patients that it did not learn from, of a cohort's model. is_upright: it learned from volumes turned
+    upright (contract.turn), and sees others so."""
 
     network: NetworkPlan
     weights: dict[str, Tensor]  # the moving average's
@@ -39,6 +40,8 @@ class Checkpoint:
     orientations: tuple[int, ...]  # the axes across which the slices lay that it learned from
     slices: int  # of a slab
     training: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
+    is_upright: bool = False
 
     def save(self, file: IO[bytes]) -> None:
         """Raises OSError."""
@@ -46,7 +49,7 @@ class Checkpoint:
         torch.save(
             {
                 "format": FORMAT,
-                "version": VERSION,
+                "version": UPRIGHT if self.is_upright else VERSION,
                 "engine_version": __version__,
                 "network": self.network.to_json(),
                 "weights": dict(self.weights),
@@ -56,6 +59,7 @@ class Checkpoint:
                 "orientations": list(self.orientations),
                 "slices": self.slices,
                 "training": self.training,
+                "validation": self.validation,
             },
             buffer,
         )
@@ -102,9 +106,9 @@ def _loaded(path: Path, file: TensorFile) -> Checkpoint:
     data = file.content
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise ModelError(f"{path.name} is no model of this program.", "Choose a file written by --save-model.")
-    if type(data.get("version")) is not int or data["version"] != VERSION:
+    if type(data.get("version")) is not int or data["version"] not in (VERSION, UPRIGHT):
         raise ModelError(
-            f"{path.name} has model version {data.get('version')!s:.20}, this engine reads {VERSION}.",
+            f"{path.name} has model version {data.get('version')!s:.20}, this engine reads {VERSION} and {UPRIGHT}.",
             "Train a new model, or use the engine that wrote it.",
         )
     try:
@@ -131,7 +135,9 @@ def _checked(path: Path, file: TensorFile, data: dict[str, Any]) -> Checkpoint:
     if not isinstance(data["training"], dict):
         raise ValueError("no training state")
     weights = read_weights(file, data["weights"], shapes_of(plan))
-    return Checkpoint(plan, weights, intensities, classes, (k, j, i), orientations, slices, as_tensors(file.read(data["training"])))
+    training, is_upright = as_tensors(file.read(data["training"])), data["version"] == UPRIGHT
+    validation = _validation(data.get("validation", {}), classes)
+    return Checkpoint(plan, weights, intensities, classes, (k, j, i), orientations, slices, training, validation, is_upright)
 
 
 def _intensities(found: Any) -> tuple[Intensity, ...]:
@@ -140,6 +146,12 @@ def _intensities(found: Any) -> tuple[Intensity, ...]:
     if not 1 <= len(given) <= MOST_CHANNELS:
         raise ValueError(f"{len(given)} channels")
     return tuple(map(Intensity.from_json, given))
+
+
+def _validation(found: Any, classes: ClassTable) -> dict[str, float]:
+    if not isinstance(found, dict) or not found.keys() <= set(classes.ids):
+        raise ValueError(f"validation {found!r:.80}")
+    return {segment: number(dice, 0, 1) for segment, dice in found.items()}
 
 
 def _orientations(found: Any) -> tuple[int, ...]:

@@ -72,9 +72,19 @@ class RunPlan:
         return replace(self, slices=self.slices // 2) if self.slices > 1 else None
 
 
+_most_cores = 1 << 20
+
+
+def limit_cores(most: int) -> None:
+    """Let this process use so many, where others share the machine. To be called before any of them is used."""
+    global _most_cores
+    _most_cores = most
+
+
 def usable_cores() -> int:
     """Cores that this process may use: affinity and, on Linux, the container's quota; not what the machine has."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = min(cores, _most_cores)
     try:
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         return max(1, min(cores, round(int(quota) / int(period))))
@@ -206,6 +216,11 @@ def plan_run(
     affordable = _affordable_voxels(compute, plan.network, settings) // (plan.slices * plan.batch)
     if not settings.patch_voxels and affordable < pixels:
         plan = at(max(affordable, _LEAST_PIXELS))
+    return fitting(plan, compute)
+
+
+def fitting(plan: RunPlan, compute: Compute) -> RunPlan:
+    """The plan, or with fewer slabs, then thinner ones, where activations would need more than half of the free memory."""
     while _bytes_of(plan) > compute.free_bytes / 2 and (smaller := plan.halved()) is not None:
         plan = smaller
     return plan

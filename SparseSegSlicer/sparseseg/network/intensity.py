@@ -21,6 +21,21 @@ _AIR_HU = -500  # CT in Hounsfield units goes below this; other images are scale
 
 
 @dataclass(frozen=True)
+class Gray:
+    """What is to be known of an image for that: values (n,) float64 within segments, the range of all, and whether they are no Hounsfield units."""
+
+    values: np.ndarray
+    low: float
+    high: float
+    is_relative: bool
+
+    @classmethod
+    def of(cls, image: np.ndarray, inside: np.ndarray) -> Gray:
+        """Arguments as of Intensity.fit."""
+        return cls((inside if len(inside) else _sample(image)).astype(np.float64), *_range(image))
+
+
+@dataclass(frozen=True)
 class Intensity:
     """v -> asinh((u - centre) / scale) with u = v (CT) or u = (v - p1) / (p99 - p1) of the volume at hand (`relative`).
 
@@ -34,10 +49,13 @@ class Intensity:
     @classmethod
     def fit(cls, image: np.ndarray, inside: np.ndarray) -> Intensity:
         """image (K, J, I), and its values at voxels labelled as a segment (1-D; the whole image's where none are given)."""
-        low, high, relative = _range(image)
-        values = inside.astype(np.float64) if len(inside) else _sample(image).astype(np.float64)
-        if relative:
-            values = (values - low) / (high - low)
+        return cls.fit_all([Gray.of(image, inside)])
+
+    @classmethod
+    def fit_all(cls, images: Sequence[Gray]) -> Intensity:
+        """One for several images; absolute where most of them are CT, also for those that show no air."""
+        relative = 2 * sum(gray.is_relative for gray in images) > len(images)
+        values = np.concatenate([(gray.values - gray.low) / (gray.high - gray.low) if relative else gray.values for gray in images])
         quarter, centre, three_quarters = np.percentile(values, [25, 50, 75])
         floor = 0.02 if relative else 10.0
         return cls(float(centre), float(max((three_quarters - quarter) / 1.35, floor)), relative)
@@ -79,7 +97,11 @@ class Intensity:
 
 
 def apply_all(
-    intensities: Sequence[Intensity], channels: np.ndarray, grid: WorkingGrid, device: torch.device, tick: Callable[[], None] = lambda: None
+    intensities: Sequence[Intensity],
+    channels: np.ndarray | Sequence[np.ndarray],
+    grid: WorkingGrid,
+    device: torch.device,
+    tick: Callable[[], None] = lambda: None,
 ) -> Tensor:
     """Each channel of an image (C, K, J, I) by its own intensity, (C, k, j, i) as `apply` says."""
     result = torch.empty((len(channels), *grid.shape_kji), dtype=torch.float16, device=device)
@@ -92,6 +114,11 @@ def _sample(image: np.ndarray) -> np.ndarray:
     """Every n-th voxel, about _SAMPLES of them, without reading the rest where the array is memory-mapped."""
     step = max(1, round((image.size / _SAMPLES) ** (1 / 3)))
     return np.asarray(image[::step, ::step, ::step]).ravel()
+
+
+def looks_like_ct(image: np.ndarray) -> bool:
+    """Whether an image (K, J, I) shows air in Hounsfield units."""
+    return not _range(image)[2]
 
 
 def _range(image: np.ndarray) -> tuple[float, float, bool]:

@@ -106,6 +106,11 @@ def _flattest(slices: list[tuple[int, int]], changed: Box) -> list[tuple[int, in
     return [(axis, index) for axis, index in slices if sizes and axis == min(sizes, key=lambda a: sizes[a])]
 
 
+def shape_at(own_kji: Sequence[int], spacing_kji_mm: Sequence[float], wanted_kji_mm: Sequence[float]) -> Triple:
+    """The shape of the grid on which a volume has about this spacing."""
+    return triple(max(1, round(n * own / wanted)) for n, own, wanted in zip(own_kji, spacing_kji_mm, wanted_kji_mm, strict=True))
+
+
 def working_shape(own_kji: Sequence[int], spacing_kji_mm: Sequence[float], pixels: int, voxels: int) -> Triple:
     """The finest grid, as near to cubes as own voxels allow, whose slices of every orientation have at most `pixels` and that has at most
     `voxels`; own voxels are never split. All of them where they fit."""

@@ -50,7 +50,7 @@ class Targets:
         several times a second, and may raise."""
         self._settings, self._device = settings, device
         shape = annotation.labels.shape
-        self._within = within or whole(shape)
+        self._within, self._shape = within or whole(shape), shape
         self._each: dict[tuple[int, int], list[Tensor]] | None = {} if slices == 1 and is_huge(shape) else None
         if self._each is None:
             self.labels, self.codes = (
@@ -148,33 +148,24 @@ class Targets:
         moved.extra = None if self.extra is None else self.extra.to(device)
         return moved
 
-    def looked_up(self, axis: int, slices: np.ndarray, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Labels, int64, and weights, float32, (n, j, i) both, on some slices across an axis, (n,), at places in each of them, (j, i) int64 both."""
-        if self._each is not None:
-            labels, codes, *extra = self._each[axis, int(slices[0])]
-            index = (rows * labels.shape[1] + columns)[None]
-        else:
-            labels, codes, extra = self.labels, self.codes, [] if self.extra is None else [self.extra]
-            index = flat_index(labels, axis, slices, rows, columns)
-        return labels.reshape(-1)[index].long(), self._weights(index, labels, codes, *extra)
+    def at(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """y, int64, and w, float32, at flat voxel indices, in their shape; of a huge volume all of them on one slice that the sampler draws."""
+        if self._each is None:
+            return self._at(index, self.labels, self.codes, *([] if self.extra is None else [self.extra]))
+        places = torch.unravel_index(index, self._shape)
+        firsts = [int(place.flatten()[0]) for place in places]
+        axis = next(a for a in range(3) if (a, firsts[a]) in self._each and bool((places[a] == firsts[a]).all()))
+        rows, columns = (places[a] for a in _others(axis))
+        labels, *more = self._each[axis, firsts[axis]]
+        return self._at(rows * labels.shape[1] + columns, labels, *more)
 
-    def weights(self, index: Tensor) -> Tensor:
-        """w at flat voxel indices, float32, in their shape."""
-        return self._weights(index, self.labels, self.codes, *([] if self.extra is None else [self.extra]))
-
-    def _weights(self, index: Tensor, labels: Tensor, codes: Tensor, extra: Tensor | None = None) -> Tensor:
-        code = codes.view(-1)[index].long()
-        weights = self.table[code, labels.view(-1)[index].long()]
+    def _at(self, index: Tensor, labels: Tensor, codes: Tensor, extra: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """The same, from arrays that the index is of."""
+        code, label = codes.reshape(-1)[index].long(), labels.reshape(-1)[index].long()
+        weights = self.table[code, label]
         if extra is not None:
-            weights = weights + torch.where(code >= _DOUBTED, extra.view(-1)[index].float(), 0)
-        return weights
-
-
-def flat_index(volume: Tensor, axis: int, slices: np.ndarray, rows: Tensor, columns: Tensor) -> Tensor:
-    """As of `looked_up`, into a contiguous volume, (n, j, i) int64."""
-    strides = volume.stride()
-    first = torch.from_numpy(slices.astype(np.int64)).to(rows.device) * strides[axis]
-    return first.view(-1, 1, 1) + sum(place * strides[a] for place, a in zip((rows, columns), _others(axis), strict=True))
+            weights = weights + torch.where(code >= _DOUBTED, extra.reshape(-1)[index].float(), 0)
+        return label, weights
 
 
 def _others(axis: int) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -41,15 +41,12 @@ def load_optimizer() -> None:
     torch.optim.AdamW([torch.zeros(1, requires_grad=True)])
 
 
-class Trainer:
-    """Trains one network on one volume. `step` does one step; the volume's targets may change between two steps."""
+class Learner:
+    """Trains a network; `step` does one step. What it learns from is for those to say who are one, in the methods up to `_share`."""
 
-    def __init__(
-        self, compute: Compute, plan: RunPlan, volume: augmentation.TrainingVolume, augmenter: augmentation.Augmenter, settings: Settings
-    ) -> None:
+    def __init__(self, compute: Compute, plan: RunPlan, settings: Settings) -> None:
         torch.manual_seed(settings.seed)
         self.compute, self.settings = compute, settings
-        self.volume, self.augmenter = volume, augmenter
         self.network = UNet3d(plan.network).to(compute.device, memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimizer = torch.optim.AdamW(
@@ -75,18 +72,20 @@ class Trainer:
         """One step. progress: how much of the run is over, 0..1; sets the learning rate. Raises TrainingError where the loss stays nan."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.settings.learning_rate * self.rate_factor * _schedule(self.steps, progress)
-        together = batches(self._batch(), lambda draw: draw.axis, self.cores.at_once)
+        together = batches(self._batch(), self._kind, self.cores.at_once)
         losses, gradients = zip(*self.cores.map(self._gradients, together), strict=True)
+        loss = torch.cat(losses).mean(0)
         for parameter, *parts in zip(self.network.parameters(), *gradients, strict=True):
             # in the parameter's own layout: flat convolutions on a GPU answer in another one, which the fused optimizer refuses
             parameter.grad = torch.empty_like(parameter).copy_(sum(parts[1:], parts[0]) / self.plan.batch)
+        self._share([*(parameter.grad for parameter in self.network.parameters() if parameter.grad is not None), loss])
         self.scaler.unscale_(self.optimizer)
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), _CLIP_NORM)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         self._update_average()
         self.steps += 1
-        self._recent.append(torch.cat(losses).mean(0))
+        self._recent.append(loss)
         if self.steps % _CHECK_EVERY == 0:
             self._check()
 
@@ -120,7 +119,8 @@ class Trainer:
             raise ModelError(f"Its training state is damaged ({error!s:.200}).", "Train a new model.") from error
         self.network.load_state_dict(state["network"])
         self.average.load_state_dict(average)
-        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": state["optimizer"]["state"]})  # with the rates of this run
+        moments = self._laid_out(state["optimizer"]["state"])
+        self.optimizer.load_state_dict({**self.optimizer.state_dict(), "state": moments})  # with the rates of this run
         self.rng.bit_generator.state = rng
         self.steps, self.rate_factor = steps, rate_factor
         self._good = self._snapshot()
@@ -146,6 +146,14 @@ class Trainer:
             if moment["step"] < 0 or (moment["exp_avg_sq"] < 0).any():
                 raise ValueError("the optimizer's means are none")
 
+    def _laid_out(self, moments: dict[int, dict[str, Tensor]]) -> dict[int, dict[str, Tensor]]:
+        """In memory as their parameters are: the fused optimizer goes through both side by side, and files have their own order."""
+        parameters = dict(enumerate(self.network.parameters()))
+        return {
+            index: {name: torch.empty_like(parameters[index]).copy_(part) if part.dim() else part for name, part in moment.items()}
+            for index, moment in moments.items()
+        }
+
     def start_from(self, weights: dict[str, Tensor]) -> None:
         """Begin with these weights, as far as they fit (a head for other classes does not); what they lack stays as it is."""
         own = self.network.state_dict()
@@ -159,11 +167,8 @@ class Trainer:
         """Begin with a body that knows such tasks, and the head that fits the slices at hand best; targets must be there. tick is called after every
         slice, and may raise."""
         self.start_from(start.weights)
-        still = augmentation.Augmenter(self.augmenter.grid, self.augmenter.spacing_kji_mm, strength=0, channels=self.augmenter.channels)
-        slices = self.volume.targets.sampler.slices
-        chosen = [slices[n] for n in sorted(self.rng.permutation(len(slices))[:_SLICES_OF_HEAD])]
         sums = []
-        for part in self.cores.map(self._moments, (still.draw(self.rng, *s) for s in chosen)):
+        for part in self.cores.map(self._moments, self._still(_SLICES_OF_HEAD)):
             tick()
             sums.append(part)
         solved = start.sharpness * solve_head(torch.stack(sums).sum(0), start.ridge)
@@ -171,7 +176,7 @@ class Trainer:
 
     def _moments(self, draw: Draw) -> Tensor:
         """Of the labelled voxels of one slab, (classes, d + 1, d + 1)."""
-        image, labels, weights = augmentation.take_slab(self.volume, draw, self.plan.slices)
+        image, labels, weights = self._slab(draw)
         with self.compute.autocast():
             features = self.average.features(image[None].contiguous(memory_format=torch.channels_last_3d))[0]
         known = weights > 0
@@ -179,12 +184,26 @@ class Trainer:
 
     def _batch(self) -> list[Draw]:
         """What to look at in this step: slices and how they are moved, drawn in one thread, so that a seed repeats a run."""
-        sampler = self.volume.targets.sampler
-        return [self.augmenter.draw(self.rng, *sampler.draw(self.rng)) for _ in range(self.plan.batch)]
+        raise NotImplementedError
+
+    def _still(self, most: int) -> Iterable[Draw]:
+        """So many slices at most, as they are."""
+        raise NotImplementedError
+
+    def _slab(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        """As augmentation.take_slab says. Asked by several threads."""
+        raise NotImplementedError
+
+    def _kind(self, draw: Draw) -> Hashable:
+        """Slabs of a kind have one shape."""
+        return draw.axis
+
+    def _share(self, tensors: Sequence[Tensor]) -> None:
+        """Make them, in place, the means over all processes that train together."""
 
     def _gradients(self, draws: Sequence[Draw]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Of slabs of one shape: cross-entropy and Dice loss of each, (N, 2), and the gradient of each parameter, summed over the slabs."""
-        slabs = zip(*(augmentation.take_slab(self.volume, draw, self.plan.slices) for draw in draws), strict=True)
+        slabs = zip(*map(self._slab, draws), strict=True)
         image, labels, weights = (torch.stack(parts) for parts in slabs)
         self._supervised.extend((weights > 0).float().mean((1, 2, 3)))
         with self.compute.autocast():
@@ -224,6 +243,29 @@ class Trainer:
 
     def _snapshot(self) -> dict[str, Any]:
         return copy.deepcopy({"network": self.network.state_dict(), "average": self.average.state_dict(), "optimizer": self.optimizer.state_dict()})
+
+
+class Trainer(Learner):
+    """Trains one network on one volume, whose targets may change between two steps."""
+
+    def __init__(
+        self, compute: Compute, plan: RunPlan, volume: augmentation.TrainingVolume, augmenter: augmentation.Augmenter, settings: Settings
+    ) -> None:
+        self.volume, self.augmenter = volume, augmenter
+        super().__init__(compute, plan, settings)
+
+    def _batch(self) -> list[Draw]:
+        sampler = self.volume.targets.sampler
+        return [self.augmenter.draw(self.rng, *sampler.draw(self.rng)) for _ in range(self.plan.batch)]
+
+    def _still(self, most: int) -> Iterable[Draw]:
+        still = augmentation.Augmenter(self.augmenter.grid, self.augmenter.spacing_kji_mm, strength=0, channels=self.augmenter.channels)
+        slices = self.volume.targets.sampler.slices
+        chosen = [slices[n] for n in sorted(self.rng.permutation(len(slices))[:most])]
+        return (still.draw(self.rng, *s) for s in chosen)
+
+    def _slab(self, draw: Draw) -> tuple[Tensor, Tensor, Tensor]:
+        return augmentation.take_slab(self.volume, draw, self.plan.slices)
 
 
 def _schedule(steps: int, progress: float) -> float:

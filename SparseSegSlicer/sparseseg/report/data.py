@@ -19,8 +19,8 @@ class ReportInput:
     """All that a report shows; arrays (K, J, I), memory-mapped or not. `title` and segment names are shown as they are: no patient names.
 
     annotation: uint8, 0 unlabelled, 1 background, 1 + c segment c, with complete slices filled in; dense, voices and truth: uint8,
-    0 background, c segment c; voices: what "growing", "prior" and "network" say alone, in this order, those that are there; run: what report.json
-    holds (parts may be missing).
+    0 background, c segment c; uncertainty: uint8, 0 sure .. 255 two classes alike, or None; voices: what "growing", "prior" and "network" say
+    alone, in this order, those that are there; run: what report.json holds (parts may be missing).
     """
 
     title: str
@@ -32,6 +32,7 @@ class ReportInput:
     run: dict[str, Any]
     voices: dict[str, np.ndarray] = field(default_factory=dict)
     truth: np.ndarray | None = None
+    uncertainty: np.ndarray | None = None
 
 
 def finite(value: Any) -> float | None:

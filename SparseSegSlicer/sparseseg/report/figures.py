@@ -5,10 +5,12 @@ from __future__ import annotations
 import base64
 from html import escape
 
+import numpy as np
+
 from ..contract.geometry import Geometry
 from .data import MINUS, ReportInput
 from .drawing import encode_png, grey_of, path_of, rgb, segments, swatch, view, window_of
-from .slices import LPS_AXIS, PLANES, Slice, display_slice
+from .slices import LPS_AXIS, PLANES, UNSURE, Slice, display_slice
 
 
 def picture_id(number: int) -> str:
@@ -46,18 +48,28 @@ def _figure(data: ReportInput, chosen: Slice, window: tuple[float, float], name:
     grey, factor = grey_of(display_slice(data.image, data.geometry, chosen.plane, chosen.index), window)
     drawn = {"annotation": data.annotation, "dense": data.dense} | ({"truth": data.truth} if data.truth is not None else {})
     flat = {key: display_slice(array, data.geometry, chosen.plane, chosen.index) for key, array in drawn.items()}
-    uri = base64.b64encode(encode_png(grey)).decode("ascii")
-    size = f'width="{grey.shape[1] * factor}" height="{grey.shape[0] * factor}"'
-    picture = f'<image id="{name}" {size} preserveAspectRatio="none" href="data:image/png;base64,{uri}"/>'
+    picture = _image(grey, factor, f'id="{name}"')
     again = f'<use href="#{name}"/>'
     strokes = path_of(flat["annotation"] == 1, 'class="background"') + segments(flat["annotation"], data.classes, 1)
     result = segments(flat["dense"], data.classes, 0)
     views = [("Annotation", picture + strokes), ("Result", f'{again}<g id="{name}r">{result}</g>')]
+    if data.uncertainty is not None and chosen.why == UNSURE:
+        views.append(("Uncertainty: white where two classes are alike", _heat(data.uncertainty, data, chosen)))
     if "truth" in flat:
         lines = "".join(path_of(flat["truth"] == c) for c in range(1, len(data.classes) + 1))
         truth = f'<g class="halo"><use href="#{name}t"/></g><g class="truth"><g id="{name}t" fill="none">{lines}</g></g>'
         views.append(("Truth over the result", f'{again}<g class="plain"><use href="#{name}r"/></g>{truth}'))
     return side_by_side(data.geometry, chosen, flat["dense"].shape, views)
+
+
+def _image(grey: np.ndarray, factor: int, attributes: str = "") -> str:
+    uri = base64.b64encode(encode_png(grey)).decode("ascii")
+    size = f'width="{grey.shape[1] * factor}" height="{grey.shape[0] * factor}"'
+    return f'<image {attributes} {size} preserveAspectRatio="none" href="data:image/png;base64,{uri}"/>'
+
+
+def _heat(uncertainty: np.ndarray, data: ReportInput, chosen: Slice) -> str:
+    return _image(*grey_of(display_slice(uncertainty, data.geometry, chosen.plane, chosen.index), (0, 255)))
 
 
 def side_by_side(geometry: Geometry, chosen: Slice, shape: tuple[int, ...], views: list[tuple[str, str]]) -> str:
@@ -76,4 +88,5 @@ def _caption(geometry: Geometry, chosen: Slice) -> str:
         state = f"<b>unseen</b>, {chosen.far_mm:.4g} mm from the nearest annotated {chosen.plane} one"
     if chosen.labelled and chosen.far_mm != 0:
         state += f"; {max(0.1, 100 * chosen.labelled):.2g} % of it annotated, where other annotation crosses it"
-    return f"{chosen.plane.capitalize()}, slice {chosen.index} of 0 to {shape[chosen.axis] - 1}, {letter} {abs(position):.1f} mm: {state}"
+    why = f"{chosen.why}; " if chosen.why else ""
+    return f"{chosen.plane.capitalize()}, slice {chosen.index} of 0 to {shape[chosen.axis] - 1}, {letter} {abs(position):.1f} mm: {why}{state}"

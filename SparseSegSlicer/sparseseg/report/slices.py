@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,52 +23,91 @@ _WORTH_SEEING = 0.2  # of the fullest slice's segment voxels
 
 @dataclass(frozen=True)
 class Slice:
-    """A chosen slice: along array axis `axis`; `far_mm` from the nearest annotated one (0: it is one; None: there is none this way)."""
+    """A chosen slice: along array axis `axis`; `far_mm` from the nearest annotated one (0: it is one; None: there is none this way); `labelled`: the
+    share of its voxels; `why` it is shown, where not for being annotated or far from that."""
 
     plane: str
     axis: int
     index: int
     far_mm: float | None
-    labelled: float  # share of its voxels
+    labelled: float
+    why: str = ""
+
+
+MIDDLE, UNSURE = "through the middle of the segments", "where the result is least sure"
 
 
 def choose_slices(data: ReportInput) -> list[Slice]:
-    """For each orientation the best annotated slice, where there is one, and two with segments in them as far from annotation as possible."""
-    labelled = np.asarray(data.annotation) > 0
-    covers = _covers(labelled)
+    """For each orientation the best annotated slice, where there is one, and two with segments in them as far from annotation as possible; where the
+    uncertainty is known also the slice that holds most of it, and one through the middle of the segments."""
+    sums = _sums(data)
+    covers = sums.covers()
     best = max(float(c.max()) for c in covers)
     chosen = []
     for plane in PLANES:
         axis = data.geometry.plane_axis(plane)
-        others = tuple(a for a in range(3) if a != axis)
         seen = np.flatnonzero(_annotated(covers[axis], best))
-        share, painted = labelled.mean(axis=others), (np.asarray(data.annotation) > 1).sum(axis=others)
-        content = (np.asarray(data.dense) > 0).sum(axis=others)
+        share, painted, content = sums.labelled[axis] / sums.size(axis), sums.painted[axis], sums.content[axis]
         first = int(seen[painted[seen].argmax()]) if len(seen) else int(content.argmax())
         spacing = data.geometry.spacing_kji_mm[axis]
         far = np.abs(np.arange(len(content))[:, None] - seen).min(axis=1) * spacing if len(seen) else None
-        picks = _farthest(content, seen if len(seen) else np.array([first]), 2 if len(seen) else 1)
-        chosen += [Slice(plane, axis, n, None if far is None else float(far[n]), float(share[n])) for n in [first, *picks]]
+        picks = dict.fromkeys([first, *_farthest(content, seen if len(seen) else np.array([first]), 2 if len(seen) else 1)], "")
+        if data.uncertainty is not None:
+            middle, unsure = int(np.searchsorted(content.cumsum(), content.sum() / 2)), sums.unsure[axis]
+            picks |= ({middle: MIDDLE} if content.any() else {}) | ({int(unsure.argmax()): UNSURE} if unsure.any() else {})
+        chosen += [Slice(plane, axis, n, None if far is None else float(far[n]), float(share[n]), why) for n, why in picks.items()]
     return chosen
+
+
+@dataclass
+class _Sums:
+    """For each axis, of each slice along it: how many voxels are labelled, painted with segments, and segments in the result; the uncertainty where
+    nobody annotated; and the labelled 2 x 2 squares in it."""
+
+    shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        self.labelled, self.painted, self.content, self.unsure, self.squares = ([np.zeros(n, np.int64) for n in self.shape] for _ in range(5))
+
+    def size(self, axis: int) -> int:
+        """Voxels of a slice along it."""
+        return math.prod(self.shape) // self.shape[axis]
+
+    def covers(self) -> list[np.ndarray]:
+        """How much of each slice is filled with labelled squares: the lines that crossing slices leave hold none. Plain shares of labelled voxels
+        where all strokes are too thin for that."""
+        counts = self.squares if any(s.any() for s in self.squares) else self.labelled
+        return [count / self.size(axis) for axis, count in enumerate(counts)]
+
+
+def _sums(data: ReportInput) -> _Sums:
+    """A plane after the other: the arrays may be larger than memory."""
+    sums = _Sums(data.dense.shape)
+    before = np.zeros(sums.shape[1:], bool)
+    for k, (annotation, dense) in enumerate(zip(data.annotation, data.dense, strict=True)):
+        labelled = np.asarray(annotation) > 0
+        for found, plane in ((sums.labelled, labelled), (sums.painted, annotation > 1), (sums.content, dense > 0)):
+            _add(found, k, plane)
+        if data.uncertainty is not None:
+            _add(sums.unsure, k, np.where(labelled, 0, data.uncertainty[k]))
+        if labelled.any():
+            rows, both = labelled[1:] & labelled[:-1], labelled & before
+            sums.squares[0][k] = np.count_nonzero(rows[:, 1:] & rows[:, :-1])
+            sums.squares[1] += np.count_nonzero(both[:, 1:] & both[:, :-1], axis=1)
+            sums.squares[2] += np.count_nonzero(both[1:] & both[:-1], axis=0)
+        before = labelled
+    return sums
+
+
+def _add(sums: list[np.ndarray], k: int, plane: np.ndarray) -> None:
+    rows = plane.sum(axis=1, dtype=np.int64)
+    sums[0][k] += rows.sum()
+    sums[1] += rows
+    sums[2] += plane.sum(axis=0, dtype=np.int64)
 
 
 def _annotated(cover: np.ndarray, best: float) -> np.ndarray:
     return np.asarray((cover > 0) & (cover >= _ANNOTATED * best) & ((cover > 2 * np.median(cover)) | (cover >= _SURELY * best)))
-
-
-def _covers(labelled: np.ndarray) -> list[np.ndarray]:
-    """For each axis, how much of each slice is filled with labelled 2 x 2 squares: the lines that crossing slices leave hold none.
-
-    Plain shares of labelled voxels where all strokes are too thin for that.
-    """
-    squares = []
-    for axis in range(3):
-        volume = np.moveaxis(labelled, axis, 0)
-        rows = volume[:, 1:] & volume[:, :-1]
-        squares.append((rows[:, :, 1:] & rows[:, :, :-1]).sum(axis=(1, 2)) / volume[0].size)
-    if any(s.any() for s in squares):
-        return squares
-    return [labelled.mean(axis=tuple(a for a in range(3) if a != axis)) for axis in range(3)]
 
 
 def _farthest(content: np.ndarray, taken: np.ndarray, count: int) -> list[int]:

@@ -6,7 +6,6 @@ network again.
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -23,23 +22,24 @@ from ..contract.belief import Belief
 from ..contract.box import Box
 from ..contract.errors import DeviceError, ModelError
 from ..contract.folders import writing
+from ..contract.geometry import Geometry
 from ..contract.job import MODEL, Job
 from ..contract.scratch import Zeros
 from ..contract.settings import Settings
+from ..contract.turn import Turn
 from ..network import checkpoint, device
+from ..network.applied import Applied, Seen, Warn, check_memory, predict_within_memory, size
 from ..network.augmentation import Augmenter, TrainingVolume
-from ..network.cores import cores_of
 from ..network.device import RunPlan
 from ..network.intensity import Intensity, apply_all
-from ..network.predict import Input, Probabilities, predict
-from ..network.sampling import WorkingGrid
+from ..network.predict import Input, Probabilities
+from ..network.sampling import WorkingGrid, shape_at
 from ..network.start import Start, shipped
 from ..network.targets import Targets
 from ..network.trainer import Trainer
-from ..network.unet import Triple, UNet3d
+from ..network.unet import Triple
 from .devices import DeviceChoice
 
-Warn = Callable[[str, str, str], None]
 Tick = Callable[[str], None]
 
 
@@ -78,8 +78,8 @@ class NetworkVoice:
         own: Triple = tuple(s.stop - s.start for s in region)  # type: ignore[assignment]
         plan = device.plan_run(self.compute, self.spacing, own, self.classes, settings, len(self._channels))
         if model is not None:
-            plan = _with_network(plan, model, self.classes, own, self.spacing)
-            _check_memory(plan.grid_kji, self.classes, len(self._channels))
+            plan = _with_network(plan, model, self.classes, own, self._job.record.geometry)
+            check_memory(plan.grid_kji, self.classes, len(self._channels))
         self._load_image(plan, annotation, region, model)
         self.trainer = self._new_trainer(plan, settings)
         self._belief = self._calibrated = None
@@ -191,7 +191,7 @@ class NetworkVoice:
             device.release_memory(self.compute.device)
             if smaller is not None:
                 trainer.replan(smaller)
-                self._warn("memory", f"{self.compute.name} ran out of memory; going on with {_size(smaller.batch, smaller.slices)} a step.", "")
+                self._warn("memory", f"{self.compute.name} ran out of memory; going on with {size(smaller.batch, smaller.slices)} a step.", "")
             else:
                 self._move_to_cpu()
 
@@ -230,32 +230,15 @@ class NetworkVoice:
     def _asked(self) -> Probabilities:
         trainer = self.trainer
         assert trainer is not None and self._input is not None
-        return self._predicted(trainer.average, self._input, trainer.volume.targets.sampler.orientations, trainer.plan.slices, "training")
+        orientations, slices = trainer.volume.targets.sampler.orientations, trainer.plan.slices
+        return predict_within_memory(trainer.average, self._input, orientations, slices, self.compute, self._ticking("training"), self._warn)
 
-    def predict_with(self, model: checkpoint.Checkpoint) -> Probabilities:
+    def predict_with(self, model: checkpoint.Checkpoint) -> Seen:
         """What another model believes of the job's image. Raises ModelError."""
-        model.check_channels(len(self._channels))
-        network = model.build_network(self.compute.device)
-        grid = _grid_of_model(model, self._job.record.geometry.shape_kji, self.spacing)
-        _check_memory(grid.shape_kji, len(model.classes) + 1, len(self._channels))
-        data = Input(self._seen(model.intensities, grid, "predicting"), grid, is_trained_on=False)
-        believed = self._predicted(network, data, model.orientations, model.slices, "predicting")
-        if not believed.is_said_everywhere:
-            raise ModelError("The model says what is not a number of this image.", "Use a model that was trained on such images, or train a new one.")
-        return believed
+        return Applied(model, self.compute, self._warn).believe(self._channels, self._job.record.geometry, self._ticking("predicting"))
 
-    def _predicted(self, network: UNet3d, data: Input, orientations: Sequence[int], slices: int, stage: str) -> Probabilities:
-        """predict(), with fewer and then thinner slabs at once where memory runs out."""
-        at_once = cores_of(self.compute.device.type).at_once
-        while True:
-            try:
-                return predict(network, data, orientations, slices, self.compute, lambda _: self._tick(stage), at_once)
-            except (RuntimeError, MemoryError) as error:
-                if not device.is_out_of_memory(error) or slices * at_once == 1:
-                    raise
-            device.release_memory(self.compute.device)
-            at_once, slices = (at_once // 2, slices) if at_once > 1 else (1, slices // 2)
-            self._warn("memory", f"{self.compute.name} ran out of memory; predicting {_size(at_once, slices)} at a time.", "")
+    def _ticking(self, stage: str) -> Callable[[], None]:
+        return lambda: self._tick(stage)
 
     # -- saving --------------------------------------------------------------------------------------------------------
 
@@ -306,31 +289,8 @@ def _values_inside(image: np.ndarray, annotation: Annotation) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty(0)
 
 
-def _with_network(plan: RunPlan, model: checkpoint.Checkpoint, classes: int, own_kji: Triple, spacing: tuple[float, float, float]) -> RunPlan:
+def _with_network(plan: RunPlan, model: checkpoint.Checkpoint, classes: int, own_kji: Triple, geometry: Geometry) -> RunPlan:
     """The model's network with this job's number of classes, on the model's working grid."""
-    return replace(plan, network=replace(model.network, classes=classes), grid_kji=_shape_of_model(model, own_kji, spacing), slices=model.slices)
-
-
-def _grid_of_model(model: checkpoint.Checkpoint, shape_kji: Triple, spacing: tuple[float, float, float]) -> WorkingGrid:
-    """The grid on which this volume has the spacing that the model was trained at."""
-    return WorkingGrid.of_whole(shape_kji, _shape_of_model(model, shape_kji, spacing))
-
-
-def _shape_of_model(model: checkpoint.Checkpoint, own_kji: Triple, spacing: tuple[float, float, float]) -> Triple:
-    k, j, i = (max(1, round(n * own / wanted)) for n, own, wanted in zip(own_kji, spacing, model.spacing_kji_mm, strict=True))
-    return (k, j, i)
-
-
-def _check_memory(grid_kji: Triple, classes: int, channels: int) -> None:
-    """Raises ModelError where what a network says on a grid would not fit: bytes of the image, and two and one of each class."""
-    needed, free = math.prod(grid_kji) * (2 * channels + 3 * classes), device.free_memory(torch.device("cpu"))
-    if needed > free:
-        size = " x ".join(map(str, grid_kji))
-        raise ModelError(
-            f"At the model's voxel size this image has {size} voxels, which need {needed / 2**30:.1f} GiB of memory; {free / 2**30:.1f} are free.",
-            "Use a model that was trained on such images, or crop the volume.",
-        )
-
-
-def _size(slabs: int, slices: int) -> str:
-    return f"{slabs} slab{'s' if slabs > 1 else ''} of {slices} slice{'s' if slices > 1 else ''}"
+    turn = Turn.upright(geometry) if model.is_upright else Turn()
+    grid_kji = shape_at(own_kji, geometry.spacing_kji_mm, turn.triple_back(model.spacing_kji_mm))
+    return replace(plan, network=replace(model.network, classes=classes), grid_kji=grid_kji, slices=model.slices)

@@ -21,17 +21,15 @@ from ..annotation.revision import Revision, revise
 from ..annotation.unpainted import Unpainted
 from ..contract import disk, memory
 from ..contract.aside import aside
-from ..contract.belief import Belief
-from ..contract.box import Box, alike, box_among, planes, shape_of, union, whole
+from ..contract.box import Box, alike, box_among, union, whole
 from ..contract.errors import AnnotationError, Cancelled, InputError, JobError, ModelError, OutputError, SparseSegError
 from ..contract.folders import writing
 from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
 from ..contract.numbers import number
 from ..contract.numbers import whole as whole_number
-from ..contract.scratch import Scratch, Zeros, is_huge, run_bytes
+from ..contract.scratch import Scratch, is_huge, run_bytes
 from ..contract.settings import Settings
 from ..quality import estimate, suggest
-from ..quality.fusion import fuse
 from .checker import Checker
 from .devices import DeviceChoice
 from .host import Clock, Host, Outcome
@@ -43,7 +41,6 @@ from .together import Together
 
 if TYPE_CHECKING:
     from ..network.checkpoint import Checkpoint
-    from ..network.predict import Probabilities
     from .network_voice import NetworkVoice
 
 T = TypeVar("T")
@@ -605,6 +602,7 @@ class Session:
         self._clock = Clock(self.settings)
         self.devices.compute(lambda: self._tell("starting"))  # it loads torch, in a thread
         from ..network import checkpoint
+        from .alone import alone
         from .network_voice import NetworkVoice
 
         loaded = checkpoint.load(Path(model) if model else self.job.path(MODEL))
@@ -614,7 +612,7 @@ class Session:
                 "Use the model's own table of segments.",
             )
         network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick, self.zeros)
-        dense, uncertainty = _alone(network.predict_with(loaded), self.zeros, lambda: self._tick("predicting"))
+        dense, uncertainty = alone(network.predict_with(loaded), lambda: self._tick("predicting"), self.zeros)
         labelled = self.zeros(dense.shape, bool) if self.annotation is None else self.annotation.labelled
         self.together.hold_result(dense, uncertainty, labelled, lambda: self._tick("predicting"))
         return self._outcome(dense, uncertainty, None, None, "predicted")
@@ -688,17 +686,6 @@ class Session:
         if stage == "training" and loss and clock.seconds - last > _HISTORY_EVERY_S:
             self.history.append({"seconds": clock.seconds, "step": steps, "loss": loss})
         self.host.tick(stage, steps, clock.fraction(steps), clock.eta(steps) if trainer else None, loss, self.judge.estimate)
-
-
-def _alone(network: Probabilities, zeros: Zeros, tick: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
-    """Label map and uncertainty, (K, J, I) uint8 both, of the network without any other voice."""
-    shape = network.grid.volume_kji
-    dense, uncertainty = zeros(shape, np.uint8), zeros(shape, np.uint8)
-    for box in planes(shape):
-        tick()
-        nothing = np.zeros(shape_of(box), np.uint8)
-        dense[box], uncertainty[box] = fuse(Belief(nothing, nothing), network.at(box), 1.0)
-    return dense, uncertainty
 
 
 def check_channels(channels: np.ndarray, names: Sequence[str] = (), tick: Callable[[], None] = lambda: None) -> None:
