@@ -14,7 +14,8 @@ from hypothesis.extra import numpy as arrays
 
 from sparseseg.annotation.border import add_border_weight
 from sparseseg.annotation.labels import COMPLETE, CORRECTION, STROKE, UNLABELLED, build_annotation
-from sparseseg.annotation.slices import annotated_planes, covering_slices, find_complete_slices
+from sparseseg.annotation.slices import annotated_planes, covering_slices, find_complete_slices, values_on
+from sparseseg.contract import box
 from sparseseg.contract.classes import ClassTable, Segment
 from sparseseg.contract.errors import AnnotationError
 from sparseseg.contract.settings import Settings
@@ -212,7 +213,8 @@ def test_covering_slices_are_those_that_were_painted_on_in_every_orientation_and
     annotation[5, 2:8, 3:11] = 2
     annotation[:, 10, 2:14] = 1
     annotation[1:11, 1:5, 14] = 3
-    found, counts = covering_slices(annotation)
+    found = covering_slices(annotation)
+    counts = values_on(annotation, found, 4)
     assert found == [(0, 4), (0, 5), (1, 10), (2, 14)]
     assert counts[0, 4][:4].tolist() == [0, 12, 63, 4]
     assert counts[2, 14][:4].tolist() == [0, 0, 0, 40]
@@ -220,15 +222,15 @@ def test_covering_slices_are_those_that_were_painted_on_in_every_orientation_and
 
 def test_covering_slices_list_what_was_asked_for_and_nothing_outside():
     annotation = np.zeros((3, 4, 5), np.uint8)
-    found, counts = covering_slices(annotation, extra=[(2, 4), (0, 3)])
+    found = covering_slices(annotation, extra=[(2, 4), (0, 3)])
     assert found == [(2, 4)]
-    assert not counts[2, 4].any()
+    assert not values_on(annotation, found, 2)[2, 4].any()
 
 
 def test_covering_slices_leave_no_stroke_out():
     rng = np.random.default_rng(3)
     annotation = (rng.random((9, 10, 11)) > 0.97).astype(np.uint8) * 2
-    found, _ = covering_slices(annotation)
+    found = covering_slices(annotation)
     left = annotation.copy()
     for axis, index in found:
         left[(slice(None),) * axis + (index,)] = 0
@@ -459,3 +461,13 @@ def test_it_has_complete_slices_where_one_is_labelled_throughout():
     assert not build_annotation(values, ClassTable.numbered(1)).has_complete_slices
     values[:, 2][values[:, 2] == 0] = 1  # across the second axis
     assert build_annotation(values, ClassTable.numbered(1)).has_complete_slices
+
+
+def test_the_border_is_the_same_in_slabs(monkeypatch):
+    values = np.random.default_rng(5).integers(0, 4, (12, 9, 10)).astype(np.uint8)
+    made = build_annotation(values, ClassTable.numbered(2))
+    whole = add_border_weight(made, (2.0, 1.0, 1.5), 5, 1.3)
+    monkeypatch.setattr(box, "_SLAB_VOXELS", 200)
+    parts = add_border_weight(made, (2.0, 1.0, 1.5), 5, 1.3)
+    np.testing.assert_array_equal(parts.border, whole.border)
+    assert [row.weight for row in parts.rows] == pytest.approx([row.weight for row in whole.rows])

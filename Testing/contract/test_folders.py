@@ -9,10 +9,11 @@ import tempfile
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from sparseseg.contract import folders
-from sparseseg.contract.folders import PrivateFolder, patiently, remove_abandoned, write_whole
+from sparseseg.contract.folders import PrivateFolder, Sparsely, patiently, remove_abandoned, write_whole
 
 PACKAGE = Path(folders.__file__).parents[2]
 OWNER = """
@@ -206,3 +207,21 @@ def test_another_users_folder_stays(tmp_path, monkeypatch):
     monkeypatch.undo()
     remove_abandoned(tmp_path)
     assert not folder.exists()
+
+
+# ---------------------------------------------------------------- zeros that take no room
+
+
+@pytest.mark.parametrize("ends_in_zeros", [True, False])
+def test_what_is_written_sparsely_is_all_there(tmp_path, ends_in_zeros):
+    rng = np.random.default_rng(0)
+    parts = [rng.bytes(70_000), bytes(1_000_000), rng.bytes(3), bytes(200_001)] + ([] if ends_in_zeros else [b"end"])
+    with open(tmp_path / "file", "wb") as file:
+        file.write(b"header")
+        sparsely = Sparsely(file)
+        for part in parts:
+            sparsely.write(part)
+        sparsely.end()
+    found = tmp_path / "file"
+    assert found.read_bytes() == b"header" + b"".join(parts)
+    assert sys.platform != "linux" or found.stat().st_blocks * 512 < 400_000

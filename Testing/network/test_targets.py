@@ -10,6 +10,7 @@ from sparseseg.annotation.border import add_border_weight
 from sparseseg.annotation.hinted import HintLabels
 from sparseseg.annotation.labels import HINT, build_annotation
 from sparseseg.annotation.revision import revise
+from sparseseg.contract import scratch
 from sparseseg.contract.belief import Belief
 from sparseseg.contract.box import whole
 from sparseseg.contract.classes import ClassTable
@@ -273,3 +274,55 @@ def test_erased_slices_are_learned_from_no_longer():
     targets = Targets(annotated(slices_painted(0, 2, 4)), nothing(), SETTINGS, CPU)
     targets.change((slice(2, 3), slice(0, 6), slice(0, 7)), annotated(slices_painted(0, 4)), nothing())
     assert set(drawn(targets, 100)) == {(0, 0), (0, 4)}
+
+
+# ---------------------------------------------------------------- huge volumes
+
+
+def on_slices(targets):
+    """What there is on each slice that is drawn: labels and weights."""
+    index = torch.arange(np.prod(SHAPE)).view(SHAPE)
+    return {at: [part.numpy() for part in targets.at(index.select(*at))] for at in targets.sampler.slices}
+
+
+def assert_alike(huge, plain):
+    one, other = on_slices(huge), on_slices(plain)
+    assert one.keys() == other.keys() and len(one) > 2
+    for at, parts in one.items():
+        for mine, theirs in zip(parts, other[at], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("border", [False, True])
+def test_of_a_huge_volume_only_what_is_learned_from_is_kept_and_is_the_same(monkeypatch, border):
+    values, belief = scribbled(share=0.2)
+    trust = np.random.default_rng(1).integers(200, 256, SHAPE, np.uint8)
+
+    def made(values):
+        annotation = annotated(values)
+        return add_border_weight(annotation, (1, 1, 1), 5, 1) if border else annotation
+
+    plain = Targets(made(values), belief, SETTINGS, CPU, trust=trust)
+    monkeypatch.setattr(scratch, "HUGE_VOXELS", 1)
+    huge = Targets(made(values), belief, SETTINGS, CPU, trust=trust, slices=1)
+    assert not hasattr(huge, "labels")
+    assert_alike(huge, plain)
+    moved = huge.on(CPU)
+    other = Belief(2 - belief.label, 255 - belief.confidence)
+    for targets in (huge, plain):
+        targets.put((slice(1, 4), slice(2, 5), slice(0, 6)), made(values), other, trust=trust)
+    assert_alike(huge, plain)
+    moved.put(whole(SHAPE), made(values), other)
+    monkeypatch.undo()
+    assert_alike(moved, Targets(made(values), other, SETTINGS, CPU))
+
+
+def test_a_correction_of_a_huge_volume_adds_its_slices(monkeypatch):
+    annotation = annotated(slices_painted(0, 2, 4))
+    plain = Targets(annotation, nothing(), SETTINGS, CPU)
+    monkeypatch.setattr(scratch, "HUGE_VOXELS", 1)
+    huge = Targets(annotated(slices_painted(0, 2)), nothing(), SETTINGS, CPU, slices=1)
+    huge.change((slice(4, 5), slice(1, 5), slice(1, 4)), annotation, nothing())
+    assert huge.sampler.slices == [(0, 0), (0, 2), (0, 4)]
+    assert drawn(huge, 60).count((0, 4)) > 30
+    assert_alike(huge, plain)

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from phantoms import Phantom, two_organs
+from sparseseg.contract import scratch
+from sparseseg.contract.box import union, whole
 from sparseseg.prior import compiled, refiner, refiner_network, refiner_view
 from sparseseg.prior.grown import compute_prior
 from sparseseg.prior.pooling import pool_gray
@@ -414,3 +416,20 @@ def test_a_last_slab_thinner_than_a_working_voxel_is_pooled(monkeypatch):
     assert pooled.shape == (3, 2, 2)
     torch.testing.assert_close(pooled[2, 0, 0], torch.tensor(image[16:, :4, :4].mean()))
     torch.testing.assert_close(pooled[0, 1, 1], torch.tensor(image[:8, 4:, 4:].mean()))
+
+
+def test_of_a_huge_volume_nothing_is_kept_and_boxes_are_made_as_they_would_be(case, monkeypatch):
+    plain = case.start()
+    monkeypatch.setattr(scratch, "HUGE_VOXELS", 1)
+    huge, everything = case.start(), whole(case.label.shape)
+    box = around(case.truth, 1)
+    for _ in range(2):
+        for part in (everything, box, (slice(3, 9), slice(4, 30), slice(1, 20))):
+            for mine, theirs in zip(huge.at(part), plain.at(part), strict=True):
+                np.testing.assert_array_equal(mine, theirs)
+        case.paint(box, 1)
+        changed, small = huge.update(case.box(box)), plain.update(case.box(box))
+        assert union(changed, small) == changed
+    held = np.zeros(case.label.shape, bool)
+    held[12] = True
+    assert choose_use(huge, held) == choose_use(plain, held)

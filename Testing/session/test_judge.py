@@ -197,9 +197,10 @@ def refined(after_wrong=0, before_wrong=0, factors=(1, 2, 2), held_by_grid=True,
     truth = np.r_[np.ones(voxels), np.zeros(voxels), 1, 2, 3].astype(np.uint8)
     held, after, before = np.arange(n + 3) < n, truth.copy(), truth.copy()
     after[:after_wrong] = before[:before_wrong] = 0
+    truth, held, after, before = (array.reshape(1, 1, -1) for array in (truth, held, after, before))
     volumes = SimpleNamespace(labels=truth, labelled=~held, label=before)
     views = {1: SimpleNamespace(factors=factors, held_by_grid=held_by_grid), 2: SimpleNamespace(factors=(1, 1, 1), held_by_grid=False)}
-    return SimpleNamespace(volumes=volumes, label=after, views=views), held
+    return SimpleNamespace(volumes=volumes, at=lambda box: SimpleNamespace(label=after[box]), views=views), held
 
 
 @pytest.mark.parametrize(

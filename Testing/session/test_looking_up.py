@@ -11,6 +11,7 @@ import pytest
 from phantoms import make_job, two_organs
 from sparseseg.annotation import revision
 from sparseseg.annotation.labels import build_annotation
+from sparseseg.contract import box as contract_box
 from sparseseg.contract import job as jobs
 from sparseseg.contract.aside import aside
 from sparseseg.contract.errors import Cancelled
@@ -131,7 +132,7 @@ def test_a_result_that_is_cancelled_while_it_is_written_is_the_old_one_as_a_whol
 
 
 def test_a_whole_annotation_is_taken_in_parts_and_who_cancels_keeps_the_old_one(phantom, monkeypatch):
-    monkeypatch.setattr(revision, "_SLAB_VOXELS", 3000)
+    monkeypatch.setattr(contract_box, "_SLAB_VOXELS", 3000)
     new = phantom.annotation.copy()
     new[9] = phantom.truth[9] + 1
     for stop in range(100):

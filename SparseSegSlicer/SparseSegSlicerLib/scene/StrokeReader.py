@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from sparseseg.annotation.labels import SegmentSummary
-from sparseseg.annotation.slices import covering_slices
+from sparseseg.annotation.slices import covering_slices, values_on
 from sparseseg.annotation.unpainted import remark
 from sparseseg.contract.box import Box, box_of, intersection, whole
 from sparseseg.contract.classes import ClassTable
@@ -233,7 +233,8 @@ def _whole(before: _State | None, snapshot: Snapshot, choices: Choices) -> tuple
     annotation, overlaps = Claims.merged(snapshot, codes, whole(shape))
     rows: tuple[SliceRow, ...] = ()
     if choices.ignored:  # their rows tell what is painted there, so they are made before it is left out
-        found, counts = covering_slices(annotation, extra=choices.complete + choices.ignored, values=len(snapshot.segments) + 2)
+        found = covering_slices(annotation, extra=choices.complete + choices.ignored)
+        counts = values_on(annotation, found, len(snapshot.segments) + 2)
         segments = _byCode(snapshot, codes, None)
         rows = tuple(_sliceRow(snapshot, segments, pair, counts[pair], choices) for pair in found)
         _ignoreSlices(annotation, found, choices.ignored)
@@ -321,7 +322,7 @@ def _covering(state: _State) -> list[tuple[int, int]]:
     if bounds is None:
         return sorted(extra)
     inside = [(axis, index - bounds[axis].start) for axis, index in extra if bounds[axis].start <= index < bounds[axis].stop]
-    found, _ = covering_slices(state.strokes.annotation[bounds], extra=inside)
+    found = covering_slices(state.strokes.annotation[bounds], extra=inside)
     return sorted(extra | {(axis, index + bounds[axis].start) for axis, index in found})
 
 

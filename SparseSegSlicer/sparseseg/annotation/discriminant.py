@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..contract.scratch import Zeros
+
 _SPREAD = 100.0  # of a class along the direction, on average
 _FEW = 20  # voxels of a class, by which its spread is drawn to what all classes have
 _RIDGE = 1e-3  # of the variance of each channel, so that a direction is never told by rounding alone
@@ -110,15 +112,17 @@ class Gray:
         self._channels, self.image, self.weights = channels, image, weights
 
     @classmethod
-    def of(cls, channels: np.ndarray, labels: np.ndarray, labelled: np.ndarray, tick: Callable[[], None] = lambda: None) -> Gray:
-        """Arrays as in Classes.of; channels are kept. Where labels say nothing, as they are few and alike, the first channel."""
+    def of(
+        cls, channels: np.ndarray, labels: np.ndarray, labelled: np.ndarray, tick: Callable[[], None] = lambda: None, zeros: Zeros = np.zeros
+    ) -> Gray:
+        """Arrays as in Classes.of; channels are kept; zeros makes the image. Where labels say nothing, as they are few and alike, the first one."""
         if len(channels) == 1 or not labelled.any():
             return cls(channels, channels[0])
         classes = Classes.of(channels, labels, labelled, tick)
         weights = classes.weights()
         if not weights.any():
             return cls(channels, channels[0])
-        image = np.empty(labels.shape, np.float32)
+        image = zeros(labels.shape, np.float32)
         for k in range(len(image)):
             tick()
             image[k] = np.tensordot(weights, channels[:, k] - classes.centre[:, None, None], 1)

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..contract.box import Box, whole
+from ..contract.box import Box, slabs, whole
 from ..contract.classes import ClassTable
 from ..contract.errors import AnnotationError
+from ..contract.scratch import Zeros, put
 from ..contract.settings import Settings
 from ..contract.text import visible
 from .hinted import HintLabels
@@ -170,28 +171,32 @@ def build_annotation(
     earlier: Annotation | None = None,
     preview: np.ndarray | None = None,
     hints: HintLabels | None = None,
+    zeros: Zeros = np.zeros,
 ) -> Annotation:
     """Labels and weights from an annotation map.
 
     annotation: (K, J, I) uint8, 0 unlabelled, 1 background, 1 + c segment c. complete_slices: (axis, index): what is unlabelled there
     becomes background. earlier and preview ((K, J, I) uint8, 0 background, c segment c): the revision before this one and the result that
     the user saw; strokes that are new since then and contradict it are corrections, and stay corrections. hints label what nobody painted.
-    Raises AnnotationError where this cannot be trained on.
+    zeros makes the arrays. Raises AnnotationError where this cannot be trained on.
     """
     settings = settings or Settings()
     if annotation.ndim != 3:
         raise AnnotationError(f"The annotation must be a 3-D map of type uint8, got {annotation.ndim}-D {annotation.dtype}.")
-    check_values(annotation, classes)
     check_slices(complete_slices, annotation.shape)
-    box = whole(annotation.shape)
-    labels, origin = labels_in(annotation, box, complete_slices, hints)
-    if earlier is not None:
-        mark_corrections(labels, origin, earlier.labels, earlier.origin, preview)
+    arrays = labels, origin, labelled = zeros(annotation.shape, np.uint8), zeros(annotation.shape, np.uint8), zeros(annotation.shape, bool)
     counts = Counts(annotation.shape, len(classes) + 1)
-    counts.add(labels, origin, box, 1)
+    for box in slabs(whole(annotation.shape)):
+        check_values(annotation[box], classes)
+        values, came_from = labels_in(annotation[box], box, complete_slices, hints)
+        if earlier is not None:
+            mark_corrections(values, came_from, earlier.labels[box], earlier.origin[box], None if preview is None else preview[box])
+        counts.add(values, came_from, box, 1)
+        for array, part in zip(arrays, (values, came_from, came_from > 0), strict=True):
+            put(array[box], part)
     check_counts(counts.voxels, hints)
     table = weight_table(counts.voxels, settings)
-    return Annotation(labels, origin, origin > 0, table, counts, summary(counts, table, classes), tuple(complete_slices), hints=hints)
+    return Annotation(labels, origin, labelled, table, counts, summary(counts, table, classes), tuple(complete_slices), hints=hints)
 
 
 def painted_of(origin: np.ndarray) -> np.ndarray:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..contract.box import Box, box_of, shape_of, union, whole, within
+from ..contract.box import Box, box_of, moved, shape_of, slabs, union, whole, within
 from ..contract.classes import ClassTable
 from ..contract.settings import Settings
 from .labels import (
@@ -23,8 +23,6 @@ from .labels import (
     summary,
     weight_table,
 )
-
-_SLAB_VOXELS = 4_000_000  # that are put into the annotation between two looks at the host
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,10 @@ def revise(
     check_slices(complete_slices, shape)
     work = _Work(earlier, preview)
     try:
-        for slab, part in _slabs(whole(shape) if box is None else box, values):
+        box = whole(shape) if box is None else box
+        for slab in slabs(box):
             tick()
+            part = values[within(slab, box)]
             check_values(part, classes)
             work.put(slab, part, complete_slices)
         for axis, index in sorted(set(complete_slices) ^ set(earlier.complete_slices)):
@@ -108,14 +108,6 @@ def _revision(
     return Revision(annotation, changed_box, changed, filled, work.take_back, emptied)
 
 
-def _slabs(box: Box, values: np.ndarray) -> Iterator[tuple[Box, np.ndarray]]:
-    """A box in parts of some planes along k, each with its values."""
-    depth = max(1, _SLAB_VOXELS * len(values) // max(1, values.size))
-    for first in range(0, len(values), depth):
-        part = values[first : first + depth]
-        yield (slice(box[0].start + first, box[0].start + first + len(part)), box[1], box[2]), part
-
-
 class _Work:
     """Parts of the arrays that were replaced, in turn, with what was there."""
 
@@ -127,12 +119,15 @@ class _Work:
     def put(self, box: Box, values: np.ndarray, complete_slices: Sequence[tuple[int, int]]) -> None:
         earlier = self._earlier
         labels, origin = labels_in(values, box, complete_slices, earlier.hints)
-        before = earlier.labels[box].copy(), earlier.origin[box].copy()
+        before = earlier.labels[box], earlier.origin[box]
         mark_corrections(labels, origin, *before, None if self._preview is None else self._preview[box])
         self.counts.add(*before, box, -1)
         self.counts.add(labels, origin, box, 1)
-        self._kept.append((box, *before))
-        self._write(box, labels, origin)
+        differs = box_of((labels != before[0]) | (origin != before[1]))
+        if differs is not None:
+            at = moved(differs, [s.start for s in box])
+            self._kept.append((at, before[0][differs].copy(), before[1][differs].copy()))
+            self._write(at, labels[differs], origin[differs])
 
     def put_slice(self, axis: int, index: int, complete_slices: Sequence[tuple[int, int]]) -> None:
         """A slice that is complete now, or no longer: with the strokes that are on it."""
@@ -151,23 +146,24 @@ class _Work:
         around: Box | None = None
         for box, *_ in self._kept:
             around = union(around, box)
-        assert around is not None
+        if around is None:
+            return None, np.zeros((0, 0, 0), bool)
         labels, origin = self._earlier.labels[around].copy(), self._earlier.origin[around].copy()
         for box, labels_before, origin_before in reversed(self._kept):  # the arrays as they were
             tick()
             part = within(box, around)
             labels[part], origin[part] = labels_before, origin_before
         changed = np.empty(labels.shape, bool)
-        for slab, was in _slabs(around, origin):
+        for slab in slabs(around):
             tick()
-            was, part = was > 0, within(slab, around)
+            part = within(slab, around)
+            was = origin[part] > 0
             changed[part] = (was != self._earlier.labelled[slab]) | (was & (labels[part] != self._earlier.labels[slab]))
         tick()
         inner = box_of(changed)
         if inner is None:
             return None, np.zeros((0, 0, 0), bool)
-        k, j, i = (slice(a.start + b.start, a.start + b.stop) for a, b in zip(around, inner, strict=True))
-        return (k, j, i), changed[inner]
+        return moved(inner, [s.start for s in around]), changed[inner]
 
     def _write(self, box: Box, labels: np.ndarray, origin: np.ndarray) -> None:
         earlier = self._earlier

@@ -18,20 +18,16 @@ def annotated_planes(labelled: np.ndarray, factor: float) -> tuple[tuple[int, in
     return tuple((axis, index) for axis in range(3) for index in _peaks(_sums(labelled, axis), factor))
 
 
-def covering_slices(
-    annotation: np.ndarray, extra: Iterable[tuple[int, int]] = (), values: int = 256, limit: int = 200
-) -> tuple[list[tuple[int, int]], dict[tuple[int, int], np.ndarray]]:
+def covering_slices(annotation: np.ndarray, extra: Iterable[tuple[int, int]] = (), limit: int = 200) -> list[tuple[int, int]]:
     """The few slices, of all three orientations, that together hold the strokes: those that somebody painted on, most probably.
 
     Greedy cover: the slice with most labelled voxels that no earlier one holds comes first, until none is left (or `limit` slices are found).
     A stroke of one slice is a single slice that way, and neighbouring painted slices are found too. Of more than a million labelled voxels
     only every n-th is looked at. `extra`: slices that are listed in any case, where they lie in the volume.
-    Returns (axis, index) sorted, and for each of them the count of voxels by annotation value (int64, length `values`).
+    annotation: (K, J, I), of any type, not 0 where labelled. Returns (axis, index), sorted.
     """
-    places = np.flatnonzero(annotation.reshape(-1))
-    coordinates = [c.astype(np.int32) for c in np.unravel_index(places, annotation.shape)]
     found = {(a, i) for a, i in extra if i < annotation.shape[a]}
-    left = [c[:: max(1, len(places) // 1_000_000)] for c in coordinates]
+    left = _some_places(annotation)
     for axis, index in found:
         left = _without(left, axis, index)
     while len(left[0]) and len(found) < limit:
@@ -40,13 +36,27 @@ def covering_slices(
         index = int(counts[axis].argmax())
         found.add((axis, index))
         left = _without(left, axis, index)
-    painted = annotation.reshape(-1)[places].astype(np.int64)
-    tables = [
-        np.bincount(c * np.int64(values) + painted, minlength=n * values).reshape(n, values) if any(a == axis for a, _ in found) else None
-        for axis, (c, n) in enumerate(zip(coordinates, annotation.shape, strict=True))
-    ]
-    ordered = sorted(found)
-    return ordered, {(axis, index): tables[axis][index] for axis, index in ordered}  # type: ignore[index]
+    return sorted(found)
+
+
+def values_on(annotation: np.ndarray, slices: Iterable[tuple[int, int]], values: int) -> dict[tuple[int, int], np.ndarray]:
+    """For each of these slices the count of its labelled voxels by annotation value, int64 of length `values`."""
+    counts = {at: np.bincount(annotation[plane(*at)].ravel(), minlength=values) for at in slices}
+    for unlabelled in counts.values():
+        unlabelled[0] = 0
+    return counts
+
+
+def _some_places(annotation: np.ndarray) -> list[np.ndarray]:
+    """k, j and i, (n,) int32 each, of the labelled voxels, or of every n-th where there are more than a million; plane by plane."""
+    counts = [int(np.count_nonzero(pixels)) for pixels in annotation]
+    step, before, parts = max(1, sum(counts) // 1_000_000), 0, [np.zeros((3, 0), np.int32)]
+    for k in np.flatnonzero(counts):
+        j, i = np.nonzero(annotation[k])
+        chosen = slice(-before % step, None, step)
+        parts.append(np.stack([np.full(len(j[chosen]), k), j[chosen], i[chosen]]).astype(np.int32))
+        before += counts[k]
+    return list(np.concatenate(parts, axis=1))
 
 
 def _without(coordinates: list[np.ndarray], axis: int, index: int) -> list[np.ndarray]:

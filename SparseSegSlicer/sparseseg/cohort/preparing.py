@@ -97,7 +97,7 @@ def _looked(patient: Patient, folder: Path, file: str, complete_slices: str, oth
     turn = Turn.upright(image.geometry)
     annotation = np.ascontiguousarray(turn.there(strokes.annotation))
     np.save(annotation_file(folder, file), annotation)
-    found = [(0, k) for k in range(len(annotation))] if annotation.all() else covering_slices((annotation > 0).astype(np.uint8), values=2)[0]
+    found = [(0, k) for k in range(len(annotation))] if annotation.all() else covering_slices(annotation)
     voxels = np.bincount(annotation.reshape(-1), minlength=256)[1:]
     own, spacing = turn.triple(image.geometry.shape_kji), turn.triple(image.geometry.spacing_kji_mm)
     return Member(patient.place, file, own, spacing, tuple(found), tuple(voxels.tolist()), strokes.classes, grays)

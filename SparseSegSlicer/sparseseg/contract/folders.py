@@ -25,6 +25,7 @@ _MADE_HERE = re.compile(PREFIX + r"[a-z0-9_]{8}")  # as tempfile names a folder
 _LOCK = "host.lock"
 _YOUNG_S = 60.0  # a folder that is just being made has no lock yet, or one that says nothing because it is not held yet
 _TRIES, _PAUSE_S = 6, 0.05
+_ZEROS = memoryview(bytes(1 << 16))
 T = TypeVar("T")
 
 
@@ -94,6 +95,26 @@ def _flush_names(folder: Path) -> None:
                 os.fsync(handle)
             finally:
                 os.close(handle)
+
+
+class Sparsely:
+    """Writes to an open, empty file, but for longer runs of zeros, which take no room where the file system knows such files."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+
+    def write(self, data: bytes | memoryview) -> None:
+        view = memoryview(data).cast("B")
+        for start in range(0, len(view), len(_ZEROS)):
+            piece = view[start : start + len(_ZEROS)]
+            if piece == _ZEROS[: len(piece)]:
+                self._file.seek(len(piece), os.SEEK_CUR)
+            else:
+                self._file.write(piece)
+
+    def end(self) -> None:
+        """To be called at last: the file may end in zeros."""
+        self._file.truncate()
 
 
 class PrivateFolder:

@@ -22,7 +22,7 @@ import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import numpy as np
 
@@ -31,7 +31,7 @@ from .box import Box, box_from_json, box_to_json, shape_of, whole
 from .channels import IMAGE_TYPES, MOST_CHANNELS
 from .classes import ClassTable
 from .errors import InputError, JobError, SparseSegError
-from .folders import adopt_file, patiently, write_whole, writing
+from .folders import Sparsely, adopt_file, patiently, write_whole, writing
 from .geometry import Geometry
 from .hints import Hints
 from .lock import HOST_LOCK, LOCK, Lock, check_owner, holder
@@ -51,6 +51,7 @@ _TAKEN_OVER = re.compile(r"annotation-\d{1,16}-(all|(all-)?[0-9a-f]{8})\.npy", r
 _PREVIEW = re.compile(r"preview-\d[\d-]*\.npy", re.ASCII)
 _PART = re.compile(r"\.(.+)\.(\d+)\.part")  # what `write_whole`, or a store of arrays, leaves when it is killed; and whose it is
 _SCRATCH = re.compile(r"scratch-\d+\.npy", re.ASCII)  # an array of `store.OnDisk`
+_MAPPED = re.compile(r"mapped-\d+", re.ASCII)  # an array of `scratch.Scratch`
 _MOST_REVISION = 2**53 - 1  # what every reader of JSON takes for a whole number
 _MOST_RECORD = 2**26  # bytes
 _MOST_LOG = 2**22  # bytes, then events and log begin anew with the next session
@@ -309,7 +310,7 @@ class Job:
             return None
         annotation = self._load_unchanged(record.annotation, record.geometry.shape_kji)
         if record.changes:
-            annotation = np.array(annotation)
+            annotation = self._mapped(record.annotation, mode="c")  # what is changed of it is in memory, and nowhere else
         for change in record.changes:
             annotation[change.box] = self._load_unchanged(change.file, shape_of(change.box))
         return annotation
@@ -444,12 +445,14 @@ class Job:
 
         def write(file: IO[bytes]) -> None:
             write_header(file, array.shape, array.dtype)
+            sparsely = Sparsely(file)
             for slab in slabs(array):
                 self.tick()
-                file.write(np.ascontiguousarray(slab).reshape(-1).view(np.uint8).data)
+                sparsely.write(np.ascontiguousarray(slab).reshape(-1).view(np.uint8).data)
                 if lasting:
                     file.flush()
                     os.fsync(file.fileno())
+            sparsely.end()
             first()
 
         return self._save(name, write, lasting)
@@ -468,8 +471,10 @@ class Job:
 
         def write(file: IO[bytes]) -> None:
             write_header(file, shape_kji, dtype)
+            sparsely = Sparsely(file)
             for plane in planes:
-                file.write(np.ascontiguousarray(plane, dtype).tobytes())
+                sparsely.write(np.ascontiguousarray(plane, dtype).data)
+            sparsely.end()
 
         return self._save(name, write)
 
@@ -487,10 +492,10 @@ class Job:
         _check(array, name, types, self.record.geometry.shape_kji if shape is None else tuple(shape))
         return array
 
-    def _mapped(self, name: str) -> np.ndarray:
+    def _mapped(self, name: str, mode: Literal["r", "c"] = "r") -> np.ndarray:
         try:
             if _is_plain(self.path(name)):  # opening a pipe would wait for who writes to it
-                return np.lib.format.open_memmap(self.path(name), mode="r")
+                return np.lib.format.open_memmap(self.path(name), mode=mode)
             error: BaseException | None = None
         except _UNREADABLE_ARRAY as unreadable:
             error = unreadable
@@ -554,7 +559,7 @@ def _remove_contents(folder: Path, spare_own: bool = False) -> None:
 def _is_our_name(name: str) -> bool:
     part = _PART.fullmatch(name)
     whole_name = part[1] if part else name
-    return whole_name in _OURS or any(pattern.fullmatch(whole_name) for pattern in (_HANDED_OVER, _TAKEN_OVER, _PREVIEW, _SCRATCH))
+    return whole_name in _OURS or any(pattern.fullmatch(whole_name) for pattern in (_HANDED_OVER, _TAKEN_OVER, _PREVIEW, _SCRATCH, _MAPPED))
 
 
 def _is_own(name: str) -> bool:

@@ -15,7 +15,9 @@ from pathlib import Path
 from .errors import TooLargeError
 
 ENGINE_BYTES = 400_000_000  # of a run, whatever the volume: packages, a network and its activations
-ENGINE_BYTES_PER_VOXEL = 20  # labels, weights, four growings, beliefs, previews; rounded down from docs/benchmark.md (2.2 GB at 79 million voxels)
+# labels, growings, beliefs, previews; of volumes whose arrays are mapped (scratch.LEAST_BYTES) no more than of the largest that are not: what is left
+# is working grids, 0.99 GB at 79 million voxels with the packages
+ENGINE_BYTES_PER_VOXEL, MOST_VOXELS = 20, 67_000_000
 _ADVICE = "Close other programs, crop or resample the volume, or use a machine with more memory."
 _MEGA, _GIGA = 1e6, 1e9
 _UNLIMITED = 1 << 60  # what a control group without a limit says is about 2**63
@@ -39,8 +41,9 @@ def resampling_bytes(shape: Sequence[int], onto: Sequence[int], size: int) -> in
 
 
 def engine_bytes(shape: Sequence[int]) -> int:
-    """What a run on a volume costs, roughly: growing, refining, training and predicting. The image itself is mapped, and not counted."""
-    return ENGINE_BYTES + volume_bytes(shape, ENGINE_BYTES_PER_VOXEL)
+    """What a run on a volume costs, roughly: growing, refining, training and predicting. The image itself is mapped, and not counted; nor are large
+    arrays."""
+    return ENGINE_BYTES + ENGINE_BYTES_PER_VOXEL * min(volume_bytes(shape, 1), MOST_VOXELS)
 
 
 def amount(count: float) -> str:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..annotation.slices import covering_slices
-from ..contract.box import Box, shape_of, whole
+from ..contract.box import Box, intersection, shape_of, whole
+from ..contract.scratch import is_huge
 from .unet import Triple, triple
 
 _FRESH_SHARE = 0.5  # of the samples, that come from the slices of the last correction
@@ -70,9 +71,11 @@ class SliceSampler:
     def look(self, labelled: np.ndarray, box: Box, changed: Box | None = None) -> None:
         """Take the slices anew from what is labelled now: the few that together hold it. changed: a box of corrections, whose slices come first
         for a while."""
-        found, _ = covering_slices(labelled[box].astype(np.uint8), values=2)
-        offset = [s.start for s in box]
-        self.slices = [(axis, index + offset[axis]) for axis, index in found]
+        if changed is not None and is_huge(labelled.shape):  # the rest is not looked at again
+            both = intersection(changed, box)
+            self.slices = sorted({*self.slices, *([] if both is None else _covering(labelled, both))})
+        else:
+            self.slices = _covering(labelled, box)
         if changed is not None:
             self._fresh = [(axis, index) for axis, index in self.slices if changed[axis].start <= index < changed[axis].stop]
             self._fresh = _flattest(self._fresh, changed)
@@ -91,6 +94,10 @@ class SliceSampler:
             if self._fresh and rng.random() < _FRESH_SHARE:
                 slices = self._fresh
         return slices[int(rng.integers(len(slices)))]
+
+
+def _covering(labelled: np.ndarray, box: Box) -> list[tuple[int, int]]:
+    return [(axis, index + box[axis].start) for axis, index in covering_slices(labelled[box])]
 
 
 def _flattest(slices: list[tuple[int, int]], changed: Box) -> list[tuple[int, int]]:

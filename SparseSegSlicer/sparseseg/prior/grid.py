@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 
 from ..annotation.labels import CORRECTION
-from ..contract.box import Box, intersection, union, whole, with_margin, within
+from ..contract.box import Box, intersection, shape_of, union, whole, with_margin, within
 from . import standing
 from .compiled import kernels
 from .together import THREADS, Tick, together
@@ -19,6 +19,7 @@ Triple = tuple[int, int, int]
 
 MARGIN = 0.5  # how far beyond the painted segments they may reach, in parts of their extent on each side
 _LEAST_MARGIN = 8  # voxels
+_FEW_ROWS, _FEW_VOXELS = 16, 100_000  # that are looked at together for labels in doubt
 _THIN = 3  # voxels: painted on no more slices than this, segments may reach along the whole axis
 
 
@@ -156,10 +157,16 @@ class Grid:
 
 def in_doubt_at(box: Box, labels: np.ndarray, labelled: np.ndarray, origin: np.ndarray | None = None) -> np.ndarray:
     """standing.in_doubt of a box of the volume, (k, j, i) bool; labels, labelled, origin: (K, J, I). Corrections are never in doubt: whoever
-    draws on a result looks closely."""
-    around = with_margin(box, standing.MARGIN, labels.shape)
-    trusted = None if origin is None else origin[around] == CORRECTION
-    return np.ascontiguousarray(standing.in_doubt(np.array(labels[around]), np.array(labelled[around]), trusted)[within(box, around)])
+    draws on a result looks closely. Rows without labels cost nothing."""
+    doubt = np.zeros(shape_of(box), bool)
+    depth = max(_FEW_ROWS, _FEW_VOXELS // (doubt.shape[0] * doubt.shape[2]))
+    for j in range(box[1].start, box[1].stop, depth):
+        rows = (box[0], slice(j, min(j + depth, box[1].stop)), box[2])
+        if labelled[rows].any():
+            around = with_margin(rows, standing.MARGIN, labels.shape)
+            trusted = None if origin is None else origin[around] == CORRECTION
+            doubt[within(rows, box)] = standing.in_doubt(np.array(labels[around]), np.array(labelled[around]), trusted)[within(rows, around)]
+    return doubt
 
 
 def gray_of(part: np.ndarray) -> np.ndarray:

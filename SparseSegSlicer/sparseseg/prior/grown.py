@@ -17,6 +17,7 @@ import numpy as np
 
 from ..contract.belief import Belief
 from ..contract.box import Box, box_of, intersection, moved, union, whole, with_margin, within
+from ..contract.scratch import Zeros
 from . import scales
 from .field import Field
 from .grid import Grid, coarsening, in_doubt_at, region
@@ -59,8 +60,9 @@ class Grown:
         origin: np.ndarray | None = None,
         bounds: Box | None = None,
         reached: Box | None = None,
+        zeros: Zeros = np.zeros,
     ) -> None:
-        self.label, self.confidence = np.zeros(image.shape, np.uint8), np.zeros(image.shape, np.uint8)
+        self.label, self.confidence = zeros(image.shape, np.uint8), zeros(image.shape, np.uint8)
         self.renewals = -1
         self._image, self._origin, self._bounds = image, origin, bounds
         self._spacing = tuple(float(s) for s in spacing_kji_mm)
@@ -80,15 +82,17 @@ class Grown:
         origin: np.ndarray | None = None,
         bounds: Box | None = None,
         reached: Box | None = None,
+        zeros: Zeros = np.zeros,
     ) -> Grown:
         """image: (K, J, I), any real type, may be a memory map and is kept; labels: (K, J, I) uint8, 0 background, c segment c, used where
         labelled, (K, J, I) bool. Slices that are labelled throughout are interpolated between. tick is called several times a second; what it
-        raises ends the work. early is given labels, (K, J, I) uint8, once, as soon as a first answer is there. plan: of another Grown, to be kept.
+        raises ends the work. early is given `label`, (K, J, I) uint8, once, as soon as a first answer is there, to copy what it keeps.
+        plan: of another Grown, to be kept.
         origin: (K, J, I) uint8, where labels came from, as in annotation.labels, kept and looked at again at each update; None: all strokes.
         bounds: where segments lie, whatever was painted: a point says little about how far they go. reached: where segments were grown before;
-        it goes on to reach as far as ever, so that nothing vanishes as more is painted.
+        it goes on to reach as far as ever, so that nothing vanishes as more is painted. zeros makes label and confidence.
         """
-        grown = cls(image, spacing_kji_mm, origin, bounds, reached)
+        grown = cls(image, spacing_kji_mm, origin, bounds, reached, zeros)
         grown.renew(labels, labelled, tick, early, plan)
         return grown
 
@@ -110,12 +114,12 @@ class Grown:
             size = [s.stop - s.start for s in grid.region]
             quick = Grid.of(grid.region, coarsening(size, self._spacing, scales.QUICK_CELLS), self._spacing)
             self._decide(self._field_on(quick, labels, labelled, classes, tick), labels, labelled, tick)
-            early(self.label.copy())
+            early(self.label)
             early = None
         field = self._field_on(grid, labels, labelled, classes, tick, plan)
         self._decide(field, labels, labelled, tick)
         if early is not None:
-            early(self.label.copy())
+            early(self.label)
         self._field, self._reached = field, grid.region
         return whole(self.label.shape)
 
@@ -205,13 +209,12 @@ class Grown:
         """What is labelled stands; its confidence says how far it is trusted."""
         for k in range(box[0].start, box[0].stop, _PLANES):
             tick()
-            part = (slice(k, min(k + _PLANES, box[0].stop)), box[1], box[2])
-            there = labelled[part]
-            if not there.any():
-                continue
-            np.copyto(self.label[part], labels[part], where=there)
-            np.copyto(self.confidence[part], np.uint8(255), where=there)
-            self._doubt(field, part, labels, labelled)
+            known = [n for n in range(k, min(k + _PLANES, box[0].stop)) if labelled[n][box[1:]].any()]
+            for plane in ((slice(n, n + 1), box[1], box[2]) for n in known):
+                np.copyto(self.label[plane], labels[plane], where=labelled[plane])
+                np.copyto(self.confidence[plane], np.uint8(255), where=labelled[plane])
+            if known:
+                self._doubt(field, (slice(known[0], known[-1] + 1), box[1], box[2]), labels, labelled)
 
     def _doubt(self, field: Field, part: Box, labels: np.ndarray, labelled: np.ndarray) -> None:
         """Labels in doubt are trusted as far as those growings have the same that have not seen them."""

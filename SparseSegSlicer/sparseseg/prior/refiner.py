@@ -7,17 +7,20 @@ grids; only the answer has the volume's size.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ..contract.belief import Belief
 from ..contract.box import Box, union, whole, with_margin
+from ..contract.scratch import Zeros, is_huge
 from . import compiled
 from .refiner_network import Tick, correction, load_refiner
 from .refiner_view import View, look
-from .refiner_vote import compete
+from .refiner_vote import compete, decided
 from .volumes import Volumes
 
 _REACH = 4  # working voxels around a change within which the network is asked anew
@@ -29,8 +32,9 @@ _CONTEXT = 8  # more of them, which it is shown
 
 
 class Refined:
-    """What the refiner believes: label and confidence, (K, J, I) uint8, kept up to date in place. The confidence is 255 times about the chance
-    that the label is right, 255 at labelled voxels that are not in doubt."""
+    """What the refiner believes: label and confidence, (K, J, I) uint8, kept up to date in place; of a huge volume (scratch.is_huge) they are not
+    kept, and `at` makes them for a box. The confidence is 255 times about the chance that the label is right, 255 at labelled voxels that are not
+    in doubt."""
 
     def __init__(
         self,
@@ -40,11 +44,13 @@ class Refined:
         use: Sequence[bool] | None = None,
         network: nn.Module | None = None,
         smooth: bool = False,
+        zeros: Zeros = np.zeros,
     ) -> None:
-        """use: for each segment, segment 1 first, whether it is corrected (all are if None)."""
+        """use: for each segment, segment 1 first, whether it is corrected (all are if None). zeros makes label and confidence."""
         self.volumes, self.device, self.dtype, self.use, self._smooth = volumes, device, dtype, use, smooth
         self.network = network or load_refiner(device)
-        self.label, self.confidence = np.zeros(volumes.label.shape, np.uint8), np.zeros(volumes.label.shape, np.uint8)
+        self.shape = volumes.label.shape
+        self._kept = None if is_huge(self.shape) else Belief(zeros(self.shape, np.uint8), zeros(self.shape, np.uint8))
         self.views: dict[int, View] = {}
         self._open: list[Box] = []  # where label and confidence are still to be decided: more than nothing only while at work, or after a tick raised
 
@@ -63,14 +69,31 @@ class Refined:
         use: Sequence[bool] | None = None,
         network: nn.Module | None = None,
         smooth: bool = False,
+        zeros: Zeros = np.zeros,
     ) -> Refined:
         """Everything for the first time. Volumes as in refiner_view.Volumes; they are kept, not copied. tick is called several times a second; what
         it raises ends the work. smooth: labels in doubt give way to what is believed there."""
         k, j, i = (float(s) for s in spacing_kji_mm)
         volumes = Volumes(grown_label, grown_confidence, image, labels, labelled, (k, j, i))
-        refined = cls(volumes, device or torch.device("cpu"), dtype, use, network, smooth)
+        refined = cls(volumes, device or torch.device("cpu"), dtype, use, network, smooth, zeros)
         refined.renew(tick=tick)
         return refined
+
+    def at(self, box: Box) -> Belief:
+        """Label and confidence in a box, (k, j, i) uint8 both; views, or made for it."""
+        if self._kept is None:
+            return decided(self.volumes, list(self.views.values()), box, self._smooth)
+        return Belief(self._kept.label[box], self._kept.confidence[box])
+
+    @property
+    def label(self) -> np.ndarray:
+        assert self._kept is not None
+        return self._kept.label
+
+    @property
+    def confidence(self) -> np.ndarray:
+        assert self._kept is not None
+        return self._kept.confidence
 
     def renew(
         self,
@@ -82,7 +105,7 @@ class Refined:
         """Everything anew: grids, gray values, corrections. Arrays as in update. Returns what changed."""
         self._take(labels, labelled)
         self.use = use if use is not None else self.use
-        everything = whole(self.label.shape)
+        everything = whole(self.shape)
         self._open = [everything]
         extents = find_extents(self.volumes, everything, tick)
         views: dict[int, View] = {}
@@ -99,7 +122,7 @@ class Refined:
         self._open.append(box)
         box = self._around_open()
         for value, extent in find_extents(self.volumes, box, tick).items():
-            if value not in self.views or not _inside(extent, self.views[value], self.label.shape):
+            if value not in self.views or not _inside(extent, self.views[value], self.shape):
                 self._look_again(value, tick)
         for value, view in list(self.views.items()):
             if not view.update(self.volumes, box):
@@ -136,7 +159,7 @@ class Refined:
         """At a segment that is new, or that has outgrown its view."""
         if value in self.views:
             self._open.append(self.views.pop(value).box)
-        extent = find_extents(self.volumes, whole(self.label.shape), tick)[value]
+        extent = find_extents(self.volumes, whole(self.shape), tick)[value]
         view = self._seen(value, extent, tick)
         self._open.append(view.box)
         self.views = dict(sorted({**self.views, value: view}.items()))
@@ -154,7 +177,7 @@ class Refined:
         return (added * view.agreement).half()
 
     def _corrects(self, view: View) -> bool:
-        if self.label.size > _FULL_SIZE and not view.has_slices:
+        if math.prod(self.shape) > _FULL_SIZE and not view.has_slices:
             return False
         return view.held_by_grid and (self.use is None or view.value > len(self.use) or self.use[view.value - 1])
 
@@ -183,7 +206,9 @@ class Refined:
         return box
 
     def _decide(self, tick: Tick) -> Box | None:
-        changed = compete(self.label, self.confidence, self.volumes, list(self.views.values()), self._around_open(), tick, self._smooth)
+        changed: Box | None = self._around_open()
+        if self._kept is not None:
+            changed = compete(*self._kept, self.volumes, list(self.views.values()), self._around_open(), tick, self._smooth)
         self._open = []
         return changed
 

@@ -7,14 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..contract.box import Box
+from ..contract.belief import Belief
+from ..contract.box import Box, shape_of, slabs, within
 from . import compiled
 from .refiner_network import Tick
 from .refiner_view import View
 from .volumes import Volumes
 
 _CALIBRATION = 0.5  # of the logits, for the confidence: fitted once on synthetic volumes, where the network is too sure of itself
-_SLAB = 4_000_000  # voxels at a time: what segments add is float32 only there
 # by confidence of growing, how far its label's logit lies from 0
 CERTAIN = (0.2 + 1.3 / 255 * np.arange(256)).astype(np.float32)
 # by 256ths of the winning logit, 255 times the chance that the decision is right, below 255, which means annotated
@@ -40,19 +40,26 @@ def compete(
     (confidence below 255), it is as certain as it fares among the segments; with `smooth` the best of these takes its place. Returns where something
     became different, None where nothing did."""
     changed = np.array([np.iinfo(np.int64).max, 0] * 3)
-    planes = max(1, _SLAB // ((box[1].stop - box[1].start) * (box[2].stop - box[2].start)))
-    for k in range(box[0].start, box[0].stop, planes):
+    for part in slabs(box):
         tick()
-        part = (slice(k, min(k + planes, box[0].stop)), box[1], box[2])
-        _compete(label, confidence, volumes, _gathered(views, part), part, changed, smooth)
+        _compete((label[part], confidence[part]), volumes, _gathered(views, part), part, changed, smooth)
     if changed[1] == 0:
         return None
     first, last = changed[0::2].tolist(), changed[1::2].tolist()
     return (slice(first[0], last[0]), slice(first[1], last[1]), slice(first[2], last[2]))
 
 
-def _compete(label: np.ndarray, confidence: np.ndarray, volumes: Volumes, gathered: Gathered, box: Box, changed: np.ndarray, smooth: bool) -> None:
-    now, grown = (label[box], confidence[box]), (volumes.label[box], volumes.confidence[box])
+def decided(volumes: Volumes, views: Sequence[View], box: Box, smooth: bool = False) -> Belief:
+    """The label and confidence that `compete` writes in a box, (k, j, i) uint8 both."""
+    belief, changed = Belief(np.zeros(shape_of(box), np.uint8), np.zeros(shape_of(box), np.uint8)), np.zeros(6, np.int64)
+    for part in slabs(box):
+        now = tuple(array[within(part, box)] for array in belief)
+        _compete(now, volumes, _gathered(views, part), part, changed, smooth)
+    return belief
+
+
+def _compete(now: tuple[np.ndarray, ...], volumes: Volumes, gathered: Gathered, box: Box, changed: np.ndarray, smooth: bool) -> None:
+    grown = volumes.label[box], volumes.confidence[box]
     annotated = (volumes.labels[box], volumes.labelled[box])
     origin = (box[0].start, box[1].start, box[2].start)
     if (loops := compiled.loops()) is not None:

@@ -22,6 +22,8 @@ from ..contract.box import Box, intersection
 from ..contract.classes import ClassTable
 from ..contract.geometry import Geometry
 from ..contract.place import Place
+from ..contract.scratch import Zeros, put
+from .estimate import counted
 
 Plane = tuple[int, int]  # axis, index
 Pixels = tuple[np.ndarray, np.ndarray]  # rows and columns on a slice
@@ -120,10 +122,16 @@ class Doubt:
         return Place(piece.axis, piece.index, piece.box, (i, j, k), ids[piece.painted], ids[piece.believed], len(piece.voxels[0]), sureness, sentence)
 
 
-def doubts(image: np.ndarray, annotation: Annotation, believed_without: Callable[[np.ndarray], Belief], aside: Aside = at_once) -> list[Doubt]:
+def doubts(
+    image: np.ndarray,
+    annotation: Annotation,
+    believed_without: Callable[[np.ndarray], Belief],
+    aside: Aside = at_once,
+    zeros: Zeros = np.zeros,
+) -> list[Doubt]:
     """Probable mistakes of an annotation, the surest first. image: (K, J, I); believed_without: what is believed from the labels in a mask, (K, J, I)
-    bool, alone; aside: what else is long is done with it."""
-    found = pieces(image, annotation.labels, annotation.labelled, len(annotation.rows), believed_without, aside)
+    bool, alone; aside: what else is long is done with it; zeros: makes arrays of the volume's size."""
+    found = pieces(image, annotation.labels, annotation.labelled, len(annotation.rows), believed_without, aside, zeros)
     return listed([Doubt(piece, sureness(piece)) for piece in found])
 
 
@@ -167,7 +175,7 @@ def _meet(one: Box, other: Box, margin: int, axes: Sequence[int]) -> bool:
 def annotated(labelled: np.ndarray) -> list[Plane]:
     """The slices that hold the annotation, labelled throughout or with strokes."""
     full = [(axis, int(n)) for axis in range(3) for n in np.flatnonzero(labelled.all(axis=tuple(a for a in range(3) if a != axis)))]
-    return covering_slices(labelled.view(np.uint8), full, 2)[0]
+    return covering_slices(labelled, full)
 
 
 def folds(planes: Sequence[Plane], labelled: np.ndarray) -> list[list[Plane]]:
@@ -182,9 +190,10 @@ def folds(planes: Sequence[Plane], labelled: np.ndarray) -> list[list[Plane]]:
     return [fold for fold in found if fold]
 
 
-def without(labelled: np.ndarray, fold: Sequence[Plane]) -> np.ndarray:
+def without(labelled: np.ndarray, fold: Sequence[Plane], zeros: Zeros = np.zeros) -> np.ndarray:
     """A mask without these slices; around those with strokes without what the same strokes may reach."""
-    rest = labelled.copy()
+    rest = zeros(labelled.shape, bool)
+    put(rest, labelled)
     for axis, index in fold:
         reach = 0 if labelled[plane(axis, index)].all() else _BRUSH
         np.moveaxis(rest, axis, 0)[max(0, index - reach) : index + reach + 1] = False
@@ -233,23 +242,24 @@ def pieces(
     classes: int,
     believed_without: Callable[[np.ndarray], Belief],
     aside: Aside = at_once,
+    zeros: Zeros = np.zeros,
 ) -> list[Piece]:
     """All that is painted as one class, and believed to be another segment without its slice. labels (K, J, I) uint8, labelled bool; classes with
     background."""
     slices: list[_Slice] = []
     for fold in aside(lambda: folds(annotated(labelled), labelled)):
-        rest, is_enough = aside(partial(_rest, labels, labelled, fold))
+        rest, is_enough = aside(partial(_rest, labels, labelled, fold, zeros))
         if is_enough:
             belief = believed_without(rest)
             slices += [_look(at, image, labels, labelled, belief) for at in fold]
     return aside(lambda: _pieces_of(slices, classes)) if slices else []
 
 
-def _rest(labels: np.ndarray, labelled: np.ndarray, fold: Sequence[Plane]) -> tuple[np.ndarray, bool]:
+def _rest(labels: np.ndarray, labelled: np.ndarray, fold: Sequence[Plane], zeros: Zeros) -> tuple[np.ndarray, bool]:
     """What is labelled without some slices, and whether there are segments and background in it."""
-    rest = without(labelled, fold)
-    painted = labels[rest]
-    return rest, bool(painted.any() and not painted.all())
+    rest = without(labelled, fold, zeros)
+    counts = counted(labels, rest, 256)
+    return rest, bool(counts[0] and counts[1:].any())
 
 
 def _pieces_of(slices: Sequence[_Slice], classes: int) -> list[Piece]:

@@ -11,27 +11,28 @@ from itertools import pairwise
 import numpy as np
 
 from ..annotation.slices import annotated_planes
+from ..contract.scratch import Zeros
 
 # offset, and weights of reverse Dice, of what is believed, and of agreement: fitted to development pairs (docs/accuracy.md)
 SLICES, STROKES = (-0.458, 0.322, 0.338, 0.802), (-1.646, 0.465, 1.126, 1.111)
 MIN_VOXELS = 20  # of a segment that must be labelled, for its own estimate
 
 
-def split(labels: np.ndarray, labelled: np.ndarray, classes: int) -> np.ndarray | None:
+def split(labels: np.ndarray, labelled: np.ndarray, classes: int, zeros: Zeros = np.zeros) -> np.ndarray | None:
     """Voxels to hold out, bool (K, J, I), or None where the annotation is too little to spare any.
 
     labels (K, J, I) uint8, labelled bool, classes with background. Every second inner slice of each orientation is held out; every class
-    that has labels keeps some, and at least one segment is among the held-out voxels.
+    that has labels keeps some, and at least one segment is among the held-out voxels. zeros makes the mask.
     """
-    there = _found(labels[labelled], classes)
+    there = counted(labels, labelled, classes)
     for planes in (_annotated_planes(labelled), _blocks(labelled)):
         kept = [p for axis in planes for p in axis[0::2]]
         held = [p for axis in planes for p in axis[1::2]]
         if not held or not kept:
             continue
-        mask = _union(held, labelled)
-        rest = labelled & ~mask
-        if (_found(labels[rest], classes) == there).all() and (labels[mask] > 0).any():
+        mask = _union(held, labelled, zeros)
+        taken = counted(labels, mask, classes)
+        if ((there - taken > 0) == (there > 0)).all() and taken[1:].any():
             return mask
     return None
 
@@ -51,17 +52,17 @@ def _blocks(labelled: np.ndarray) -> list[list[tuple[int, int, int]]]:
     return [[(axis, a, b) for a, b in pairwise(edges) if b > a]]
 
 
-def _union(planes: Sequence[tuple[int, int, int]], labelled: np.ndarray) -> np.ndarray:
-    mask = np.zeros(labelled.shape, bool)
+def _union(planes: Sequence[tuple[int, int, int]], labelled: np.ndarray, zeros: Zeros) -> np.ndarray:
+    mask = zeros(labelled.shape, bool)
     for axis, first, last in planes:
         box = tuple(slice(first, last) if a == axis else slice(None) for a in range(3))
         mask[box] |= labelled[box]
     return mask
 
 
-def _found(values: np.ndarray, classes: int) -> np.ndarray:
-    """(classes,) bool: the classes that are among the values, (n,) uint8."""
-    return np.bincount(values, minlength=classes) > 0
+def counted(labels: np.ndarray, where: np.ndarray, classes: int) -> np.ndarray:
+    """How many voxels of a mask, (K, J, I) bool, carry each label, (classes,) int64; plane by plane."""
+    return sum((np.bincount(values[there], minlength=classes) for values, there in zip(labels, where, strict=True)), np.zeros(classes, np.int64))
 
 
 def dice(result: np.ndarray, truth: np.ndarray, value: int) -> float:

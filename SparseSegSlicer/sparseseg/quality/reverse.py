@@ -15,7 +15,8 @@ import numpy as np
 
 from ..annotation.slices import covering_slices, plane
 from ..contract.aside import Aside, at_once
-from .estimate import MIN_VOXELS, dice
+from ..contract.scratch import Zeros
+from .estimate import MIN_VOXELS, counted, dice
 
 Slices = list[tuple[int, int]]  # (axis, index)
 
@@ -25,7 +26,7 @@ def slices_between(labelled: np.ndarray) -> Slices:
 
     labelled: bool (K, J, I).
     """
-    found, _ = covering_slices(labelled.astype(np.uint8), values=2)
+    found = covering_slices(labelled)
     between: Slices = []
     for axis, size in enumerate(labelled.shape):
         own = [index for a, index in found if a == axis]
@@ -46,22 +47,23 @@ def reverse_dice(
     grow: Callable[[np.ndarray, np.ndarray], np.ndarray],
     values: Sequence[int],
     aside: Aside = at_once,
+    zeros: Zeros = np.zeros,
 ) -> dict[int, float]:
     """Dice of what growing from these slices of a result says of the annotation, by segment value; without those that the annotation, or the slices,
     have too little of.
 
     result, labels: (K, J, I) uint8; labelled: bool, alike; grow: from labels and where they count to labels everywhere; aside: what else is
-    long is done with it.
+    long is done with it; zeros: makes arrays of the volume's size.
     """
 
     def question() -> tuple[np.ndarray, np.ndarray, list[int]]:
-        known = np.zeros(labelled.shape, bool)
-        for axis, index in between:
-            known[plane(axis, index)] = True
-        known &= ~labelled
-        taken, own = np.bincount(result[known], minlength=256), np.bincount(labels[labelled], minlength=256)
+        seeds, known = zeros(labelled.shape, np.uint8), zeros(labelled.shape, bool)
+        for at in (plane(axis, index) for axis, index in between):
+            known[at] = ~labelled[at]
+            seeds[at] = np.where(known[at], result[at], 0)
+        taken, own = counted(seeds, known, 256), counted(labels, labelled, 256)
         judged = [c for c in values if taken[0] and taken[c] and own[c] >= MIN_VOXELS]
-        return np.where(known, result, 0).astype(np.uint8), known, judged
+        return seeds, known, judged
 
     seeds, known, judged = aside(question)
     if not judged:

@@ -60,7 +60,7 @@ class _Sample:
 
     def add(self, found: np.ndarray) -> None:
         """found: (C, n)."""
-        self._parts.append(found[:, :: self._every])
+        self._parts.append(found[:, :: self._every].copy())  # not a view, which would keep all of it
         self._held += self._parts[-1].shape[1]
         while self._held > 2 * _SAMPLE:
             self._parts = [self.voxels()[:, ::2]]

@@ -16,8 +16,7 @@ def next_slices(uncertainty: np.ndarray, labelled: np.ndarray | None, count: int
     fairly. So the middle of a wide gap comes before the volume's edge and before the neighbour of an annotated slice. Where whole slices were
     annotated, the next is of the same orientation: growing and interpolation bridge gaps between parallel slices best.
     """
-    unsure = uncertainty if labelled is None else np.where(labelled, 0, uncertainty)
-    axes = {axis: _Axis(unsure, labelled, axis) for axis in range(3)}
+    axes = {axis: _Axis(*sums) for axis, sums in enumerate(zip(*_sums(uncertainty, labelled), strict=True))}
     if any(axis.has_slices for axis in axes.values()):
         axes = {number: axis for number, axis in axes.items() if axis.has_slices}
     chosen: list[list[int]] = []
@@ -32,14 +31,29 @@ def next_slices(uncertainty: np.ndarray, labelled: np.ndarray | None, count: int
     return chosen
 
 
+def _sums(uncertainty: np.ndarray, labelled: np.ndarray | None) -> tuple[list[np.ndarray], list[np.ndarray], list[int]]:
+    """For each axis: the uncertainty of unlabelled voxels, summed over each slice, which share of it is labelled, (slices,) float64 both, and how
+    many voxels it has. Plane by plane, so that nothing of the volume's size is made."""
+    shape = uncertainty.shape
+    areas = [uncertainty.size // n for n in shape]
+    unsure, covered = ([np.zeros(n) for n in shape] for _ in range(2))
+    for k, plane in enumerate(uncertainty):
+        there = np.zeros(plane.shape, bool) if labelled is None else labelled[k]
+        for sums, values in ((unsure, np.where(there, 0, plane)), (covered, there)):
+            along = values.sum(axis=1, dtype=np.float64)
+            sums[0][k] = along.sum()
+            sums[1] += along
+            sums[2] += values.sum(axis=0, dtype=np.float64)
+    return unsure, [counts / area for counts, area in zip(covered, areas, strict=True)], areas
+
+
 class _Axis:
-    def __init__(self, unsure: np.ndarray, labelled: np.ndarray | None, axis: int) -> None:
-        others = tuple(a for a in range(3) if a != axis)
-        size = unsure.shape[axis]
+    def __init__(self, unsure: np.ndarray, covered: np.ndarray, area: int) -> None:
+        """unsure, covered: (slices,), see _sums; area: voxels of a slice."""
+        size = len(unsure)
         places = np.arange(size)
         self._speaks = np.exp(-np.abs(places[:, None] - places[None]) / max(1.0, REACH * size))  # [slice, other slice]
-        self._unsure = unsure.sum(axis=others, dtype=np.float64) / (unsure.size / size) ** 0.5
-        covered = np.zeros(size) if labelled is None else labelled.mean(axis=others)
+        self._unsure = unsure / area**0.5
         self.has_slices = bool((covered > 0.5).any())
         self._spoken = (covered[:, None] * self._speaks).max(axis=0)
         self._free = (covered < 1) & (self._unsure > 0)

@@ -8,14 +8,16 @@ import numpy as np
 
 from ..contract.belief import Belief
 from ..contract.box import planes, shape_of
+from ..contract.scratch import Zeros
 from ..network.applied import Seen
 from ..quality.fusion import fuse
 
 
-def alone(seen: Seen, tick: Callable[[], None]) -> tuple[np.ndarray, np.ndarray]:
-    """Label map and uncertainty, (K, J, I) uint8 both, on the volume's own grid. tick is called plane by plane, and may raise."""
+def alone(seen: Seen, tick: Callable[[], None], zeros: Zeros = np.zeros) -> tuple[np.ndarray, np.ndarray]:
+    """Label map and uncertainty, (K, J, I) uint8 both, on the volume's own grid. tick is called plane by plane, and may raise; zeros
+    makes the arrays."""
     shape = seen.probabilities.grid.volume_kji
-    dense, uncertainty = np.empty(shape, np.uint8), np.empty(shape, np.uint8)
+    dense, uncertainty = zeros(shape, np.uint8), zeros(shape, np.uint8)
     for box in planes(shape):
         tick()
         nothing = np.zeros(shape_of(box), np.uint8)

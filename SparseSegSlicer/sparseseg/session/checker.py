@@ -11,6 +11,7 @@ from ..contract.aside import Aside, at_once
 from ..contract.belief import Belief
 from ..contract.job import Job
 from ..contract.place import Place
+from ..contract.scratch import Zeros
 from ..quality import check
 from .host import Host
 
@@ -31,11 +32,13 @@ class Checker:
         self.is_current = False
         self._keep([doubt for doubt in self._doubts if doubt.stands(annotation)])
 
-    def look(self, gray: np.ndarray, annotation: Annotation, believed_without: BelievedWithout, aside: Aside = at_once) -> None:
+    def look(
+        self, gray: np.ndarray, annotation: Annotation, believed_without: BelievedWithout, aside: Aside = at_once, zeros: Zeros = np.zeros
+    ) -> None:
         """Once for each revision; some growings, so of seconds in large volumes. gray: (K, J, I), one value a voxel; believed_without: from the
-        labels in a mask, (K, J, I) bool, alone; aside: as of check.doubts. What they raise ends this, and nothing has changed."""
+        labels in a mask, (K, J, I) bool, alone; aside, zeros: as of check.doubts. What they raise ends this, and nothing has changed."""
         if not self.is_current:
-            self._keep(check.doubts(gray, annotation, lambda rest: believed_without(annotation, rest), aside))
+            self._keep(check.doubts(gray, annotation, lambda rest: believed_without(annotation, rest), aside, zeros))
             self.is_current = True
 
     def _keep(self, doubts: list[check.Doubt]) -> None:

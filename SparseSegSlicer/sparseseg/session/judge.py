@@ -9,7 +9,9 @@ import numpy as np
 
 from ..annotation.labels import Annotation
 from ..contract.aside import Aside, at_once
+from ..contract.box import slabs, whole
 from ..contract.numbers import number
+from ..contract.scratch import Zeros
 from ..quality import estimate, reverse, shares
 
 if TYPE_CHECKING:
@@ -58,11 +60,20 @@ class Judge:
         whole = shares.SHARE if has_slices else shares.OF_STROKES
         self.standing, self.share = standing, whole * min(1.0, steps / _STEPS_TO_LEARN)
 
-    def look(self, result: np.ndarray, evidence: estimate.Evidence, annotation: Annotation, grow: Grow, aside: Aside = at_once) -> None:
-        """Estimate how right a result is, (K, J, I) uint8. grow, aside: as of reverse_dice; both may raise, and nothing has changed."""
+    def look(
+        self,
+        result: np.ndarray,
+        evidence: estimate.Evidence,
+        annotation: Annotation,
+        grow: Grow,
+        aside: Aside = at_once,
+        zeros: Zeros = np.zeros,
+    ) -> None:
+        """Estimate how right a result is, (K, J, I) uint8. grow, aside, zeros: as of reverse_dice; all may raise, and nothing
+        has changed."""
         painted = annotation.painted  # hints prove nothing
         between = aside(lambda: reverse.slices_between(painted))
-        found = reverse.reverse_dice(result, annotation.labels, painted, between, grow, range(1, len(self._ids) + 1), aside)
+        found = reverse.reverse_dice(result, annotation.labels, painted, between, grow, range(1, len(self._ids) + 1), aside, zeros)
         slices = annotation.has_complete_slices
         self.estimate = {
             self._ids[c - 1]: round(estimate.expected(dice, evidence.believed(c), evidence.agreement(c), slices), 4) for c, dice in found.items()
@@ -96,8 +107,13 @@ def choose_use(refined: Refined, held: np.ndarray) -> list[bool]:
     holding slices out doubles gaps that are long already, which says little.
     """
     volumes, use = refined.volumes, []
-    truth, before, after = volumes.labels[held], volumes.label[held], refined.label[held]
-    for value in range(1, max(int(volumes.labels[volumes.labelled].max(initial=0)), int(truth.max(initial=0))) + 1):
+    parts: list[list[np.ndarray]] = [[np.zeros(0, np.uint8)] for _ in range(3)]
+    for box in slabs(whole(held.shape)):
+        if (there := held[box]).any():
+            for found, part in zip(parts, (volumes.labels[box], volumes.label[box], refined.at(box).label), strict=True):
+                found.append(part[there])
+    truth, before, after = map(np.concatenate, parts)
+    for value in range(1, max(int(volumes.labels.max()), int(truth.max(initial=0))) + 1):
         view = refined.views.get(value)
         judged = (truth == value).sum() >= _LEAST_HELD
         worse = judged and estimate.dice(after, truth, value) < estimate.dice(before, truth, value)

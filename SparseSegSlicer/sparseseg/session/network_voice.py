@@ -24,6 +24,7 @@ from ..contract.errors import DeviceError, ModelError
 from ..contract.folders import writing
 from ..contract.geometry import Geometry
 from ..contract.job import MODEL, Job
+from ..contract.scratch import Zeros
 from ..contract.settings import Settings
 from ..contract.turn import Turn
 from ..network import checkpoint, device
@@ -45,8 +46,8 @@ Tick = Callable[[str], None]
 class NetworkVoice:
     """One trainer on one volume. `warn` takes code, sentence and advice; `tick` a stage, and may raise."""
 
-    def __init__(self, job: Job, devices: DeviceChoice, warn: Warn, tick: Tick) -> None:
-        self._job, self._devices, self._warn, self._tick = job, devices, warn, tick
+    def __init__(self, job: Job, devices: DeviceChoice, warn: Warn, tick: Tick, zeros: Zeros = np.zeros) -> None:
+        self._job, self._devices, self._warn, self._tick, self._zeros = job, devices, warn, tick, zeros
         self.compute = devices.compute(lambda: tick("starting"))
         self.spacing = job.record.geometry.spacing_kji_mm
         self.classes = len(job.record.classes) + 1
@@ -151,7 +152,8 @@ class NetworkVoice:
         """Train on these labels from the next step on; they are trusted as the belief is sure of them."""
         assert self.trainer is not None and self._input is not None
         within, tick = self._input.grid.box, lambda: self._tick("starting")
-        self.trainer.volume.targets = Targets(annotation, belief, settings, self.compute.device, tick, belief.confidence, within)
+        made, slices = (tick, belief.confidence, within, self._zeros), self.trainer.plan.slices
+        self.trainer.volume.targets = Targets(annotation, belief, settings, self.compute.device, *made, slices=slices)
         if self._start is not None:
             self._begin_with(self._start, tick)
             self._start = None

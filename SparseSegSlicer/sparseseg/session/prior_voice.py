@@ -17,8 +17,9 @@ from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
 from ..contract.aside import aside
 from ..contract.belief import Belief
-from ..contract.box import Box, box_of, planes, shape_of, union, whole, within
+from ..contract.box import Box, box_among, planes, shape_of, slabs, union, whole, within
 from ..contract.errors import ModelError
+from ..contract.scratch import Zeros
 from ..contract.settings import Settings
 from ..prior import compiled
 from ..prior.grown import Grown
@@ -60,12 +61,14 @@ class PriorVoice:
         devices: DeviceChoice,
         tick: Tick,
         warn: Callable[[str, str, str], None] = lambda *_: None,
+        zeros: Zeros = np.zeros,
     ) -> None:
         """channels: (C, K, J, I), seen as one gray value a voxel. settings.refine: whether there is a refiner at all, or growing stands as it is;
-        settings.smooth_contours: whether it may overrule labels in doubt. warn: takes code, sentence and advice."""
+        settings.smooth_contours: whether it may overrule labels in doubt. warn: takes code, sentence and advice. zeros: makes arrays of the volume's
+        size."""
         self._channels, self._spacing, self._devices, self._tick = channels, spacing_kji_mm, devices, tick
         self._gray = Gray(channels, channels[0])
-        self._warn, self._settings = warn, settings
+        self._warn, self._settings, self._zeros = warn, settings, zeros
         self._refines, self._smooths = settings.refine, settings.smooth_contours and settings.refine
         self.grown: Grown | None = None
         self._refined: Refined | None = None
@@ -158,8 +161,9 @@ class PriorVoice:
     def _let_stand(self, annotation: Annotation) -> None:
         """All of it, wherever it differs from what the user saw."""
         assert self.grown is not None
-        stands = Belief(np.empty_like(self.grown.label), np.empty_like(self.grown.confidence))
-        for box in planes(stands.label.shape):
+        shape = self.grown.label.shape
+        stands = Belief(self._zeros(shape, np.uint8), self._zeros(shape, np.uint8))
+        for box in slabs(whole(shape)):
             self._tick()
             stands.label[box], stands.confidence[box] = self._believed(box, annotation)
         self._stands = stands
@@ -171,13 +175,13 @@ class PriorVoice:
         grown = Belief(self.grown.label[box], self.grown.confidence[box])
         if self._refined is None:
             return Belief(grown.label.copy(), grown.confidence.copy())
-        return pool(grown, Belief(self._refined.label[box], self._refined.confidence[box]), annotation.labelled[box])
+        return pool(grown, self._refined.at(box), annotation.labelled[box])
 
     def alone_in(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         """The labels of growing alone and of the refiner alone in a box, (k, j, i) uint8 both; growing's twice where there is no refiner."""
         assert self.grown is not None
         grown = self.grown.label[box]
-        return grown, grown if self._refined is None else self._refined.label[box]
+        return grown, grown if self._refined is None else self._refined.at(box).label
 
     @property
     def is_seen_coarsely(self) -> bool:
@@ -186,13 +190,15 @@ class PriorVoice:
 
     def use_without(self, annotation: Annotation, held: np.ndarray) -> list[bool]:
         """Which segments are better refined, as far as the annotation in `held`, (K, J, I) bool, tells of what the rest makes of it."""
-        rest = annotation.labelled & ~held
+        rest = self._zeros(held.shape, bool)
+        for box in planes(held.shape):
+            np.greater(annotation.labelled[box], held[box], out=rest[box])
         refined = self._refined_of(self._grown_of(annotation, rest), annotation.labels, rest, None)
         return aside(lambda: choose_use(refined, held), self._tick)
 
     def grown_from(self, labels: np.ndarray, labelled: np.ndarray) -> np.ndarray:
         """The labels that growing makes of others than the annotation's, (K, J, I) uint8; labels uint8 and labelled bool, alike."""
-        return Grown.start(self.gray, labels, labelled, self._spacing, self._tick).label
+        return Grown.start(self.gray, labels, labelled, self._spacing, self._tick, zeros=self._zeros).label
 
     def grown_without(self, annotation: Annotation, rest: np.ndarray) -> Belief:
         """What growing alone would believe of the labels in `rest`, (K, J, I) bool, with the region and grid that all labels ask for."""
@@ -231,7 +237,7 @@ class PriorVoice:
         return [self.refines(value) for value in range(1, annotation.table.shape[1])]
 
     def _gray_of(self, annotation: Annotation) -> Gray:
-        return Gray.of(self._channels, annotation.labels, annotation.labelled, self._tick)
+        return Gray.of(self._channels, annotation.labels, annotation.labelled, self._tick, self._zeros)
 
     def _grown_of(
         self,
@@ -246,7 +252,9 @@ class PriorVoice:
         painted = annotation.counts.voxels - annotation.counts.hints
         bounds = None if annotation.hints is None else annotation.hints.extent(painted[1:].tolist())
         image = (gray or self._gray).image
-        return Grown.start(image, annotation.labels, labelled, self._spacing, self._tick, early, plan, annotation.origin, bounds, reached)
+        return Grown.start(
+            image, annotation.labels, labelled, self._spacing, self._tick, early, plan, annotation.origin, bounds, reached, self._zeros
+        )
 
     def _refined_of(self, grown: Grown, labels: np.ndarray, labelled: np.ndarray, use: list[bool] | None, gray: Gray | None = None) -> Refined:
         compute = self._devices.compute(self._tick)
@@ -264,6 +272,7 @@ class PriorVoice:
             self._tick,
             use,
             smooth=self._smooths,
+            zeros=self._zeros,
         )
 
     # -- a correction --------------------------------------------------------------------------------------------------
@@ -362,7 +371,7 @@ class PriorVoice:
         if self._stands is None or revision.box is None:
             return
         self._unreached = union(self._unreached, revision.box)
-        gone = box_of(revision.annotation.absent[self._stands.label]) if revision.emptied else None
+        gone = box_among(self._stands.label, revision.annotation.absent) if revision.emptied else None
         box = union(revision.box, also, gone)
         assert box is not None
         before = self._open

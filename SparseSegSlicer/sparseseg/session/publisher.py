@@ -15,6 +15,7 @@ from ..contract.belief import Belief
 from ..contract.box import Box, planes, shape_of
 from ..contract.errors import OutputError
 from ..contract.job import DENSE, REPORT, UNCERTAINTY, WEIGHTS, Job
+from ..contract.scratch import Zeros, put
 from .host import Host
 
 _WHOLE_PREVIEWS_KEPT = 2
@@ -25,8 +26,8 @@ _MOST_FILES = 200  # of previews; then the next one is whole again, and old ones
 class Publisher:
     """Every file is finished when the host is told of it."""
 
-    def __init__(self, job: Job, host: Host) -> None:
-        self._job, self._host = job, host
+    def __init__(self, job: Job, host: Host, zeros: Zeros = np.zeros) -> None:
+        self._job, self._host, self._zeros = job, host, zeros
         self._numbers = itertools.count(1)
         self._files: list[tuple[Path, bool]] = []  # previews, and whether each is of the whole volume
         self.is_behind = False  # whether the host lacks something of what is shown
@@ -81,9 +82,8 @@ class Publisher:
 
     def _with(self, labels: np.ndarray, box: Box) -> np.ndarray:
         assert self.shown is not None
-        everything = self.shown.copy()
-        everything[box] = labels
-        return everything
+        self.shown[box] = labels
+        return self.shown
 
     def result(self, dense: np.ndarray, uncertainty: np.ndarray) -> tuple[Path, Path]:
         """The result's two arrays, (K, J, I) uint8: paths of dense and uncertainty."""
@@ -106,9 +106,8 @@ class Publisher:
 
     def _remember(self, labels: np.ndarray) -> None:
         if self.shown is None:
-            self.shown = labels.copy()
-        else:
-            np.copyto(self.shown, labels)
+            self.shown = self._zeros(labels.shape, np.uint8)
+        put(self.shown, labels)
 
     def _drop_old(self) -> None:
         """All previews before the last whole ones: a host that has not read them needs them no more."""

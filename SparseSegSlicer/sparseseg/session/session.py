@@ -19,14 +19,15 @@ from ..annotation.hinted import HintLabels
 from ..annotation.labels import Annotation, build_annotation
 from ..annotation.revision import Revision, revise
 from ..annotation.unpainted import Unpainted
-from ..contract import memory
+from ..contract import disk, memory
 from ..contract.aside import aside
-from ..contract.box import Box, box_of, union, whole
+from ..contract.box import Box, alike, box_among, union, whole
 from ..contract.errors import AnnotationError, Cancelled, InputError, JobError, ModelError, OutputError, SparseSegError
 from ..contract.folders import writing
 from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
 from ..contract.numbers import number
 from ..contract.numbers import whole as whole_number
+from ..contract.scratch import Scratch, is_huge, run_bytes
 from ..contract.settings import Settings
 from ..quality import estimate, suggest
 from .checker import Checker
@@ -58,6 +59,10 @@ _LATE_CHECK = 0.5  # and this is how much of the run is over then
 _AT_THE_END = {"prediction": 1, "estimate": 1, "fusion": 2}  # how often a run does them then: voices are joined for the result, and saved alone
 _SHOWN_LATER = "Go on painting, or segment again, to see it."
 _log = logging.getLogger("sparseseg")
+_LARGE = (
+    "Of a volume of this size it is not told how good the result is, nor where the annotation may be mistaken.",
+    "Crop or resample the volume to be told.",
+)
 _NO_ANNOTATION = ("The job has no annotation.", "Paint each structure on a few slices, and some background.")
 
 
@@ -75,14 +80,15 @@ class Session:
         self.network: NetworkVoice | None = None
         self.judge = Judge(job.record.classes.ids)
         self._stage = "opening"  # what was last told
-        self.publisher = Publisher(job, host)
+        self.zeros = Scratch(job.folder).zeros  # makes arrays of the volume's size
+        self.publisher = Publisher(job, host, self.zeros)
         job.tick = self._look_up
         record = job.record
         self.hints = None if record.hints is None else HintLabels(record.hints, record.geometry)
         self.known = None if record.hints is None or self.hints is None else Known(record.hints, self.hints, record, host)
         self.unpainted = Unpainted(host.warning)
         self.prior = self._new_prior()
-        self.together = Together(self.judge, self.known, lambda: self.labels, lambda: self.prior, lambda: self.network)
+        self.together = Together(self.judge, self.known, lambda: self.labels, lambda: self.prior, lambda: self.network, self.zeros)
         self.checker = Checker(job, host)
         self._taken: Revision | None = None  # adopted, and not answered yet
         self._spare: Path | None = None  # what answers it where nothing else can
@@ -93,6 +99,7 @@ class Session:
         self._running = False  # whether `train` is at work
         self._unlearned: Box | None = None  # where the network has not got the annotation as it is
         self._updated_at = 0.0  # when a run has last taken a new annotation
+        self._is_huge = is_huge(job.record.geometry.shape_kji)  # then what takes further growings of the whole is left out
 
     @classmethod
     def open(cls, folder: Path, devices: DeviceChoice, host: Host, owner: int = 0) -> Session:
@@ -100,7 +107,9 @@ class Session:
         job = Job.open(folder, owner)
         try:
             shape = job.record.geometry.shape_kji
-            memory.check(f"A volume of {' x '.join(map(str, shape))} voxels", memory.engine_bytes(shape), "be segmented")
+            what = f"A volume of {' x '.join(map(str, shape))} voxels"
+            memory.check(what, memory.engine_bytes(shape), "be segmented")
+            disk.check(folder, run_bytes(shape), f"To be segmented, {what[0].lower()}{what[1:]}")
             host.tick("opening")
             job.check_image(lambda: host.tick("opening"))
             check_channels(job.channels(), job.record.channels, lambda: host.tick("opening"))
@@ -115,7 +124,8 @@ class Session:
         annotation, record = self.job.annotation(), self.job.record
         if annotation is None:
             return None
-        return self._with_border(build_annotation(annotation, record.classes, self.settings, record.complete_slices, hints=self.hints))
+        slices = record.complete_slices
+        return self._with_border(build_annotation(annotation, record.classes, self.settings, slices, hints=self.hints, zeros=self.zeros))
 
     def close(self) -> None:
         self.network = None
@@ -129,12 +139,13 @@ class Session:
 
     def _new_prior(self) -> PriorVoice:
         spacing = self.job.record.geometry.spacing_kji_mm
-        return PriorVoice(self.job.channels(), spacing, self.settings, self.devices, lambda: self._tick("prior"), self.host.warning)
+        return PriorVoice(self.job.channels(), spacing, self.settings, self.devices, lambda: self._tick("prior"), self.host.warning, self.zeros)
 
     def _with_border(self, annotation: Annotation) -> Annotation:
         if self.settings.border_weight <= 0:
             return annotation
-        return add_border_weight(annotation, self.job.record.geometry.spacing_kji_mm, self.settings.border_weight, self.settings.border_width_mm)
+        settings, spacing = self.settings, self.job.record.geometry.spacing_kji_mm
+        return add_border_weight(annotation, spacing, settings.border_weight, settings.border_width_mm, self.zeros)
 
     # -- a new annotation ----------------------------------------------------------------------------------------------
 
@@ -248,7 +259,7 @@ class Session:
             if update.box is not None:
                 raise JobError("The job has no annotation yet that a part of it could change.", "Send the whole annotation.")
             settings, slices = self.settings, update.complete_slices
-            annotation = self._aside(lambda: build_annotation(update.values, classes, settings, slices, hints=self.hints))
+            annotation = self._aside(lambda: build_annotation(update.values, classes, settings, slices, hints=self.hints, zeros=self.zeros))
             self.job.adopt(update)
             self.annotation = annotation
             return Revision(annotation, None, np.zeros((0, 0, 0), bool), True, lambda: None)
@@ -278,8 +289,10 @@ class Session:
         if self.annotation is not None and self.prior.is_complete:
             if self.prior.has_open_corrections:
                 self._refine_corrections()
+            if self._is_huge:
+                return
             self.prior.renew_if_due(self.labels)
-            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside)
+            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside, self.zeros)
 
     # -- training ------------------------------------------------------------------------------------------------------
 
@@ -290,6 +303,8 @@ class Session:
             self.prior = self._new_prior()
         self._clock = Clock(self.settings)
         self.unpainted.compare(self.labels)
+        if self._is_huge and self.prior.grown is None:
+            self.host.warning("large", *_LARGE)
         self._running = True
         self._show_taken()  # what was cancelled before it could be shown
         self.judge.begin()
@@ -318,7 +333,7 @@ class Session:
         self.devices.start()  # not before: loading torch beside growing would double the time to the first answer
         if is_new:
             self.timings["prior"] = time.monotonic() - start
-            if self.publisher.shown is None or not np.array_equal(label, self.publisher.shown):
+            if self.publisher.shown is None or not alike(label, self.publisher.shown):
                 self._show(label, "growing")
 
     def _refine_all(self) -> None:
@@ -341,7 +356,7 @@ class Session:
             self.network.trainer.settings = self.settings
             self._clock.spent_steps, self._clock.begin = self.network.steps, _AFTER_UPDATE
             return
-        network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick)
+        network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick, self.zeros)
         saved = network.saved() if resume and network.trainer is None and start is None else None
         if saved is None or not self._goes_on(network, saved):
             network.begin(self.labels, self.prior.region, self.settings, start, None)
@@ -377,17 +392,21 @@ class Session:
 
     def _judge_refiner(self) -> None:
         """Where the refiner sees a segment coarsely only, held-out annotation tells whether it corrects it at all."""
-        if not self.settings.estimate or self.prior.use is not None or not self.prior.is_seen_coarsely:
+        if not self._estimates or self.prior.use is not None or not self.prior.is_seen_coarsely:
             return
         classes = len(self.job.record.classes) + 1
-        held = self._aside(lambda: estimate.split(self.labels.labels, self.labels.painted, classes))  # hints prove nothing
+        held = self._aside(lambda: estimate.split(self.labels.labels, self.labels.painted, classes, self.zeros))  # hints prove nothing
         if held is not None and self.prior.refine_only(self.prior.use_without(self.labels, held), self.labels):
             self._show(self._fused(), "prior")
 
     @property
+    def _estimates(self) -> bool:
+        return self.settings.estimate and not self._is_huge
+
+    @property
     def _check_is_due(self) -> bool:
         """Whether to look for mistakes: soon where that is quick, else after the network has learned for a while."""
-        if self.checker.is_current or time.monotonic() - self._updated_at < _CHECK_AFTER_S:
+        if self._is_huge or self.checker.is_current or time.monotonic() - self._updated_at < _CHECK_AFTER_S:
             return False
         quick = _CHECK_COST * self.timings.get("prior", 0.0) <= _QUICK_CHECK * self.settings.time_budget_s
         return quick or self._clock.fraction(self._steps) >= _LATE_CHECK
@@ -396,7 +415,7 @@ class Session:
         """Look for mistakes in the annotation; a new annotation comes first, and then it is looked at after a while."""
         self._hurried = True
         try:
-            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside)
+            self.checker.look(self.prior.gray, self.labels, self.prior.grown_without, self._aside, self.zeros)
         except _UpdateWaits:
             pass
         finally:
@@ -497,7 +516,7 @@ class Session:
     def _look(self) -> None:
         """The same, and the estimate of it."""
         self._show_all_voices()
-        if self.settings.estimate:
+        if self._estimates:
             start = time.monotonic()
             self._whole(self._estimate_shown)
             self._reserve("estimate", start)
@@ -507,7 +526,12 @@ class Session:
         """Of what the user sees: a correction may have come since all voices were asked."""
         assert self.publisher.shown is not None
         self.judge.look(
-            self.publisher.shown, self.together.evidence(lambda: self._tick("estimating")), self.labels, self.prior.grown_from, self._aside
+            self.publisher.shown,
+            self.together.evidence(lambda: self._tick("estimating")),
+            self.labels,
+            self.prior.grown_from,
+            self._aside,
+            self.zeros,
         )
 
     # -- what is shown -------------------------------------------------------------------------------------------------
@@ -539,7 +563,7 @@ class Session:
 
     def _shown_absent(self) -> Box | None:
         """Where the user sees segments that have lost their last label."""
-        return None if self.publisher.shown is None else box_of(self.labels.absent[self.publisher.shown])
+        return None if self.publisher.shown is None else box_among(self.publisher.shown, self.labels.absent)
 
     def _preview_interval(self) -> float:
         return max(_PREVIEW_EVERY_S, self.timings.get("prediction", 0) / _PREVIEW_COST)
@@ -549,10 +573,10 @@ class Session:
     def _finish_training(self, reason: str) -> Outcome:
         self._tick("predicting")
         self._weigh()
-        evidence = self.together.no_evidence() if self.settings.estimate else None
+        evidence = self.together.no_evidence() if self._estimates else None
         dense, uncertainty = self.together.result(lambda: self._tick("predicting"), evidence)
         if evidence is not None:
-            self.judge.look(dense, evidence, self.labels, self.prior.grown_from, self._aside)
+            self.judge.look(dense, evidence, self.labels, self.prior.grown_from, self._aside, self.zeros)
         self._tick("saving")
         self.job.gather_changes()
         self._save_voices()
@@ -587,9 +611,9 @@ class Session:
                 f"The model knows {len(loaded.classes)} segments, the job has {len(self.job.record.classes)}.",
                 "Use the model's own table of segments.",
             )
-        network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick)
-        dense, uncertainty = alone(network.predict_with(loaded), lambda: self._tick("predicting"))
-        labelled = np.zeros(dense.shape, bool) if self.annotation is None else self.annotation.labelled
+        network = self.network or NetworkVoice(self.job, self.devices, self.host.warning, self._tick, self.zeros)
+        dense, uncertainty = alone(network.predict_with(loaded), lambda: self._tick("predicting"), self.zeros)
+        labelled = self.zeros(dense.shape, bool) if self.annotation is None else self.annotation.labelled
         self.together.hold_result(dense, uncertainty, labelled, lambda: self._tick("predicting"))
         return self._outcome(dense, uncertainty, None, None, "predicted")
 

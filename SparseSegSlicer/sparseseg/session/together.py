@@ -10,6 +10,7 @@ import numpy as np
 from ..annotation.labels import Annotation
 from ..contract.belief import Belief
 from ..contract.box import Box, intersection, planes, whole
+from ..contract.scratch import Zeros, put
 from ..quality.estimate import Evidence
 from ..quality.fusion import fuse
 from ..quality.shares import Standing
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 
 class Together:
-    """labels: a function that gives the annotation as it is now; network: one that gives the network's voice, None before there is one."""
+    """labels: a function that gives the annotation as it is now; network: one that gives the network's voice, None before there is one;
+    zeros: makes arrays of the volume's size."""
 
     def __init__(
         self,
@@ -31,8 +33,9 @@ class Together:
         labels: Callable[[], Annotation],
         prior: Callable[[], PriorVoice],
         network: Callable[[], NetworkVoice | None],
+        zeros: Zeros = np.zeros,
     ) -> None:
-        self._judge, self._known, self._labels, self._prior, self._network = judge, known, labels, prior, network
+        self._judge, self._known, self._labels, self._prior, self._network, self._zeros = judge, known, labels, prior, network, zeros
 
     @property
     def network_counts(self) -> bool:
@@ -61,20 +64,20 @@ class Together:
         stands = prior.stands
         if self._known:  # in place: what was ruled out stays so, far from later strokes
             self._known.hold(stands.label, stands.confidence, labels.labelled, tick)
-        dense, counts = np.empty_like(stands.label), self.network_counts
-        sure = np.empty_like(stands.confidence) if counts else None
+        dense, counts = self._zeros(stands.label.shape, np.uint8), self.network_counts
+        sure = self._zeros(dense.shape, np.uint8) if counts and self._known else None
         for box in planes(dense.shape):
             tick()
+            dense[box], uncertainty = self._fused(box)
             if sure is None:
-                dense[box] = stands.label[box]
+                self.with_paint(dense[box], box)
             else:
-                dense[box], uncertainty = self._fused(box)
                 sure[box] = 255 - uncertainty
         if self._known and sure is not None:
             self._known.hold(dense, sure, labels.labelled, tick)
-        for box in planes(dense.shape):
-            tick()
-            self.with_paint(dense[box], box)
+            for box in planes(dense.shape):
+                tick()
+                self.with_paint(dense[box], box)
         return dense
 
     def labels_in(self, box: Box) -> np.ndarray:
@@ -84,7 +87,8 @@ class Together:
     def result(self, tick: Callable[[], None], evidence: Evidence | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Label map and uncertainty, (K, J, I) uint8 both. evidence: counts what `evidence` counts on the way."""
         prior, labels = self._prior(), self._labels()
-        dense, uncertainty = np.empty_like(prior.stands.label), np.empty_like(prior.stands.label)
+        shape = prior.stands.label.shape
+        dense, uncertainty = self._zeros(shape, np.uint8), self._zeros(shape, np.uint8)
         for box in planes(dense.shape):
             tick()
             found, uncertainty[box] = self._fused(box)
@@ -138,7 +142,8 @@ class Together:
     def placed(self, labels: np.ndarray) -> np.ndarray:
         """Labels of the whole volume, with segments only where hints let them be; the same array without hints, else a copy."""
         if self._known:
-            labels = labels.copy()
+            given, labels = labels, self._zeros(labels.shape, np.uint8)
+            put(labels, given)
             self._known.hold_places(labels, self._labels().labelled, whole(labels.shape))
         return labels
 
