@@ -216,13 +216,18 @@ def _zarr(paths: list[Path], options: dict[str, Any]) -> tuple[dict[str, Any], I
     if len(axes) != array.ndim or axes[-3:] != "zyx" or len(set(axes)) != len(axes):
         raise Refused(f"{options['name']} is no volume (axes {' '.join(axes)}).", "Give one whose axes end in z, y, x.")
     chosen = _chosen(axes[:-3], array.shape[:-3], options)
-    index = tuple(chosen[axis] for axis in axes[:-3])
+    index = [chosen[axis] for axis in axes[:-3]]
     inner = array.shape[-3:]
     plane = inner[1] * inner[2] * array.dtype.itemsize
     depth = max(1, min(array.chunks[-3], SLAB_BYTES // max(1, plane)))
     chunk = array.dtype.itemsize * _product(array.chunks)
     _limit_memory(max(depth * plane, chunk))
-    return _head(inner, array.dtype, spacing, origin), (array[(*index, slice(k, k + depth))] for k in range(0, inner[0], depth))
+
+    def slab(k: int) -> Any:
+        part: tuple[int | slice, ...] = (*index, slice(k, k + depth))
+        return array[part]
+
+    return _head(inner, array.dtype, spacing, origin), map(slab, range(0, inner[0], depth))
 
 
 def _product(numbers: Iterable[int]) -> int:
