@@ -172,6 +172,7 @@ class Worker:
     def _handle(self, command: Command) -> None:
         """One command from start to end; whatever it raises becomes an `error` event."""
         self._answering, self._started, self._working, self._stop = command.id, time.monotonic(), type(command), False
+        before, self._refused = self._revision, ""
         if not isinstance(command, Finish):  # the heartbeat begins here
             self._ticks += 1
             self._progress = Progress(command.id, self._revision, "opening" if isinstance(command, Open) else "starting", 0, 0.0, None, 0.0, {}, {})
@@ -179,12 +180,23 @@ class Worker:
             self._do(command)
         except Exception as error:  # the worker must survive anything that a command does
             self._progress = None
-            self._error(command.id, error)
+            self._fail(command, before, error)
         finally:
             self._progress = self._working = None
         done, self._finishes, self._cancels = [*self._finishes, *self._cancels], [], []
         for each in done if not self._closing else []:
             self._ready(each)
+
+    def _fail(self, command: Command, before: int, error: Exception) -> None:
+        """The answer to a command that raised. before: the revision when it began. An update that is the job's by now was not refused, even if there
+        was no memory to go on with it."""
+        if isinstance(command, Update) and before < command.revision <= self._revision and command.id != self._refused:
+            if command.id not in self._unshown:
+                self._unshown.append(command.id)
+            self._say_unshown(error.sentence if isinstance(error, SparseSegError) else type(error).__name__)
+            _log.error("an update could not be shown", exc_info=error)
+        else:
+            self._error(command.id, error)
 
     def _do(self, command: Command) -> None:
         if isinstance(command, Open):
@@ -300,9 +312,11 @@ class Worker:
 
     def preview(self, file: Path, source: str, step: int, revision: int, box: Box | None) -> None:
         seconds = round(time.monotonic() - self._started, 3)
-        shown, self._unshown = self._unshown, []
-        for command_id in shown or [self._answering]:
-            self._emit(Preview(command_id, revision, str(file), source, step, seconds, box_to_json(box)))
+        if not self._unshown:
+            self._emit(Preview(self._answering, revision, str(file), source, step, seconds, box_to_json(box)))
+        while self._unshown:
+            self._emit(Preview(self._unshown[0], revision, str(file), source, step, seconds, box_to_json(box)))
+            del self._unshown[0]  # now that it has its answer
 
     def check(self, places: list[Place], revision: int) -> None:
         self._emit(Check("" if self._idling else self._answering, revision, [place.to_json() for place in places]))
@@ -353,6 +367,7 @@ class Worker:
             self._opened().take(update.annotation, update.revision, update.complete_slices, update.box)
         except Exception as error:
             if self._revision == before:
+                self._refused = update.id
                 self._error(update.id, error)
                 self._answering = answering
                 if isinstance(error, Cancelled):
@@ -364,10 +379,10 @@ class Worker:
 
     def _say_unshown(self, why: str) -> None:
         """The answer to updates that were taken, where no preview is."""
-        unshown, self._unshown = self._unshown, []
-        for command_id in unshown:
-            sentence = f"The new annotation is taken, but could not be shown: {why}"
-            self._emit(Warning(command_id, self._revision, "unshown", sentence[:_MOST_SAID], "It is shown with the next preview."))
+        sentence = f"The new annotation is taken, but could not be shown: {why}"
+        while self._unshown:
+            self._emit(Warning(self._unshown[0], self._revision, "unshown", sentence[:_MOST_SAID], "It is shown with the next preview."))
+            del self._unshown[0]
 
     def _interrupt(self, command: Command | ProtocolError) -> None:
         """A command that arrives while another is at work."""

@@ -237,6 +237,24 @@ def test_what_fails_once_an_update_is_taken_is_a_warning(talk, where):
     assert "no space left" in answer.sentence
 
 
+@pytest.mark.parametrize("where", ["after", "showing"])
+def test_where_there_is_no_memory_even_to_say_so_what_was_taken_was_not_refused(talk, monkeypatch, where):
+    """The first word of it fails, too; the one after finds room."""
+    say, failures = talk.worker._say_unshown, [MemoryError()]
+
+    def says(why):
+        if failures:
+            raise failures.pop()
+        say(why)
+
+    monkeypatch.setattr(talk.worker, "_say_unshown", says)
+    talk.session.fails[where, 2] = MemoryError()
+    talk.pipe.send(*updates(2, 2))
+    talk.wait(lambda: talk.answers("u2"))
+    [answer] = talk.answers("u2")
+    assert (type(answer), answer.code, answer.revision) == (Warning, "unshown", 2)
+
+
 def test_cancelled_while_it_is_shown_an_update_is_taken_all_the_same(talk):
     hold(talk, updates(2, 2)[0])
     talk.pipe.send(Cancel("c"))
