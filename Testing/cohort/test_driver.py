@@ -3,11 +3,12 @@
 import os
 import signal
 from collections import deque
+from functools import cache
 from pathlib import Path
 
 import pytest
+from untrained import save_model
 
-from conftest import save_model
 from sparseseg import cli
 from sparseseg.cohort import segment
 from sparseseg.cohort.actors import Answer, Servant, Setting, Task, error_json
@@ -15,7 +16,9 @@ from sparseseg.cohort.manifest import Manifest
 from sparseseg.cohort.segmenting import Segmenter, sha256_of
 from sparseseg.contract.errors import InputError, OutputError, TooLargeError, WorkerError
 from sparseseg.contract.lock import HOST_LOCK, Lock
+from sparseseg.network import device
 
+CHOSEN = cache(device.choose)  # trying a device takes longer than the rest
 GONE = error_json(WorkerError("The process that segmented it was killed.", "Use fewer actors."))
 
 
@@ -42,6 +45,11 @@ class Actors:
 
     def close(self):
         self.closed += 1
+
+
+@pytest.fixture(autouse=True)
+def one_choice(monkeypatch):
+    monkeypatch.setattr(device, "choose", CHOSEN)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ET
 
 import numpy as np
 import pytest
+from untrained import save_model
 
-from conftest import save_model
 from phantoms import two_contrasts
 from sparseseg import cli, io
 from sparseseg.cohort import segmenting

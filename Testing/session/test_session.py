@@ -320,7 +320,7 @@ def test_a_checkpoint_that_cannot_be_read_is_told_of_and_training_begins_anew(op
     torch.save({"format": "sparseseg-model", "version": 1}, running.job.path("model.pt"))
     assert running.train().step == 12
     ((code, sentence),) = host.warnings
-    assert code == "model" and sentence == "The network begins anew: model.pt has model version 1, this engine reads 2."
+    assert code == "model" and sentence == "The network begins anew: model.pt has model version 1, this engine reads 2 and 3."
 
 
 def test_a_run_that_is_taken_up_again_keeps_share_and_estimate(opened, host, compute, monkeypatch):
