@@ -23,7 +23,7 @@ lint: $(VENV)/test.stamp
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-torture: $(VENV)/test.stamp  ## attack a real worker and all that is read, for an hour and more; OUT, ARGS="--seed N --only NAME": see docs/reliability.md
+torture: $(VENV)/test.stamp  ## attack a real worker and all that is read, for half an hour or more; OUT, ARGS="--seed N --only NAME": see docs/reliability.md
 	PYTHONPATH=Testing $(BIN)/python -m torture --out "$(or $(OUT),.)" $(ARGS)
 
 bench: $(VENV)/bench.stamp  ## accuracy against Grow from seeds and other peers; CASES, PROTOCOLS, METHODS, BUDGET, OUT, ARGS: see docs/accuracy.md
