@@ -142,13 +142,19 @@ def test_a_full_disk_ends_the_run_with_its_sentence_and_costs_no_volume(cohort, 
 def test_who_asks_to_stop_finds_what_was_at_work_waiting(cohort, number, code):
     if not hasattr(signal, number):
         pytest.skip("no such signal here")
+    before = signal.signal(
+        getattr(signal, number), signal.default_int_handler if number == "SIGINT" else signal.SIG_DFL
+    )  # a background job ignores it
 
     def dies(name, tried):
         if name == "01":
             signal.raise_signal(getattr(signal, number))
         return
 
-    assert cohort(dies=dies) == code
+    try:
+        assert cohort(dies=dies) == code
+    finally:
+        signal.signal(getattr(signal, number), before)
     states = {name: row.state for name, row in cohort.rows().items()}
     assert states["00"] == states["01"] == "done" and states["03"] == "waiting" and "running" not in states.values()
     assert cohort() == InputError.exit_code
