@@ -10,6 +10,7 @@ A process is ended by its handle, never by a number that may have been given to 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -17,7 +18,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,25 @@ def run(command: Sequence[str], timeout: float, **options: Any) -> subprocess.Co
                 return subprocess.CompletedProcess(command, process.returncode, out, err)
         process.kill()
     raise subprocess.TimeoutExpired(command, timeout)
+
+
+def isolated(program: Path, *arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
+    """A program of this package in one file, which takes nothing from the environment, with pipes for stdin and stdout. Its first argument is where
+    it is to look for modules, as JSON: where this process does. Raises OSError."""
+    command = [sys.executable, "-I", "-u", str(program), json.dumps([path for path in sys.path if path]), *arguments]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    return subprocess.Popen(command, cwd=cwd, **pipes, **no_window())  # type: ignore[call-overload, no-any-return]
+
+
+@contextmanager
+def patience(process: subprocess.Popen[bytes], seconds: float) -> Iterator[None]:
+    """A process that is not done by then is ended."""
+    watch = threading.Timer(seconds, process.kill)
+    watch.start()
+    try:
+        yield
+    finally:
+        watch.cancel()
 
 
 class Child:

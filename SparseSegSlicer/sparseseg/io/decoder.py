@@ -5,10 +5,7 @@ first compressed file comes. Each file is handed over as a nameless copy in a pr
 
 from __future__ import annotations
 
-import json
 import subprocess
-import sys
-import threading
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..contract.child import no_window
+from ..contract.child import isolated, patience
 from ..contract.folders import PrivateFolder
 
 _COPY, _RESULT = "pixels.dcm", "pixels.npy"  # as in `decoding.py`
@@ -48,15 +45,7 @@ class Decoder:
         if self._folder is None:
             self._folder = PrivateFolder()
         if self._process is None or self._process.poll() is not None:
-            paths = [path for path in sys.path if path]
-            self._process = subprocess.Popen(
-                [sys.executable, "-I", "-u", str(_PROGRAM), json.dumps(paths), str(self._folder.path)],
-                cwd=self._folder.path,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
-                **no_window(),  # type: ignore[call-overload]
-            )
+            self._process = isolated(_PROGRAM, str(self._folder.path), cwd=self._folder.path)
         return self._folder.path
 
     def _ask(self, line: str) -> bool:
@@ -65,16 +54,11 @@ class Decoder:
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        watch = threading.Timer(_PATIENCE_S + int(line.split()[1]) / _SLOWEST, process.kill)
-        watch.start()
-        try:
+        with patience(process, _PATIENCE_S + int(line.split()[1]) / _SLOWEST), suppress(OSError):
             process.stdin.write(f"{line}\n".encode("ascii"))
             process.stdin.flush()
             return process.stdout.readline().strip() == b"done"
-        except OSError:
-            return False
-        finally:
-            watch.cancel()
+        return False
 
     def close(self) -> None:
         if self._process is not None:

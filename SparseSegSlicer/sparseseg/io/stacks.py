@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
-import threading
 import tokenize
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -21,7 +18,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from ..contract.child import no_window
+from ..contract.child import isolated, patience
 from ..contract.errors import InputError, SparseSegError
 from ..contract.geometry import Geometry
 from ..contract.memory import volume_bytes
@@ -177,17 +174,9 @@ class _Reading:
         self._places, self._options = [str(place.absolute()) for place in places], options
 
     def __enter__(self) -> _Reading:
-        given = [json.dumps(part) for part in ([path for path in sys.path if path], self._places, self._options)]
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", "-u", str(_PROGRAM), given[0], given[2]],
-            cwd=_PROGRAM.parent,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            **no_window(),  # type: ignore[call-overload]
-        )
+        self._process = isolated(_PROGRAM, json.dumps(self._options), cwd=_PROGRAM.parent)
         with suppress(OSError):
-            self._stream(self._process.stdin).write(given[1].encode("ascii"))  # too long for a command line, where there are many
+            self._stream(self._process.stdin).write(json.dumps(self._places).encode("ascii"))  # too long for a command line, where there are many
             self._stream(self._process.stdin).close()
         return self
 
@@ -206,12 +195,8 @@ class _Reading:
     @contextmanager
     def _watched(self, size: int = 0) -> Iterator[IO[bytes]]:
         """Its output, for so many bytes; one that is silent for too long is ended."""
-        watch = threading.Timer(_PATIENCE_S + size / _SLOWEST, self._process.kill)
-        watch.start()
-        try:
+        with patience(self._process, _PATIENCE_S + size / _SLOWEST):
             yield self._stream(self._process.stdout)
-        finally:
-            watch.cancel()
 
     def head(self) -> dict[str, Any]:
         """Raises InputError with what it refused, ValueError where it said nothing."""
