@@ -91,11 +91,6 @@ def box_among(labels: np.ndarray, wanted: np.ndarray) -> Box | None:
     return found
 
 
-def alike(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two arrays, (K, J, I) both, hold the same; plane by plane."""
-    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
-
-
 def box_to_json(box: Box | None) -> list[list[int]]:
     """[[first, last + 1] along k, j, i]; empty for the whole volume."""
     return [] if box is None else [[s.start, s.stop] for s in box]

@@ -21,7 +21,7 @@ from ..annotation.revision import Revision, revise
 from ..annotation.unpainted import Unpainted
 from ..contract import disk, memory
 from ..contract.aside import aside
-from ..contract.box import Box, alike, box_among, union, whole
+from ..contract.box import Box, box_among, union, whole
 from ..contract.errors import AnnotationError, Cancelled, InputError, JobError, ModelError, OutputError, SparseSegError
 from ..contract.folders import writing
 from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
@@ -29,6 +29,7 @@ from ..contract.numbers import number
 from ..contract.numbers import whole as whole_number
 from ..contract.scratch import Scratch, is_huge, run_bytes
 from ..contract.settings import Settings
+from ..contract.store import same
 from ..quality import estimate, suggest
 from .checker import Checker
 from .devices import DeviceChoice
@@ -333,7 +334,7 @@ class Session:
         self.devices.start()  # not before: loading torch beside growing would double the time to the first answer
         if is_new:
             self.timings["prior"] = time.monotonic() - start
-            if self.publisher.shown is None or not alike(label, self.publisher.shown):
+            if self.publisher.shown is None or not same(label, self.publisher.shown):
                 self._show(label, "growing")
 
     def _refine_all(self) -> None:
