@@ -18,7 +18,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode
 
 from .. import io
-from ..contract import memory
+from ..contract import disk, memory
 from ..contract.errors import InputError, TooLargeError
 from ..contract.folders import PrivateFolder, write_whole, writing
 from ..contract.opening import check_file
@@ -230,8 +230,8 @@ class _Retrieval:
             self._looked = self._bytes
             name = f"The series {self.wanted.series}"
             memory.check(name, self._bytes)
-            free = shutil.disk_usage(self.folder).free
-            if free < _SPARE_BYTES:
+            free = disk.free_bytes(self.folder)
+            if free is not None and free < _SPARE_BYTES:
                 sentence = f"{name} has more than {self._bytes // 10**6} MB, and {free // 10**6} MB are left in {self.folder.parent.parent}."
                 raise TooLargeError(sentence, "Free space, or set TMPDIR to a folder with more.")
 

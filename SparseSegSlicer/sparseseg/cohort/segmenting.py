@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -18,6 +17,7 @@ from ..contract.channels import stack
 from ..contract.classes import ClassTable
 from ..contract.errors import InputError
 from ..contract.folders import write_whole, writing
+from ..contract.frames import digest
 from ..network import checkpoint, device
 from ..network.applied import Applied
 from ..session.alone import alone
@@ -135,7 +135,7 @@ def _written(classes: ClassTable, only: Sequence[str]) -> tuple[ClassTable, np.n
 def sha256_of(path: Path) -> str:
     """Of a file's content, in hexadecimal digits. Raises OSError."""
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest(file)
 
 
 def _bytes_of(file: Path, series: io.Series | None) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import itertools
-import math
 import mmap
 import os
 import shutil
@@ -19,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from .errors import OutputError
-from .memory import amount
+from .memory import amount, volume_bytes
 
 HUGE_VOXELS = 1 << 28  # of a volume of which no more is kept than must be: what can be made again for a box is, though that takes longer
 LEAST_BYTES = 1 << 26  # of an array that is mapped; smaller ones are quicker, and no burden, in memory
@@ -29,14 +28,14 @@ Zeros = Callable[[Sequence[int], Any], np.ndarray]  # as numpy.zeros: shape, typ
 
 def is_huge(shape: Sequence[int]) -> bool:
     """Whether a volume of this shape has at least HUGE_VOXELS."""
-    return math.prod(int(n) for n in shape) >= HUGE_VOXELS
+    return volume_bytes(shape, 1) >= HUGE_VOXELS
 
 
 def run_bytes(shape: Sequence[int]) -> int:
     """Bytes of the disk that a run on a volume takes at most, with the files of its result: annotation (3), growing (2), what is believed (2) and
     shown (1), and while a result is made and written that (4); where the volume is not huge the refiner (2), the network's labels (2), the estimate
     (4)."""
-    voxels = math.prod(int(n) for n in shape)
+    voxels = volume_bytes(shape, 1)
     return 0 if voxels < LEAST_BYTES else voxels * (12 if is_huge(shape) else 20)
 
 
@@ -48,7 +47,7 @@ class Scratch:
 
     def zeros(self, shape: Sequence[int], dtype: Any = np.float64) -> np.ndarray:
         """A new array full of zeros, mapped if it is large. Raises OutputError where the disk has no room for it."""
-        size = math.prod(int(n) for n in shape) * np.dtype(dtype).itemsize
+        size = volume_bytes(shape, np.dtype(dtype).itemsize)
         if size < LEAST_BYTES:
             return np.zeros(shape, dtype)
         return np.frombuffer(self._mapped(size), dtype).reshape(shape)
