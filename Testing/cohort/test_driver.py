@@ -128,6 +128,24 @@ def test_who_dies_is_tried_elsewhere_and_failed_in_the_end(cohort):
     assert [outcome for name, outcome in cohort.tries() if name == "02"] == ["died"] * 3 + ["done"]
 
 
+def test_half_files_of_who_was_killed_go(cohort):
+    half = [cohort.out / "segmentations" / ".0123abcd.seg.nrrd", cohort.out / "pictures" / ".00.svg.4711.part"]
+
+    def dies(name, number):
+        if name == "01":
+            for path in half:
+                path.write_bytes(b"half")
+
+    assert cohort(dies=dies) == InputError.exit_code  # one is damaged
+    assert not [path for path in half if path.exists()]
+    for path in half:
+        path.write_bytes(b"half")
+    kept = cohort.out / "segmentations" / "notes.txt"
+    kept.write_text("somebody's")
+    assert cohort() == InputError.exit_code
+    assert kept.exists() and not [path for path in half if path.exists()]
+
+
 def test_a_full_disk_ends_the_run_with_its_sentence_and_costs_no_volume(cohort, capsys):
     full = error_json(OutputError("Could not write in there: No space left on device.", "Free space."))
     assert cohort(dies=lambda name, number: ("stop", full) if name == "01" else None) == OutputError.exit_code

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import __version__
@@ -102,9 +103,20 @@ def _owned(folder: Path) -> Iterator[None]:
         who = error.sentence.partition("(")[2].partition(")")[0]
         raise InputError(f"Another run is at work in {folder}{f' ({who})' if who else ''}.", "Wait for it, or choose another folder.") from error
     try:
+        _sweep(folder)
         yield
     finally:
+        _sweep(folder)
         lock.release()
+
+
+def _sweep(folder: Path) -> None:
+    """What those left that were killed while they wrote: half files, whose names begin with a dot."""
+    for place in (folder / RESULTS, folder / PICTURES):
+        with suppress(OSError):
+            for path in place.glob(".*"):
+                with suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextmanager
