@@ -6,7 +6,7 @@ import itertools
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dicoms import rotation
@@ -203,6 +203,7 @@ ORIGINS = st.tuples(*[st.floats(-500, 500)] * 3)
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(angles=ANGLES, spacing=SPACINGS, origin=ORIGINS, left=st.booleans(), suffix=st.sampled_from([".nii", ".nrrd", ".mha", ".seg.nrrd"]))
+@example(angles=(0.0, 141.0, 1.375), spacing=(1.0, 1.0, 12.0), origin=(0.0, 0.0, 0.0), left=False, suffix=".nii")  # almost half a turn
 def test_any_right_angled_grid_comes_back_and_others_agree(tmp_path_factory, angles, spacing, origin, left, suffix):
     folder = tmp_path_factory.mktemp("dossier é à")
     direction = rotation(*angles) * (1, 1, -1 if left else 1)

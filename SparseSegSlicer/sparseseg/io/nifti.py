@@ -309,12 +309,26 @@ def _new(geometry: Geometry) -> Header:
     fields["pixdim"] = [-1 if mirrored else 1, *steps, 0, 0, 0, 0]
     fields["qform_code"], fields["sform_code"] = 1, 1
     fields["dim"] = [3, *geometry.shape_kji[::-1], 1, 1, 1, 1]
-    fields["quatern"] = [*_quaternion(turn * (1, 1, -1 if mirrored else 1)), *matrix[:3, 3]]
+    fields["quatern"][3:] = matrix[:3, 3]
     fields["srow"] = matrix[:3]
     header = Header(fields)
+    _set_turn(header, _quaternion(turn * (1, 1, -1 if mirrored else 1)), matrix)
     if _apart_mm(header, {"qform": header.qform(), "sform": header.sform()}) > _APART * steps.min():
         fields["qform_code"] = 0  # turned almost half round: in float32, 1 - b² - c² - d² is too coarse
     return header
+
+
+def _set_turn(header: Header, exact: Sequence[float], matrix: np.ndarray) -> None:
+    """b, c, d as the file can hold them: of each the nearest number or the one on either side, whichever three give the matrix best. Near half a turn
+    readers find a from the difference of almost equal numbers, so that the nearest ones are not the best."""
+    rounded = np.array(exact, header.fields["quatern"].dtype)
+    choices = [(np.nextafter(v, -np.inf, dtype=v.dtype), v, np.nextafter(v, np.inf, dtype=v.dtype)) for v in rounded]
+
+    def error(bcd: Sequence[float]) -> float:
+        header.fields["quatern"][:3] = bcd
+        return float(np.abs(header.qform() - matrix).max())
+
+    header.fields["quatern"][:3] = min(itertools.product(*choices), key=error)
 
 
 def _quaternion(turn: np.ndarray) -> Sequence[float]:
