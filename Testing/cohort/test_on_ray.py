@@ -1,6 +1,7 @@
 """On a real Ray cluster of two nodes, one of which is killed in the middle: every volume once, and a manifest that is true."""
 
 import os
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -20,6 +21,15 @@ from sparseseg.contract.errors import WorkerError
 ray = pytest.importorskip("ray", reason="Ray is not installed (pip install -e '.[cohort]')")
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform == "win32", reason="Ray on Windows is a beta")]
 VOLUMES, CROP, LONG_S = 64, (12, 32, 32), 500
+
+
+@pytest.fixture(autouse=True)
+def signals():
+    """Ray takes them for itself, where a node lives in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
