@@ -1,7 +1,8 @@
-"""What a run on a volume of 79 million to 2.8 billion voxels takes: time, memory, disk, bytes read and written, and Dice, by the real worker.
+"""What a run on a volume of 7 million to 2.8 billion voxels takes: time, memory, disk, bytes read and written, and Dice, by the real worker.
 
-    python Testing/benchmark/large.py --size 79      # 300 x 512 x 512; 670: 640 x 1024 x 1024; 2800: 1972 x 1084 x 1313
+    python Testing/benchmark/large.py --size 79      # 300 x 512 x 512; 7: 100 x 256 x 256; 670: 640 x 1024 x 1024; 2800: 1972 x 1084 x 1313
     python Testing/benchmark/large.py --size 2800 --folder /somewhere/large --without result
+    python Testing/benchmark/large.py --draw large.png 7.json 79.json ...   # cost against size, of runs with --json; needs matplotlib
 
 The phantom is that of common.py, made plane by plane straight on the disk, and removed at the end. Prints a column of a Markdown table. Nothing here
 holds the volume in memory: previews are mapped, truth is made where it is asked for. Run it alone on the machine.
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import numpy as np
 from common import CT_KJI, SEGMENTS, SPACING_KJI_MM, markdown
 from machine import machine, status
+from plots import against_size
 from product import Product
 from speed import cancel
 
@@ -38,7 +40,7 @@ from sparseseg.contract.geometry import Geometry
 from sparseseg.contract.protocol import Event, Preview, Result, Train
 from sparseseg.contract.settings import Settings
 
-SIZES = {"1": (48, 144, 144), "79": CT_KJI, "670": (640, 1024, 1024), "2800": (1972, 1084, 1313)}
+SIZES = {"1": (48, 144, 144), "7": (100, 256, 256), "79": CT_KJI, "670": (640, 1024, 1024), "2800": (1972, 1084, 1313)}
 STROKES, LONGEST = 10, 40  # corrections, and their voxels at most
 STEPS = 20  # of training, before the result
 LOOKED_AT = 40  # slices, about, that a correction is chosen from
@@ -221,12 +223,16 @@ def wrong_line(product: Product, phantom: Phantom, annotation: np.ndarray) -> Bo
 
 def main(arguments: Sequence[str] | None = None, show: Callable[[str], None] = print) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=[*SIZES], default="79", metavar="M", help="millions of voxels: 1, 79, 670 or 2800 (%(default)s)")
+    parser.add_argument("--size", choices=[*SIZES], default="79", metavar="M", help="millions of voxels: 1, 7, 79, 670 or 2800 (%(default)s)")
     parser.add_argument("--folder", type=Path, help="where the phantom and the job lie meanwhile (a temporary folder)")
     parser.add_argument("--without", nargs="+", choices=("corrections", "result"), default=[], metavar="PART", help="corrections, result")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers, too")
+    parser.add_argument("--draw", nargs="+", type=Path, metavar="FILE", help="a picture to make, and the JSON files to make it of; nothing is run")
     options = parser.parse_args(arguments)
+    if options.draw is not None:
+        against_size([json.loads(file.read_text(encoding="utf-8")) for file in options.draw[1:]], options.draw[0])
+        return 0
     if options.folder is not None:
         options.folder.mkdir(parents=True, exist_ok=True)
     about, shape = machine(options.device), SIZES[options.size]

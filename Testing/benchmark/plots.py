@@ -59,6 +59,39 @@ def against_slices(rows: Sequence[Row], file: Path) -> bool:
     return True
 
 
+def against_size(runs: Sequence[Row], file: Path) -> None:
+    """What runs of large.py of several sizes took: seconds, memory without mapped files, and what went over the disk. runs: their JSON."""
+    runs = sorted(runs, key=lambda run: np.prod(run["shape"], dtype=np.int64))
+    panels = {
+        "seconds": {
+            "open": "open, s",
+            "first preview": "first preview, s",
+            "refined preview": "refined preview, s",
+            "correction, first answer (worst)": "correction, first answer, s: worst",
+            "correction, refined (worst)": "correction, refined, s: worst",
+            "result": "20 steps and the result, s",
+        },
+        "peak memory without mapped files, GB": {
+            phase: f"{phase}: peak memory without mapped files, GB" for phase in ("first previews", "corrections", "training and result")
+        },
+        "read and written, GB": {
+            f"{phase}: {way}": f"{phase}: {row}, GB"
+            for phase in ("first previews", "corrections", "training and result")
+            for way, row in (("read", "read from the disk"), ("written", "written to it"))
+        },
+    }
+    fig, axes = figure(1, len(panels), 4.4, 3.6)
+    for ax, (title, rows) in zip(axes.flat, panels.items(), strict=True):
+        for n, (name, row) in enumerate(rows.items()):
+            points = [(float(np.prod(run["shape"], dtype=np.int64)), run["rows"][row]) for run in runs if row in run["rows"]]
+            if points:
+                ax.plot(*zip(*points, strict=True), marker="o", markersize=4, color=f"C{n}", label=name)
+        ax.set(title=title, xlabel="voxels", xscale="log", yscale="log")
+        ax.grid(alpha=0.3)
+        ax.legend(fontsize=7)
+    fig.savefig(file)
+
+
 def slices_of(protocol: str) -> int | None:
     kind, _, count = protocol.partition("-")
     return int(count) if kind in ("slices", "even") and count.isdigit() else None
