@@ -221,6 +221,8 @@ def test_after_cancel_nothing_runs_that_was_sent_before(talk, command):
     assert "predict" not in ran
     for n in range(3, 41):
         [answer] = talk.answers(f"u{n}")
+        if isinstance(command, Predict) and n in taken and isinstance(answer, Preview):
+            continue  # nothing held the worker, so it may have shown some before it heard of `cancel`
         assert (answer.kind, answer.code) == (("warning", "unshown") if n in taken else ("error", "cancelled"))
     talk.pipe.send(Cancel("again"))
     talk.wait(lambda: talk.answers("again"))
