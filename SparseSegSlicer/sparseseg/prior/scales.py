@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..contract.box import Box
+from ..contract.scratch import is_huge
 from .grid import Cells, Grid, Triple, coarsening, gray_of
 from .growing import TOP_LEVEL, step_costs
 from .levels import Levels, blur
@@ -30,6 +31,7 @@ GROWINGS = ((True, 0.14, True), (False, 0.1, True), (False, 0.6, False), (True, 
 _FEW = 3  # of them, the first, on grids of more than ALL_VOXELS cells, for memory
 ALL_VOXELS = 5_000_000  # a region of so many is grown at full resolution whatever the noise
 SHARP_CELLS, NOISY_CELLS = 16_000_000, 1_300_000  # at most, of a larger one
+HUGE_CELLS = 3_000_000  # of a noisy huge one (scratch.is_huge), whose cells average hundreds of voxels even so
 QUICK_CELLS = 1_000_000  # of a first answer, where the grid has more than twice as many
 NOISY = 0.05
 _PLANES = 24  # on which noise is measured
@@ -75,7 +77,7 @@ def choose_factors(
     if math.prod(shape) <= ALL_VOXELS:
         return (1, 1, 1)
     noisy = noise(image, labels, labelled, region, tick) >= NOISY
-    return coarsening(shape, spacing_kji_mm, NOISY_CELLS if noisy else SHARP_CELLS)
+    return coarsening(shape, spacing_kji_mm, SHARP_CELLS if not noisy else HUGE_CELLS if is_huge(shape) else NOISY_CELLS)
 
 
 def noise(image: np.ndarray, labels: np.ndarray, labelled: np.ndarray, region: Box, tick: Tick = lambda: None) -> float:
