@@ -171,18 +171,18 @@ def test_paint_against_hints_is_counted_and_said():
     strokes[2, 2, 3] = 1
     strokes[0, 0, 0] = 2
     annotation = built(strokes, SegmentHints(roi=BOX, inside=(point(3, 2, 2),), outside=(point(4, 2, 2), point(0, 0, 0))), classes=ONE)
-    said = [found.sentence(ONE) for found in contradictions(annotation, whole(SHAPE))]
+    said = [found.sentence(ONE) for found in contradictions(annotation, [whole(SHAPE)])]
     assert said == [
         "3 voxels painted as liver lie outside of its ROI; the paint stands.",
         "2 voxels painted as liver lie outside of it, as a point says; the paint stands.",
         "1 voxel at a point said to be inside liver is painted as something else; the paint stands.",
     ]
-    part = contradictions(annotation, (slice(2, 3), slice(2, 3), slice(6, 7)))
+    part = contradictions(annotation, [(slice(2, 3), slice(2, 3), slice(6, 7))])
     assert [found.sentence(ONE) for found in part] == ["1 voxel painted as liver lies outside of its ROI; the paint stands."]
 
 
 def test_paint_that_fits_is_no_contradiction_nor_is_any_without_hints():
     strokes = np.zeros(SHAPE, np.uint8)
     strokes[2, 2, 2:5], strokes[4] = 2, 1
-    assert not contradictions(built(strokes, SegmentHints(roi=BOX, inside=(point(3, 2, 2),), outside=(point(6, 5, 4),))), whole(SHAPE))
-    assert not contradictions(build_annotation(strokes, ONE), whole(SHAPE))
+    assert not contradictions(built(strokes, SegmentHints(roi=BOX, inside=(point(3, 2, 2),), outside=(point(6, 5, 4),))), [whole(SHAPE)])
+    assert not contradictions(build_annotation(strokes, ONE), [whole(SHAPE)])

@@ -38,8 +38,9 @@ def test_a_stroke_changes_its_voxels():
     before = build_annotation(CUBE, ONE, SETTINGS)
     values = np.array([[[2, 2]]], np.uint8)  # the first voxel is the segment's already
     revision = revise(before, values, (slice(1, 2), slice(0, 1), slice(0, 2)), ONE, SETTINGS, ())
-    assert revision.box == (slice(1, 2), slice(0, 1), slice(1, 2))
-    assert revision.changed.tolist() == [[[True]]]
+    (part,) = revision.changed
+    assert part.box == (slice(1, 2), slice(0, 1), slice(1, 2))
+    assert part.mask.tolist() == [[[True]]]
     assert revision.annotation.rows[1].voxels == 2
 
 
@@ -53,7 +54,7 @@ def test_a_spot_is_no_whole_slice():
 def test_nothing_new_changes_nothing():
     before = build_annotation(CUBE, ONE, SETTINGS)
     revision = revise(before, CUBE, None, ONE, SETTINGS, ())
-    assert revision.box is None
+    assert not revision.changed
     same(revision.annotation, build_annotation(CUBE, ONE, SETTINGS))
 
 
@@ -63,8 +64,9 @@ def test_a_slice_that_was_completed_is_more_than_a_spot(complete):
     before = build_annotation(CUBE, ONE)
     revision = revise(before, CUBE if complete else np.maximum(CUBE, 1), None, ONE, Settings(), ((0, 1),) if complete else ())
     assert revision.whole_slices
-    assert revision.box == (slice(1, 2), slice(0, 2), slice(0, 2))
-    assert revision.changed.tolist() == [[[False, True], [True, True]]]
+    (part,) = revision.changed
+    assert part.box == (slice(1, 2), slice(0, 2), slice(0, 2))
+    assert part.mask.tolist() == [[[False, True], [True, True]]]
 
 
 def test_a_new_stroke_against_the_preview_is_a_correction_and_stays_one():
@@ -153,6 +155,6 @@ def test_many_revisions_are_what_building_anew_gives(seed, hints):
         annotation, current = revision.annotation, changed
         same(annotation, expected)
         differ = (was_labelled != annotation.labelled) | (was_labelled & (was != annotation.labels))
-        assert revision.box == box_of(differ)
-        if revision.box is not None:
-            assert (revision.changed == differ[revision.box]).all()
+        assert [part.box for part in revision.changed] == ([box_of(differ)] if differ.any() else [])
+        for part in revision.changed:
+            assert (part.mask == differ[part.box]).all()

@@ -126,7 +126,7 @@ def test_a_seed_reproduces_the_draws():
 
 
 def changed_to(sampler, labelled, box):
-    sampler.look(labelled, whole(SHAPE), box)
+    sampler.look(labelled, whole(SHAPE), [box])
     return sampler
 
 

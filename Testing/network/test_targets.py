@@ -255,7 +255,7 @@ def test_a_correction_changes_the_slices_and_comes_first():
     targets = Targets(annotated(slices_painted(0, 2)), nothing(), SETTINGS, CPU)
     box = (slice(4, 5), slice(1, 5), slice(1, 4))
     annotation = annotated(slices_painted(0, 2, 4))
-    targets.change(box, annotation, nothing())
+    targets.change([box], annotation, nothing())
     assert targets.sampler.slices == [(0, 0), (0, 2), (0, 4)]
     assert drawn(targets, 60).count((0, 4)) > 30  # two of three are expected
     same(targets, Targets(annotation, nothing(), SETTINGS, CPU))
@@ -264,7 +264,7 @@ def test_a_correction_changes_the_slices_and_comes_first():
 def test_another_belief_does_not_make_a_correction_old():
     targets = Targets(annotated(slices_painted(0, 2)), nothing(), SETTINGS, CPU)
     annotation, belief = annotated(slices_painted(0, 2, 4)), scribbled()[1]
-    targets.change((slice(4, 5), slice(1, 5), slice(1, 4)), annotation, nothing())
+    targets.change([(slice(4, 5), slice(1, 5), slice(1, 4))], annotation, nothing())
     targets.put(whole(SHAPE), annotation, belief)  # what the refiner makes of it
     assert drawn(targets, 60).count((0, 4)) > 30
     same(targets, Targets(annotation, belief, SETTINGS, CPU))
@@ -272,7 +272,7 @@ def test_another_belief_does_not_make_a_correction_old():
 
 def test_erased_slices_are_learned_from_no_longer():
     targets = Targets(annotated(slices_painted(0, 2, 4)), nothing(), SETTINGS, CPU)
-    targets.change((slice(2, 3), slice(0, 6), slice(0, 7)), annotated(slices_painted(0, 4)), nothing())
+    targets.change([(slice(2, 3), slice(0, 6), slice(0, 7))], annotated(slices_painted(0, 4)), nothing())
     assert set(drawn(targets, 100)) == {(0, 0), (0, 4)}
 
 
@@ -322,7 +322,7 @@ def test_a_correction_of_a_huge_volume_adds_its_slices(monkeypatch):
     plain = Targets(annotation, nothing(), SETTINGS, CPU)
     monkeypatch.setattr(scratch, "HUGE_VOXELS", 1)
     huge = Targets(annotated(slices_painted(0, 2)), nothing(), SETTINGS, CPU, slices=1)
-    huge.change((slice(4, 5), slice(1, 5), slice(1, 4)), annotation, nothing())
+    huge.change([(slice(4, 5), slice(1, 5), slice(1, 4))], annotation, nothing())
     assert huge.sampler.slices == [(0, 0), (0, 2), (0, 4)]
     assert drawn(huge, 60).count((0, 4)) > 30
     assert_alike(huge, plain)

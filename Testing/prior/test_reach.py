@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sparseseg.contract.belief import Belief
-from sparseseg.contract.box import Box
+from sparseseg.contract.box import Box, Part
 from sparseseg.prior import reach
 from sparseseg.prior.reach import Reach
 
@@ -30,7 +30,7 @@ def whole(volume: np.ndarray) -> Box:
 
 def within(before: Belief, after: Belief, changed: np.ndarray, labelled: np.ndarray, spacing=ISOTROPIC) -> Belief:
     everything = whole(labelled)
-    return Reach(labelled, spacing).within(before, after, everything, changed, everything, labelled)
+    return Reach(labelled, spacing).share([Part(everything, changed)], labelled, everything).within(before, after, everything)
 
 
 def test_equally_sure_beliefs_meet_at_three_quarters_of_the_distance_to_other_annotation() -> None:
@@ -107,7 +107,20 @@ def test_a_box_says_what_the_whole_says(most, monkeypatch) -> None:
     small.annotate(labelled, stroke)
     box = (slice(6, 17), slice(3, 28), slice(20, 39))
     expected = within(before, after, changed, labelled, (2.0, 1.0, 1.0))
-    found = small.within(before, Belief(after.label[box], after.confidence[box]), box, changed[stroke], stroke, labelled)
+    found = small.share([Part(stroke, changed[stroke])], labelled, box).within(before, Belief(after.label[box], after.confidence[box]), box)
+    for one, other in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(one[box], other)
+
+
+@pytest.mark.parametrize("most", [1_500_000, 6000])
+def test_several_changes_say_what_one_that_holds_them_says(most, monkeypatch) -> None:
+    monkeypatch.setattr(reach, "WORKING_VOXELS", most)
+    before, after, changed, labelled = scene()
+    changed[17, 8, 2:5] = labelled[17, 8, 2:5] = True
+    parts = [Part(box, changed[box]) for box in ((slice(10, 11), slice(5, 15), slice(30, 31)), (slice(10, 18), slice(8, 25), slice(2, 31)))]
+    box, near = (slice(6, 17), slice(3, 28), slice(20, 39)), Reach(labelled, (2.0, 1.0, 1.0))
+    expected = within(before, after, changed, labelled, (2.0, 1.0, 1.0))
+    found = near.share(parts, labelled, box).within(before, Belief(after.label[box], after.confidence[box]), box)
     for one, other in zip(expected, found, strict=True):
         np.testing.assert_array_equal(one[box], other)
 

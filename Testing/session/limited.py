@@ -4,6 +4,7 @@ What is large is smaller here, and so are the working grids, by as much as the v
 """
 
 import json
+import math
 import resource
 import sys
 from dataclasses import replace
@@ -38,17 +39,21 @@ class Quiet(Host):
     """Remembers which phases there were, and no array."""
 
     def preview(self, file, source, step, revision, box):
-        self.previews.append((source, box is None))
+        self.previews.append((source, box is None, revision, box and math.prod(box_module.shape_of(box))))
 
 
-def phases(folder, correction):
-    """open, first preview, refined one, training, result, correction, idle, prediction."""
+def phases(folder, correction, far):
+    """open, first preview, refined one, training, result, corrections, idle, prediction. correction: a box and its values; far: the annotation with
+    more strokes, far apart."""
     host = Quiet()
     running = Session.open(folder, DeviceChoice(chosen=device.choose("cpu")), host)
     outcome = running.train()
     box, values = correction
     np.save(running.job.path("annotation-0002.npy"), values)
     running.update("annotation-0002.npy", 2, [], [[s.start, s.stop] for s in box])
+    np.save(running.job.path("annotation-0003.npy"), far)
+    del far
+    running.update("annotation-0003.npy", 3, [])
     running.idle()
     dense = np.load(outcome.dense, mmap_mode="r")
     predicted = running.predict()
@@ -61,7 +66,9 @@ def main():
     compiled.warm_up()
     organs = two_organs()
     spot = (slice(9, 10), slice(20, 21), slice(10, 14))
-    phases(make_job(folder / "warm", organs), (spot, organs.truth[spot] + np.uint8(1)))  # loads and starts whatever takes memory of its own
+    phases(
+        make_job(folder / "warm", organs), (spot, organs.truth[spot] + np.uint8(1)), organs.annotation
+    )  # loads and starts whatever takes memory of its own
     phantom = Phantom(SHAPE)
     image, annotation = (
         phantom.write(folder / name, planes, kind)
@@ -70,13 +77,21 @@ def main():
     record = JobRecord(Geometry.from_axes(SHAPE, (1, 1, 1)), ClassTable.numbered(SEGMENTS), SETTINGS)
     Job.create(folder / "job", image, annotation, record).close()
     scratch.LEAST_BYTES, scratch.HUGE_VOXELS = 1 << 20, 1 if is_huge else 1 << 40
+    box_module._TOGETHER_VOXELS = 100_000
     scales.ALL_VOXELS, scales.NOISY_CELLS, refiner_view.WORKING_VOXELS, box_module._SLAB_VOXELS = 0, 100_000, 20_000, 400_000
     most = status("VmData") + limit
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     k = SHAPE[0] // 2 + 5
     j, i = (int(n[0]) for n in np.nonzero(phantom.truth(k)))
     box = (slice(k, k + 1), slice(j, j + 1), slice(i, i + 5))
-    host, dense, predicted = phases(folder / "job", (box, phantom.truth(k)[None][:, box[1], box[2]] + np.uint8(1)))
+    correction = box, phantom.truth(k)[None][:, box[1], box[2]] + np.uint8(1)
+    annotation[box] = correction[1]
+    for k in (phantom.complete[0] + 3, phantom.complete[-1] - 3):  # across the border of the first segment and that of another one
+        c = 1 if k < SHAPE[0] // 2 else 3
+        at = np.nonzero(phantom.truth(k) == c)
+        line = (k, int(at[0].mean()), slice(int(at[1].max()) - 2, int(at[1].max()) + 3))
+        annotation[line] = phantom.truth(k)[line[1:]] + 1
+    host, dense, predicted = phases(folder / "job", correction, annotation)
     found = {"previews": host.previews, "warnings": host.warnings, "dice": phantom.dice(dense, annotation), "left": most - status("VmData")}
     print(json.dumps({**found, "predicted": [*np.load(predicted.dense, mmap_mode="r").shape]}))
 

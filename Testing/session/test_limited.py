@@ -17,7 +17,10 @@ def test_every_phase_stays_within_a_memory_that_the_volume_exceeds(tmp_path, is_
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=540, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     found = json.loads(done.stdout.splitlines()[-1])
-    assert found["previews"][0] == ["growing", True] and ["prior", True] in found["previews"] and found["previews"][-1][1] is False
+    previews = [(source, is_whole) for source, is_whole, *_ in found["previews"]]
+    assert previews[0] == ("growing", True) and ("prior", True) in previews and not previews[-1][1]
+    far = [voxels for source, _, revision, voxels in found["previews"] if revision == 3 and source == "growing"]
+    assert len(far) > 1 and max(far) < 1_000_000  # strokes far apart are not answered as all that lies between
     assert found["dice"] > 0.9
     assert [code for code, _ in found["warnings"]] == ["large"] * (is_huge == "1")
     assert found["predicted"] == [160, 380, 380]

@@ -20,6 +20,7 @@ from sparseseg.network import applied, device, start
 from sparseseg.network.cores import Cores
 from sparseseg.network.start import shipped
 from sparseseg.network.trainer import Trainer
+from sparseseg.prior import reach
 from sparseseg.prior.grown import Grown
 from sparseseg.prior.standing import in_doubt
 from sparseseg.quality import shares
@@ -392,12 +393,11 @@ def test_a_stroke_changes_its_surroundings_a_complete_slice_all(opened, monkeypa
     whole[9] = phantom.truth[9] + 1
     asked = []
 
-    class Asked(prior_voice.Reach):
-        def within(self, *arguments):
-            asked.append(arguments)
-            return super().within(*arguments)
+    def within(self, *arguments, plain=reach.Share.within):
+        asked.append(self._changes)
+        return plain(self, *arguments)
 
-    monkeypatch.setattr(prior_voice, "Reach", Asked)
+    monkeypatch.setattr(reach.Share, "within", within)
     running = opened()
     running.train()
     assert not asked
@@ -406,10 +406,10 @@ def test_a_stroke_changes_its_surroundings_a_complete_slice_all(opened, monkeypa
         np.save(running.job.path(name), annotation)
         running.update(name, revision, [])
     assert len(asked) == 2  # growing's answer to the stroke, and the refiner's
-    *_, changed, at, _ = asked[0]
+    (changed,) = asked[0]
     expected = stroke != phantom.annotation
-    np.testing.assert_array_equal(changed, expected[at])
-    assert changed.sum() == expected.sum()
+    np.testing.assert_array_equal(changed.mask, expected[changed.box])
+    assert changed.mask.sum() == expected.sum()
 
 
 def bar_with_a_step():
@@ -431,7 +431,7 @@ def bar_with_a_step():
 def test_what_a_stroke_does_not_reach_stays_as_the_user_saw_it(opened, host, monkeypatch, holds):
     """A stroke on slice 20 says that the bar is the segment there. Growing from nothing carries that to the step, nearer to slice 2 than to it."""
     if not holds:
-        monkeypatch.setattr(prior_voice.Reach, "within", lambda self, before, after, *_: Belief(after.label.copy(), after.confidence.copy()))
+        monkeypatch.setattr(reach.Share, "within", lambda self, before, after, *_: Belief(after.label.copy(), after.confidence.copy()))
     phantom = bar_with_a_step()
     running = opened(Settings(refine=False), phantom=phantom)
     stroke = phantom.annotation.copy()

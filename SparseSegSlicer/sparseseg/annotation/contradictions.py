@@ -30,17 +30,17 @@ class Contradiction:
         return f"{voxels} painted as {name} {'lie' if self.voxels > 1 else 'lies'} outside of {where}; the paint stands."
 
 
-def contradictions(annotation: Annotation, box: Box) -> list[Contradiction]:
-    """Those in a box, by segment; what complete slices say counts as painted. None without hints."""
-    return [] if annotation.hints is None else list(_each(annotation.hints, annotation, box))
+def contradictions(annotation: Annotation, boxes: Sequence[Box]) -> list[Contradiction]:
+    """Those in some boxes, by segment; what complete slices say counts as painted. None without hints."""
+    return [] if annotation.hints is None else list(_each(annotation.hints, annotation, boxes))
 
 
-def _each(hinted: HintLabels, annotation: Annotation, box: Box) -> Iterator[Contradiction]:
+def _each(hinted: HintLabels, annotation: Annotation, boxes: Sequence[Box]) -> Iterator[Contradiction]:
     for value, (roi, inside, outside) in enumerate(zip(hinted.rois, hinted.inside, hinted.outside, strict=True), 1):
         counts = {
-            "roi": _beyond(roi, annotation, box, value) if roi else 0,
-            "outside": _in_balls(outside, annotation, box, value, True),
-            "inside": _in_balls(inside, annotation, box, value, False),
+            "roi": sum(_beyond(roi, annotation, box, value) for box in boxes) if roi else 0,
+            "outside": sum(_in_balls(outside, annotation, box, value, True) for box in boxes),
+            "inside": sum(_in_balls(inside, annotation, box, value, False) for box in boxes),
         }
         yield from (Contradiction(kind, value, voxels) for kind, voxels in counts.items() if voxels)
 

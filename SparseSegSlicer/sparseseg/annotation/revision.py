@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..contract.box import Box, box_of, moved, shape_of, slabs, union, whole, within
+from ..contract.box import Box, Part, box_of, boxes_of, intersection, joined, joined_parts, moved, slabs, whole, within
 from ..contract.classes import ClassTable
 from ..contract.settings import Settings
 from .labels import (
@@ -29,27 +29,21 @@ from .labels import (
 class Revision:
     """The new annotation, and where its labels differ from those of the one before.
 
-    box: the least that holds all of it; None where nothing differs. changed: (k, j, i) bool of the box, a label came, went, or is another one.
+    changed: the voxels whose label came, went, or is another one, in few boxes; empty where nothing differs.
     whole_slices: whether a slice was labelled throughout, or no longer is: that says something about all of the gap around it, not about a spot.
     take_back: makes the arrays what they were; the earlier annotation is then right again. emptied: whether a segment has lost its last label.
     """
 
     annotation: Annotation
-    box: Box | None
-    changed: np.ndarray
+    changed: tuple[Part, ...]
     whole_slices: bool
     take_back: Callable[[], None]
     emptied: bool = False
 
     def then(self, later: Revision) -> Revision:
         """Both as one, once both are adopted: what they change together; it cannot be taken back."""
-        box = union(self.box, later.box)
-        changed = np.zeros((0, 0, 0) if box is None else shape_of(box), bool)
-        for each in (self, later):
-            if box is not None and each.box is not None:
-                changed[within(each.box, box)] |= each.changed
         whole_slices, emptied = self.whole_slices or later.whole_slices, self.emptied or later.emptied
-        return Revision(later.annotation, box, changed, whole_slices, _stays, emptied)
+        return Revision(later.annotation, joined_parts(self.changed + later.changed), whole_slices, _stays, emptied)
 
 
 def _stays() -> None:
@@ -101,11 +95,11 @@ def _revision(
     table = weight_table(work.counts.voxels, settings)
     rows = summary(work.counts, table, classes)
     annotation = replace(earlier, table=table, counts=work.counts, rows=rows, complete_slices=tuple(complete_slices))
-    changed_box, changed = work.changed(tick)
+    changed = work.changed(tick)
     was, now = earlier.counts.full_slices(), work.counts.full_slices()
     filled = any((a != b).any() for a, b in zip(was, now, strict=True))
     emptied = bool((annotation.absent & ~earlier.absent).any())
-    return Revision(annotation, changed_box, changed, filled, work.take_back, emptied)
+    return Revision(annotation, changed, filled, work.take_back, emptied)
 
 
 class _Work:
@@ -123,8 +117,7 @@ class _Work:
         mark_corrections(labels, origin, *before, None if self._preview is None else self._preview[box])
         self.counts.add(*before, box, -1)
         self.counts.add(labels, origin, box, 1)
-        differs = box_of((labels != before[0]) | (origin != before[1]))
-        if differs is not None:
+        for differs in boxes_of((labels != before[0]) | (origin != before[1])):
             at = moved(differs, [s.start for s in box])
             self._kept.append((at, before[0][differs].copy(), before[1][differs].copy()))
             self._write(at, labels[differs], origin[differs])
@@ -141,18 +134,19 @@ class _Work:
             self._write(box, labels, origin)
         self._kept.clear()
 
-    def changed(self, tick: Callable[[], None]) -> tuple[Box | None, np.ndarray]:
-        """The box of the voxels whose label came, went, or is another one, and which these are."""
-        around: Box | None = None
-        for box, *_ in self._kept:
-            around = union(around, box)
-        if around is None:
-            return None, np.zeros((0, 0, 0), bool)
+    def changed(self, tick: Callable[[], None]) -> tuple[Part, ...]:
+        """The voxels whose label came, went, or is another one."""
+        parts = (self._changed_in(box, tick) for box in joined(box for box, *_ in self._kept))
+        return tuple(part for part in parts if part is not None)
+
+    def _changed_in(self, around: Box, tick: Callable[[], None]) -> Part | None:
         labels, origin = self._earlier.labels[around].copy(), self._earlier.origin[around].copy()
         for box, labels_before, origin_before in reversed(self._kept):  # the arrays as they were
             tick()
-            part = within(box, around)
-            labels[part], origin[part] = labels_before, origin_before
+            both = intersection(box, around)
+            if both is not None:
+                part, old = within(both, around), within(both, box)
+                labels[part], origin[part] = labels_before[old], origin_before[old]
         changed = np.empty(labels.shape, bool)
         for slab in slabs(around):
             tick()
@@ -161,9 +155,7 @@ class _Work:
             changed[part] = (was != self._earlier.labelled[slab]) | (was & (labels[part] != self._earlier.labels[slab]))
         tick()
         inner = box_of(changed)
-        if inner is None:
-            return None, np.zeros((0, 0, 0), bool)
-        return moved(inner, [s.start for s in around]), changed[inner]
+        return None if inner is None else Part(moved(inner, [s.start for s in around]), changed[inner])
 
     def _write(self, box: Box, labels: np.ndarray, origin: np.ndarray) -> None:
         earlier = self._earlier

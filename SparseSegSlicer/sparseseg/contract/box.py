@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -10,7 +13,18 @@ import numpy as np
 from .errors import InputError
 
 _SLAB_VOXELS = 4_000_000
+_TOGETHER_VOXELS = 1 << 24  # in a box that holds them, things are looked at together, however far apart they lie in it
+_MOST_BOXES = 16  # that are kept apart
+_GAP = 32  # planes in a row that hold nothing, for what lies on either side to be apart
 Box = tuple[slice, slice, slice]  # k, j, i; start and stop given, within the volume, no step
+
+
+@dataclass(frozen=True)
+class Part:
+    """Some voxels of a volume: those of a box that a mask, (k, j, i) bool, marks."""
+
+    box: Box
+    mask: np.ndarray
 
 
 def whole(shape_kji: Sequence[int]) -> Box:
@@ -78,6 +92,65 @@ def box_of(mask: np.ndarray) -> Box | None:
     rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
     k, j, i = (slice(int(found[0]), int(found[-1]) + 1) for found in (planes, rows, columns))
     return (k, j, i)
+
+
+def boxes_of(mask: np.ndarray) -> list[Box]:
+    """Boxes that together hold all true voxels of a (K, J, I) bool mask: where many planes in a row hold none, one on either side."""
+    outer = box_of(mask)
+    if outer is None:
+        return []
+    for axis in range(3):
+        used = np.flatnonzero(mask[outer].any(axis=tuple(a for a in range(3) if a != axis)))
+        ends = np.flatnonzero(np.diff(used) > _GAP)
+        if len(ends):
+            found = []
+            for first, last in zip(used[[0, *(ends + 1)]], used[[*ends, -1]], strict=True):
+                side = tuple(slice(s.start + int(first), s.start + int(last) + 1) if a == axis else s for a, s in enumerate(outer))
+                found += [moved(box, [s.start for s in side]) for box in boxes_of(mask[side])]
+            return found
+    return [outer]
+
+
+def joined(boxes: Iterable[Box]) -> list[Box]:
+    """Few boxes that hold all of these: two become one where that holds little that is in neither, or is small. So what changes far apart in a large
+    volume does not make all of it change."""
+    found: list[Box] = []
+    for box in boxes:
+        while (near := next((other for other in found if _belong_together(box, other)), None)) is not None:
+            found.remove(near)
+            box = _both(box, near)
+        found.append(box)
+        if len(found) > _MOST_BOXES:
+            one, other = min(combinations(found, 2), key=lambda pair: prod(shape_of(_both(*pair))))
+            found = [box for box in found if box is not one and box is not other]
+            found.append(_both(one, other))
+    return found
+
+
+def _belong_together(one: Box, other: Box) -> bool:
+    return prod(shape_of(_both(one, other))) <= max(_TOGETHER_VOXELS, 2 * (prod(shape_of(one)) + prod(shape_of(other))))
+
+
+def _both(one: Box, other: Box) -> Box:
+    return union(one, other) or one
+
+
+def joined_parts(parts: Sequence[Part]) -> tuple[Part, ...]:
+    """The same voxels in few parts, as `joined`."""
+    found = []
+    for box in joined(part.box for part in parts):
+        mask = np.zeros(shape_of(box), bool)
+        for part in parts:
+            mark(mask, box, part)
+        found.append(Part(box, mask))
+    return tuple(found)
+
+
+def mark(mask: np.ndarray, box: Box, part: Part) -> None:
+    """In a mask of a box, (k, j, i) bool, the voxels of a part that lie in it."""
+    both = intersection(box, part.box)
+    if both is not None:
+        mask[within(both, box)] |= part.mask[within(both, part.box)]
 
 
 def box_among(labels: np.ndarray, wanted: np.ndarray) -> Box | None:

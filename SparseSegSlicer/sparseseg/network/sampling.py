@@ -68,18 +68,20 @@ class SliceSampler:
         self._left = 0
         self.look(labelled, box)
 
-    def look(self, labelled: np.ndarray, box: Box, changed: Box | None = None) -> None:
-        """Take the slices anew from what is labelled now: the few that together hold it. changed: a box of corrections, whose slices come first
+    def look(self, labelled: np.ndarray, box: Box, changed: Sequence[Box] = ()) -> None:
+        """Take the slices anew from what is labelled now: the few that together hold it. changed: boxes of corrections, whose slices come first
         for a while."""
-        if changed is not None and is_huge(labelled.shape):  # the rest is not looked at again
-            both = intersection(changed, box)
-            self.slices = sorted({*self.slices, *([] if both is None else _covering(labelled, both))})
+        if changed and is_huge(labelled.shape):  # the rest is not looked at again
+            within = [both for each in changed if (both := intersection(each, box)) is not None]
+            self.slices = sorted({*self.slices, *(found for both in within for found in _covering(labelled, both))})
         else:
             self.slices = _covering(labelled, box)
-        if changed is not None:
-            self._fresh = [(axis, index) for axis, index in self.slices if changed[axis].start <= index < changed[axis].stop]
-            self._fresh = _flattest(self._fresh, changed)
+        if changed:
+            self._fresh = sorted({found for each in changed for found in _flattest(self._through(each), each)})
             self._left = _FRESH_DRAWS
+
+    def _through(self, box: Box) -> list[tuple[int, int]]:
+        return [(axis, index) for axis, index in self.slices if box[axis].start <= index < box[axis].stop]
 
     @property
     def orientations(self) -> list[int]:

@@ -112,17 +112,18 @@ class Targets:
 
     def change(
         self,
-        box: Box,
+        boxes: Sequence[Box],
         annotation: Annotation,
         belief: Belief,
         tick: Callable[[], None] = lambda: None,
         trust: np.ndarray | None = None,
     ) -> None:
-        """Take a box anew after a correction, whose slices are learned from first. `put` is for a box in which only the belief changed."""
+        """Take boxes anew after a correction, whose slices are learned from first. `put` is for boxes in which only the belief changed."""
         sampler = copy.copy(self.sampler)
-        aside(lambda: sampler.look(_mine(annotation), self._within, box), tick)
+        aside(lambda: sampler.look(_mine(annotation), self._within, boxes), tick)
         self.sampler = sampler
-        self.put(box, annotation, belief, tick, trust)
+        for box in boxes:
+            self.put(box, annotation, belief, tick, trust)
 
     def _table(self, annotation: Annotation) -> np.ndarray:
         classes = annotation.table.shape[1]

@@ -16,7 +16,7 @@ from functools import partial
 import numpy as np
 
 from ..contract.belief import Belief
-from ..contract.box import Box, box_of, intersection, moved, union, whole, with_margin, within
+from ..contract.box import Box, box_of, intersection, moved, shape_of, slabs, union, whole, with_margin, within
 from ..contract.scratch import Zeros
 from . import scales
 from .field import Field
@@ -64,7 +64,7 @@ class Grown:
     ) -> None:
         self.label, self.confidence = zeros(image.shape, np.uint8), zeros(image.shape, np.uint8)
         self.renewals = -1
-        self._image, self._origin, self._bounds = image, origin, bounds
+        self._image, self._origin, self._bounds, self._zeros = image, origin, bounds, zeros
         self._spacing = tuple(float(s) for s in spacing_kji_mm)
         self._field: Field | None = None
         self._reached = reached
@@ -140,14 +140,23 @@ class Grown:
         again = None if cells is None else field.update(grid.pool(self._image, labels, labelled, cells, tick, self._origin), cells, tick)
         touched = union(box, None if again is None else grid.voxels(again[0]))
         assert touched is not None
-        before = self.label[touched].copy(), self.confidence[touched].copy()
+        before = [self._copy(array, touched) for array in (self.label, self.confidence)]
         self.label[box], self.confidence[box] = 0, _OUTSIDE
         if again is not None:
             self._count(field, again[0], again[1], tick)
         self._keep_labels(field, box if again is None else touched, labels, labelled)
         self._field = field
-        changed = box_of((self.label[touched] != before[0]) | (self.confidence[touched] != before[1]))
-        return None if changed is None else moved(changed, [s.start for s in touched])
+        return union(*(self._changed_in(slab, [old[within(slab, touched)] for old in before]) for slab in slabs(touched)))
+
+    def _copy(self, array: np.ndarray, box: Box) -> np.ndarray:
+        copied = self._zeros(shape_of(box), np.uint8)
+        for slab in slabs(box):
+            copied[within(slab, box)] = array[slab]
+        return copied
+
+    def _changed_in(self, box: Box, before: Sequence[np.ndarray]) -> Box | None:
+        changed = box_of((self.label[box] != before[0]) | (self.confidence[box] != before[1]))
+        return None if changed is None else moved(changed, [s.start for s in box])
 
     def forget(self, image: np.ndarray | None = None) -> None:
         """Let the next update or renew begin anew; of another image of the same shape, where one is given."""

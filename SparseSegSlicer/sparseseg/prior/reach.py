@@ -12,12 +12,13 @@ voxels of 13 500 changed beyond twice that distance, half of them rightly; a cut
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
 
 from ..contract.aside import Aside, at_once
 from ..contract.belief import Belief
-from ..contract.box import Box
+from ..contract.box import Box, Part, mark, shape_of, union, within
 from .distance import distance_to
 from .grid import coarsening
 
@@ -41,41 +42,27 @@ class Reach:
         cells, voxels = self._around(box)
         self._labels[cells] = aside(lambda: self._count(labelled[voxels]))
 
-    def within(self, before: Belief, after: Belief, box: Box, changed: np.ndarray, at: Box, labelled: np.ndarray) -> Belief:
-        """The new belief near the change, the old one far from it: label and confidence in a box, uint8, copies.
+    def share(self, changes: Sequence[Part], labelled: np.ndarray, around: Box) -> Share:
+        """How much a new belief counts in a box after these changes of the annotation; labelled: (K, J, I) bool, voxels with a label now, as
+        `annotate` was told. Worked out when it is first asked."""
+        return Share(self, changes, labelled, around)
 
-        before: what was shown, (K, J, I); after: what is believed now, (k, j, i) of `box`. changed: bool, where in the box `at` the
-        annotation differs; labelled: (K, J, I) bool, voxels with a label now, as `annotate` was told; they are as `after` has them. Where both say
-        the same, the confidence is that of `after`. Elsewhere with d the distance to the change, D that to the rest of the annotation (mm) and
-        a = 1 / (1 + (d / (HALF D))^2), the label of `after` stands where a times its logit is at least 1 - a times that of `before`.
-        """
-        old, old_sure, new, new_sure = before.label[box], before.confidence[box], after.label, after.confidence
-        label, sure = new.copy(), new_sure.copy()
-        places = np.nonzero((old != new) & ~labelled[box])
-        if len(places[0]):
-            share = self._share(places, box, changed, at, labelled)
-            ours, theirs = share * _logit(new_sure[places]), (1 - share) * _logit(old_sure[places])
-            label[places] = np.where(ours >= theirs, new[places], old[places])
-            sure[places] = np.minimum(255 / (1 + np.exp(-np.abs(ours - theirs))), 254)
-        return Belief(label, sure)
+    def ratios(self, changes: Sequence[Part], labelled: np.ndarray, hull: Box) -> np.ndarray:
+        """d / (HALF D) in a box of cells that holds those of the changes, (k, j, i) float32."""
+        others, here = self._labels > 0, np.zeros(shape_of(hull), bool)
+        for cells, voxels in (self._around(change.box) for change in changes):
+            mask = np.zeros(shape_of(voxels), bool)
+            for each in changes:
+                mark(mask, voxels, each)
+            others[cells] = self._count(labelled[voxels] & ~mask) > 0
+            here[within(cells, hull)] |= self._count(mask) > 0
+        # 0 where other annotation lies in the same working voxel
+        far = np.maximum(distance_to(others, self._step_mm)[hull], np.float32(min(self.spacing_mm) / 2))
+        return distance_to(here, self._step_mm) / (np.float32(HALF) * far)
 
-    def _share(self, places: tuple[np.ndarray, ...], box: Box, changed: np.ndarray, at: Box, labelled: np.ndarray) -> np.ndarray:
-        """How much the new belief counts at these voxels of the box, (n,) float32 in 0..1."""
-        touched, voxels = self._around(at)
-        mask = np.zeros([s.stop - s.start for s in voxels], bool)
-        inner = tuple(slice(a.start - v.start, a.stop - v.start) for a, v in zip(at, voxels, strict=True))
-        mask[inner] = changed
-        others = self._labels > 0
-        others[touched] = self._count(labelled[voxels] & ~mask) > 0
-        cells = [(p + b.start) // f for p, b, f in zip(places, box, self.factors, strict=True)]
-        far = distance_to(others, self._step_mm)[tuple(cells)]
-        hull = tuple(slice(min(t.start, int(c.min())), max(t.stop, int(c.max()) + 1)) for t, c in zip(touched, cells, strict=True))
-        here = np.zeros([s.stop - s.start for s in hull], bool)
-        here[tuple(slice(t.start - h.start, t.stop - h.start) for t, h in zip(touched, hull, strict=True))] = self._count(mask) > 0
-        near = distance_to(here, self._step_mm)[tuple(c - h.start for c, h in zip(cells, hull, strict=True))]
-        far = np.maximum(far, np.float32(min(self.spacing_mm) / 2))  # 0 where other annotation lies in the same working voxel
-        ratio = near / (np.float32(HALF) * far)
-        return 1 / (1 + ratio**2)
+    def cells(self, box: Box) -> Box:
+        """Those that a box touches."""
+        return self._around(box)[0]
 
     def _around(self, box: Box) -> tuple[Box, Box]:
         """The cells that a box touches, and all of their voxels."""
@@ -90,6 +77,40 @@ class Reach:
             j, i = np.nonzero(mask[k])
             np.add.at(out[k // self.factors[0]], (j // self.factors[1], i // self.factors[2]), 1)
         return out
+
+
+class Share:
+    """How much a new belief counts in a box, `around`, for whoever asks of parts of it in turn."""
+
+    def __init__(self, reach: Reach, changes: Sequence[Part], labelled: np.ndarray, around: Box) -> None:
+        self._reach, self._changes, self._labelled = reach, changes, labelled
+        self._hull = union(reach.cells(around), *(reach.cells(change.box) for change in changes)) or reach.cells(around)
+
+    def within(self, before: Belief, after: Belief, box: Box) -> Belief:
+        """The new belief near the changes, the old one far from them: label and confidence in a box, uint8, copies.
+
+        before: what was shown, (K, J, I); after: what is believed now, (k, j, i) of `box`; labelled voxels are as it has them. Where both say the
+        same, the confidence is that of `after`. Elsewhere with d the distance to the nearest change, D that to the rest of the annotation (mm) and
+        a = 1 / (1 + (d / (HALF D))^2), the label of `after` stands where a times its logit is at least 1 - a times that of `before`.
+        """
+        old, old_sure, new, new_sure = before.label[box], before.confidence[box], after.label, after.confidence
+        label, sure = new.copy(), new_sure.copy()
+        places = np.nonzero((old != new) & ~self._labelled[box])
+        if len(places[0]):
+            share = self._at(places, box)
+            ours, theirs = share * _logit(new_sure[places]), (1 - share) * _logit(old_sure[places])
+            label[places] = np.where(ours >= theirs, new[places], old[places])
+            sure[places] = np.minimum(255 / (1 + np.exp(-np.abs(ours - theirs))), 254)
+        return Belief(label, sure)
+
+    @cached_property
+    def _ratios(self) -> np.ndarray:
+        return self._reach.ratios(self._changes, self._labelled, self._hull)
+
+    def _at(self, places: tuple[np.ndarray, ...], box: Box) -> np.ndarray:
+        """Of these voxels of the box, (n,) float32 in 0..1."""
+        cells = [(p + b.start) // f - h.start for p, b, f, h in zip(places, box, self._reach.factors, self._hull, strict=True)]
+        return 1 / (1 + self._ratios[tuple(cells)] ** 2)
 
 
 def _logit(confidence: np.ndarray) -> np.ndarray:

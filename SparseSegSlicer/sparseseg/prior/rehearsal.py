@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from ..contract.belief import Belief
+from ..contract.box import Part
 from .grown import Grown
 from .reach import Reach
 from .refiner import Refined
@@ -30,4 +31,4 @@ def rehearse(device: torch.device, dtype: torch.dtype) -> None:
     grown.update(box, labels, labelled)
     refined.update(box, labels, labelled)
     before, after = Belief(grown.label, grown.confidence), Belief(refined.label[box], refined.confidence[box])
-    reach.within(before, after, box, np.ones((1, 2, 2), bool), box, labelled)
+    reach.share([Part(box, np.ones((1, 2, 2), bool))], labelled, box).within(before, after, box)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
@@ -27,11 +27,9 @@ class Known:
         self._said: dict[Hashable, str] = {}
         self._remarks: list[Remark] = []  # on the last result
 
-    def compare(self, annotation: Annotation, box: Box | None) -> None:
-        """Warn of paint in a box that hints contradict."""
-        if box is None:
-            return
-        for found in contradictions(annotation, box):
+    def compare(self, annotation: Annotation, boxes: Sequence[Box]) -> None:
+        """Warn of paint in some boxes that hints contradict."""
+        for found in contradictions(annotation, boxes):
             self._say((found.kind, found.value), found.sentence(self._classes), _BEND, again=True)
 
     def hold_places(self, labels: np.ndarray, labelled: np.ndarray, box: Box) -> None:
@@ -49,7 +47,7 @@ class Known:
 
     def report(self, annotation: Annotation) -> list[str]:
         """What contradicts them and what does not hold, in sentences."""
-        against = [found.sentence(self._classes) for found in contradictions(annotation, whole(annotation.labels.shape))]
+        against = [found.sentence(self._classes) for found in contradictions(annotation, [whole(annotation.labels.shape)])]
         return against + [remark.sentence for remark in self._remarks]
 
     def _say(self, about: Hashable, sentence: str, advice: str, again: bool) -> None:

@@ -169,12 +169,15 @@ class NetworkVoice:
             device.release_memory(self.compute.device)
             self.trainer.start_from(start.weights)
 
-    def learn_change(self, box: Box, annotation: Annotation, belief: Belief, is_painted: bool, tick: Callable[[], None]) -> None:
-        """The same, where only a box of them changed. is_painted: by the user: then its slices come first for a while."""
+    def learn_change(self, boxes: Sequence[Box], annotation: Annotation, belief: Belief, is_painted: bool, tick: Callable[[], None]) -> None:
+        """The same, where only some boxes of them changed. is_painted: by the user: then its slices come first for a while."""
         assert self.trainer is not None
         targets = self.trainer.volume.targets
-        change = targets.change if is_painted else targets.put
-        change(box, annotation, belief, tick, belief.confidence)
+        if is_painted:
+            targets.change(boxes, annotation, belief, tick, belief.confidence)
+            return
+        for box in boxes:
+            targets.put(box, annotation, belief, tick, belief.confidence)
 
     def step(self, progress: float) -> None:
         """One step; where memory runs out, a smaller one; where nothing is left to halve, on the CPU."""

@@ -6,8 +6,9 @@ second. `refine` lets the refiner look at what changed; its word then stands. Co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from ..annotation.labels import Annotation
 from ..annotation.revision import Revision
 from ..contract.aside import aside
 from ..contract.belief import Belief
-from ..contract.box import Box, box_among, planes, shape_of, slabs, union, whole, within
+from ..contract.box import Box, Part, box_among, joined, joined_parts, planes, shape_of, slabs, whole, within
 from ..contract.errors import ModelError
 from ..contract.scratch import Zeros
 from ..contract.settings import Settings
@@ -41,12 +42,11 @@ Tick = Callable[[], None]
 
 @dataclass
 class _Open:
-    """Corrections that the refiner has not seen. box: where growing, annotation or the answer to them may be others than what it saw; at, changed:
+    """Corrections that the refiner has not seen. boxes: where growing, annotation or the answer to them may be others than what it saw; changes:
     where annotation differs from what stands was made of; whole_slices: whether they are about more than spots."""
 
-    box: Box
-    at: Box
-    changed: np.ndarray
+    boxes: list[Box]
+    changes: tuple[Part, ...]
     whole_slices: bool
 
 
@@ -73,7 +73,7 @@ class PriorVoice:
         self.grown: Grown | None = None
         self._refined: Refined | None = None
         self._reach: Reach | None = None
-        self._unreached: Box | None = None  # where it does not know the annotation yet
+        self._unreached: list[Box] = []  # where it does not know the annotation yet
         self._open: _Open | None = None
         self._corrections = 0  # since levels and region were chosen
         self.use: list[bool] | None = None  # which segments the refiner corrects
@@ -154,7 +154,7 @@ class PriorVoice:
                 self._refines = self._smooths = False
                 self._warn("model", f"Growing stands as it is: {error.sentence}", error.advice)
         self._reach = aside(lambda: Reach(annotation.labelled, self._spacing), self._tick)
-        self._unreached = None
+        self._unreached = []
         self._let_stand(annotation)
         self._used = self._all_uses(annotation)
 
@@ -277,56 +277,67 @@ class PriorVoice:
 
     # -- a correction --------------------------------------------------------------------------------------------------
 
-    def answer(self, revision: Revision, also: Box | None = None) -> tuple[Box, np.ndarray] | None:
-        """Growing's answer to a correction, merged into what stands: the box that it may change, and the labels there, uint8; None where nothing
+    def answer(self, revision: Revision, also: Box | None = None) -> list[tuple[Box, np.ndarray]]:
+        """Growing's answer to a correction, merged into what stands: the boxes that it may change, and the labels there, uint8; none where nothing
         changes. Where nothing stands yet, growing's own labels. also: a box that the answer holds in any case."""
-        annotation, box = revision.annotation, revision.box
-        if box is None and self._open is None:
-            return None
+        annotation, changed = revision.annotation, [part.box for part in revision.changed]
+        if not changed and self._open is None:
+            return []
         assert self.grown is not None
         self._corrections += 1
         self._remember(revision, also)  # first: growing may be cancelled
-        grown = box if box is None else union(box, self._grow_change(box, annotation))
+        boxes = joined([*changed, *self._grow_changes(changed, annotation)])
         if self._stands is None:
-            return (grown, self.grown.label[grown]) if grown else None
+            return [(box, self.grown.label[box]) for box in boxes]
         assert self._open is not None
-        self._open.box = union(self._open.box, grown) or self._open.box
-        box = self._open.box
-        return box, self._merged(Belief(self.grown.label[box], self.grown.confidence[box]), box, annotation).label
+        self._open.boxes = joined([*self._open.boxes, *boxes])
+        grown = Belief(self.grown.label, self.grown.confidence)
+        return [(box, self._answered(box, grown, annotation)) for box in self._open.boxes]
 
-    def _grow_change(self, box: Box, annotation: Annotation) -> Box | None:
-        """Growing after the annotation changed in a box; what that changed. Where the gray values that it looks at tell the classes apart worse than
-        others would by now, it begins anew on these."""
+    def _answered(self, box: Box, grown: Belief, annotation: Annotation) -> np.ndarray:
+        labels = self._zeros(shape_of(box), np.uint8)
+        for slab, merged in self._merged(box, lambda slab: Belief(grown.label[slab], grown.confidence[slab]), annotation):
+            labels[within(slab, box)] = merged.label
+        return labels
+
+    def _grow_changes(self, boxes: Sequence[Box], annotation: Annotation) -> list[Box]:
+        """Growing after the annotation changed in some boxes; what that changed. Where the gray values that it looks at tell the classes apart worse
+        than others would by now, it begins anew on these."""
         assert self.grown is not None
+        if not boxes:
+            return []
+        changed = []
         try:
-            outdated = self._gray.is_outdated(annotation.labels, annotation.labelled, self._tick)
+            if not self._gray.is_outdated(annotation.labels, annotation.labelled, self._tick):
+                for box in boxes:
+                    changed.append(self.grown.update(box, annotation.labels, annotation.labelled, self._tick))
+                return [box for box in changed if box is not None]
         except BaseException:
-            self.grown.forget()  # as an update that is cancelled: it has not seen the change
+            self.grown.forget()  # as an update that is cancelled: it has not seen all of the change
             raise
-        if not outdated:
-            return self.grown.update(box, annotation.labels, annotation.labelled, self._tick)
         self.grown.forget()  # first: what follows may be cancelled
         self._gray, self._refined = self._gray_of(annotation), None
         self.grown.forget(self.gray)
-        return self.grown.renew(annotation.labels, annotation.labelled, self._tick)
+        return [self.grown.renew(annotation.labels, annotation.labelled, self._tick)]
 
-    def refine(self, annotation: Annotation) -> Box | None:
-        """Let what is refined stand where corrections are open; the box that this may change."""
+    def refine(self, annotation: Annotation) -> list[Box]:
+        """Let what is refined stand where corrections are open; the boxes that this may change."""
         pending = self._open
         if pending is None or self._stands is None:
-            return None
+            return []
         assert self.grown is not None
         if self.grown.plan is None:  # an answer was cancelled
             self.grown.renew(annotation.labels, annotation.labelled, self._tick)
-            pending.box = whole(annotation.labels.shape)
-        box: Box | None = pending.box
+            pending.boxes = [whole(annotation.labels.shape)]
+        boxes = pending.boxes
         if self._refines:
-            box = union(box, self._ask_refiner(pending.box, annotation), self._follow_slices(annotation))
-        assert box is not None
-        merged = self._merged(self._believed(box, annotation), box, annotation)
-        self._stands.label[box], self._stands.confidence[box] = merged.label, merged.confidence
+            refined = [self._ask_refiner(box, annotation) for box in boxes]
+            boxes = joined(box for box in (*boxes, *refined, self._follow_slices(annotation)) if box is not None)
+        for box in boxes:
+            for slab, merged in self._merged(box, lambda slab: self._believed(slab, annotation), annotation):
+                self._stands.label[slab], self._stands.confidence[slab] = merged.label, merged.confidence
         self._open = None
-        return box
+        return boxes
 
     def renew_if_due(self, annotation: Annotation) -> None:
         """Let levels, region, discriminant and the refiner's gray values follow the annotation again, after many corrections. What stands is not
@@ -351,36 +362,36 @@ class PriorVoice:
             return self._refined.renew(annotation.labels, annotation.labelled, self._all_uses(annotation), self._tick)
         return self._refined.update(box, annotation.labels, annotation.labelled, self._tick)
 
-    def _merged(self, new: Belief, box: Box, annotation: Annotation) -> Belief:
-        """The new belief of a box near what was corrected, what stands far from it; of segments that have no label left, nothing stands. Copies."""
+    def _merged(self, box: Box, new: Callable[[Box], Belief], annotation: Annotation) -> Iterator[tuple[Box, Belief]]:
+        """The new belief of a box near what was corrected, what stands far from it, in slabs of it; of segments that have no label left, nothing
+        stands. Copies."""
         pending = self._open
         assert pending is not None and self._reach is not None
-        if pending.whole_slices:
-            return Belief(new.label.copy(), new.confidence.copy())
-        if self._unreached is not None:
-            self._reach.annotate(annotation.labelled, self._unreached, lambda work: aside(work, self._tick))
-            self._unreached = None
-        reach, stands = self._reach, self.stands
-        belief = aside(lambda: reach.within(stands, new, box, pending.changed, pending.at, annotation.labelled), self._tick)
-        if (absent := annotation.absent).any():
-            gone = absent[belief.label]
-            belief.label[gone], belief.confidence[gone] = new.label[gone], new.confidence[gone]
-        return belief
+        while self._unreached:
+            self._reach.annotate(annotation.labelled, self._unreached[-1], lambda work: aside(work, self._tick))
+            self._unreached.pop()
+        stands, absent = self.stands, annotation.absent
+        share = self._reach.share(pending.changes, annotation.labelled, box)
+        for slab in slabs(box):
+            after = new(slab)
+            if pending.whole_slices:
+                yield slab, Belief(after.label.copy(), after.confidence.copy())
+                continue
+            belief = aside(partial(share.within, stands, after, slab), self._tick)
+            if absent.any():
+                gone = absent[belief.label]
+                belief.label[gone], belief.confidence[gone] = after.label[gone], after.confidence[gone]
+            yield slab, belief
 
     def _remember(self, revision: Revision, also: Box | None) -> None:
-        if self._stands is None or revision.box is None:
+        if self._stands is None or not revision.changed:
             return
-        self._unreached = union(self._unreached, revision.box)
+        boxes, before = [part.box for part in revision.changed], self._open
+        self._unreached = joined([*self._unreached, *boxes])
         gone = box_among(self._stands.label, revision.annotation.absent) if revision.emptied else None
-        box = union(revision.box, also, gone)
-        assert box is not None
-        before = self._open
+        boxes += [box for box in (also, gone) if box is not None]
         if before is None:
-            self._open = _Open(box, revision.box, revision.changed, revision.whole_slices)
+            self._open = _Open(joined(boxes), revision.changed, revision.whole_slices)
             return
-        at, box = union(before.at, revision.box), union(before.box, box)
-        assert at is not None and box is not None
-        changed = np.zeros(shape_of(at), bool)
-        for part, mask in ((before.at, before.changed), (revision.box, revision.changed)):
-            changed[within(part, at)] |= mask
-        self._open = _Open(box, at, changed, before.whole_slices or revision.whole_slices)
+        changes, whole_slices = joined_parts(before.changes + revision.changed), before.whole_slices or revision.whole_slices
+        self._open = _Open(joined([*before.boxes, *boxes]), changes, whole_slices)

@@ -21,7 +21,7 @@ from ..annotation.revision import Revision, revise
 from ..annotation.unpainted import Unpainted
 from ..contract import disk, memory
 from ..contract.aside import aside
-from ..contract.box import Box, box_among, union, whole
+from ..contract.box import Box, box_among, joined, whole
 from ..contract.errors import AnnotationError, Cancelled, InputError, JobError, ModelError, OutputError, SparseSegError
 from ..contract.folders import writing
 from ..contract.job import GROWN, MODEL, NETWORK, PRIOR, Job, Update
@@ -98,7 +98,7 @@ class Session:
         self._clock = Clock(self.settings)
         self._hurried = False  # whether a waiting update ends the step at work
         self._running = False  # whether `train` is at work
-        self._unlearned: Box | None = None  # where the network has not got the annotation as it is
+        self._unlearned: list[Box] = []  # where the network has not got the annotation as it is
         self._updated_at = 0.0  # when a run has last taken a new annotation
         self._is_huge = is_huge(job.record.geometry.shape_kji)  # then what takes further growings of the whole is left out
 
@@ -197,29 +197,31 @@ class Session:
 
     def _answer(self, adopted: Revision, start: float) -> bool:
         """Growing's answer to a new annotation; whether there is something to refine."""
-        begun, answer = self.prior.can_answer, None
+        changed = [part.box for part in adopted.changed]
+        begun, answers = self.prior.can_answer, []
         also = self._aside(self._shown_absent) if begun and adopted.emptied else None
         self._taken = None  # from here on all know of it, also where it is cancelled
         try:  # each must know, whatever becomes of the others
             if begun:
-                answer = self.prior.answer(adopted, also)
+                answers = self.prior.answer(adopted, also)
         finally:
-            if adopted.box is not None:
+            if adopted.changed:
                 self.judge.leave_out(adopted.annotation.absent)
                 self.checker.annotated(adopted.annotation)
             self.annotation = self._with_border(adopted.annotation)
         self.unpainted.compare(self.labels)
         if self.known:
-            self.known.compare(self.labels, adopted.box)
+            self.known.compare(self.labels, changed)
         if not begun:
             self._grow()
             return True
-        if answer is None:
+        if not answers:
             if self.publisher.is_behind and self.publisher.shown is not None:
                 self._show(self.publisher.shown, self._source)
             return False
-        self._show_box(answer[0], answer[1], "growing")
-        self._learn_change(adopted.box)
+        for box, labels in answers:
+            self._show_box(box, labels, "growing")
+        self._learn_change(changed)
         self.timings["answer"] = time.monotonic() - start
         return True
 
@@ -263,10 +265,10 @@ class Session:
             annotation = self._aside(lambda: build_annotation(update.values, classes, settings, slices, hints=self.hints, zeros=self.zeros))
             self.job.adopt(update)
             self.annotation = annotation
-            return Revision(annotation, None, np.zeros((0, 0, 0), bool), True, lambda: None)
+            return Revision(annotation, (), True, lambda: None)
         if update.is_adopted:
             self.job.adopt(update)
-            return Revision(earlier, None, np.zeros((0, 0, 0), bool), False, lambda: None)
+            return Revision(earlier, (), False, lambda: None)
         shown, tick = self.publisher.shown, self._look_up
         revision = revise(earlier, update.values, update.box, classes, self.settings, update.complete_slices, shown, tick)
         try:
@@ -274,14 +276,15 @@ class Session:
         except BaseException:
             revision.take_back()
             raise
-        self.annotation, self._unlearned = revision.annotation, union(self._unlearned, revision.box)
+        self.annotation = revision.annotation
+        self._unlearned = joined([*self._unlearned, *(part.box for part in revision.changed)])
         return revision
 
     def _refine_corrections(self) -> None:
         """What the refiner makes of corrections that only growing has answered."""
-        box = self.prior.refine(self.labels)
-        if box is not None:
-            self._learn_change(box, is_painted=False)
+        boxes = self.prior.refine(self.labels)
+        self._learn_change(boxes, is_painted=False)
+        for box in boxes:
             self._show_box(box, self.together.labels_in(box), self._source)
 
     def idle(self) -> None:
@@ -310,7 +313,7 @@ class Session:
         self._show_taken()  # what was cancelled before it could be shown
         self.judge.begin()
         if self.known:
-            self.known.compare(self.labels, whole(self.labels.labels.shape))
+            self.known.compare(self.labels, [whole(self.labels.labels.shape)])
         try:
             self._grow()
             self._whole(self._refine_all)
@@ -475,17 +478,17 @@ class Session:
     def _learn_from(self) -> None:
         assert self.network is not None
         self.network.learn_from(self.labels, self.prior.stands, self.settings)
-        self._unlearned = None
+        self._unlearned = []
 
-    def _learn_change(self, box: Box | None, is_painted: bool = True) -> None:
-        box = union(box, self._unlearned)  # that of an update that failed half way, too
-        if self.network is None or self.network.trainer is None or self.network.trainer.volume.targets is None or box is None:
+    def _learn_change(self, boxes: list[Box], is_painted: bool = True) -> None:
+        boxes = joined([*boxes, *self._unlearned])  # those of an update that failed half way, too
+        if self.network is None or self.network.trainer is None or self.network.trainer.volume.targets is None or not boxes:
             return
         if self.annotation is not None and self.annotation.border is not None:
             self._learn_from()  # the border's weight reaches beyond the box
         else:
-            self.network.learn_change(box, self.labels, self.prior.stands, is_painted, self._look_up)
-            self._unlearned = None
+            self.network.learn_change(boxes, self.labels, self.prior.stands, is_painted, self._look_up)
+            self._unlearned = []
 
     # -- the judge -----------------------------------------------------------------------------------------------------
 

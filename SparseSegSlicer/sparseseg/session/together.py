@@ -9,7 +9,7 @@ import numpy as np
 
 from ..annotation.labels import Annotation
 from ..contract.belief import Belief
-from ..contract.box import Box, intersection, planes, whole
+from ..contract.box import Box, intersection, planes, shape_of, slabs, whole, within
 from ..contract.scratch import Zeros, put
 from ..quality.estimate import Evidence
 from ..quality.fusion import fuse
@@ -82,7 +82,10 @@ class Together:
 
     def labels_in(self, box: Box) -> np.ndarray:
         """The same of a box, but what hints say of whole segments."""
-        return self.with_paint(self._fused(box)[0], box)
+        labels = self._zeros(shape_of(box), np.uint8)
+        for slab in slabs(box):
+            labels[within(slab, box)] = self.with_paint(self._fused(slab)[0], slab)
+        return labels
 
     def result(self, tick: Callable[[], None], evidence: Evidence | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Label map and uncertainty, (K, J, I) uint8 both. evidence: counts what `evidence` counts on the way."""
