@@ -61,8 +61,8 @@ _AT_THE_END = {"prediction": 1, "estimate": 1, "fusion": 2}  # how often a run d
 _SHOWN_LATER = "Go on painting, or segment again, to see it."
 _log = logging.getLogger("sparseseg")
 _LARGE = (
-    "Of a volume of this size it is not told how good the result is, nor where the annotation may be mistaken.",
-    "Crop or resample the volume to be told.",
+    "A volume of this size is looked at on a coarser grid, and it is not told how good the result is, nor where the annotation may be wrong.",
+    "Crop or resample the volume for more.",
 )
 _NO_ANNOTATION = ("The job has no annotation.", "Paint each structure on a few slices, and some background.")
 
