@@ -10,27 +10,11 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import slicer
-import vtk
-from vtk.util import numpy_support
 
 from sparseseg.contract.box import Box
 
 from .Grids import BINARY_LABELMAP, matrixFromArray
-
-
-class LabelMemory:
-    """A label map's voxels in memory that VTK can show: made at once, and filled by any thread."""
-
-    def __init__(self, shape_kji: Sequence[int]) -> None:
-        self.scalars = vtk.vtkUnsignedCharArray()
-        self.scalars.SetNumberOfValues(int(np.prod(shape_kji)))
-        self.array = numpy_support.vtk_to_numpy(self.scalars).reshape(tuple(shape_kji))
-
-    @classmethod
-    def of(cls, labels: np.ndarray) -> LabelMemory:
-        memory = cls(labels.shape)
-        memory.array[...] = labels
-        return memory
+from .VolumeMemory import LabelMemory
 
 
 class LabelLayer:

@@ -16,9 +16,10 @@ from sparseseg.contract.classes import ClassTable
 
 from . import SceneImport
 from .Grids import volumeGeometry
-from .LabelLayer import LabelLayer, LabelMemory, clear
+from .LabelLayer import LabelLayer, clear
 from .Segments import describeSegment
 from .Surfaces import CLOSED_SURFACE, CoarseLabels, removeSurfaces, setSurface, showSurfaces
+from .VolumeMemory import LabelMemory, zeros
 
 SURFACES_AFTER_S = 1.0  # without a new box
 _RESTS = "SparseSegSlicer.Rests"  # node attribute: hidden by us, and shown again with the next labels
@@ -80,7 +81,7 @@ class Preview:
         if self.labels is None and self._lost is not None:
             self.labels, self.box, self.classes = self._lost
         if self.labels is None or self.labels.shape != tuple(shape_kji) or self.classes.ids != classes.ids:
-            self.labels, self.box, self.classes = np.zeros(shape_kji, np.uint8), None, classes
+            self.labels, self.box, self.classes = zeros(shape_kji), None, classes
             self._layer = LabelLayer()
         self._lost = None
 
