@@ -212,8 +212,15 @@ class Preview:
         self._forget()
         self._lost = None
 
+    def empty(self) -> None:
+        """Before the node goes, which would take the voxels of each segment out of the layer."""
+        if self.node is not None:
+            for sid in self.node.GetSegmentation().GetSegmentIDs():
+                clear(self.node.GetSegmentation().GetSegment(sid))
+
     def remove(self) -> None:
         node = self.node
+        self.empty()
         self.release()
         if node is not None and node.GetScene() is not None:
             node.GetScene().RemoveNode(node)

@@ -21,6 +21,8 @@ from .Layers import Layer, LayerCopies
 from .Segments import APPLIED_TAG, backgroundSegmentID, describeSegment, hasTag
 from .Snapshot import Kept, Snapshot
 
+_MOMENT_S = 0.02  # of the main thread, between two looks at what the user does
+
 
 def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = (), results: bool = False, copies: LayerCopies | None = None) -> Snapshot:
     """Copies the painted layers, those alone that changed where `copies` holds the others. results: what segments hold is meant, whether strokes or
@@ -52,12 +54,24 @@ def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = (), res
 
 def missingMemory(segmentationNode, copies: LayerCopies, unused: Collection[str] = ()) -> list[int]:
     """How many bytes of fresh memory the next snapshot would take: for `copies.reserve`."""
+    return copies.missing(_imagesOf(segmentationNode, unused))
+
+
+def copyAhead(segmentationNode, volumeNode, copies: LayerCopies, unused: Collection[str] = ()) -> bool:
+    """Copies, for a moment, what the next snapshot will want; whether that is all of it. Raises InputError as `takeSnapshot`."""
+    geometry = volumeGeometry(volumeNode)
+    grid = gridInSegmentation(volumeNode, segmentationNode, geometry)
+    return copies.copyAhead(_imagesOf(segmentationNode, unused), grid, geometry.shape_kji, _MOMENT_S)
+
+
+def _imagesOf(segmentationNode, unused: Collection[str]) -> list:
+    """All layers that a snapshot copies, but of closed surfaces."""
     segmentation = segmentationNode.GetSegmentation()
     ids = _idsOf(segmentation, unused)
-    images = _ownLayers(segmentation, ids)
+    layers = _ownLayers(segmentation, ids)
     for names in KeptStrokes.namesIn(segmentationNode, ids) or ():
-        images += _ownLayers(KeptStrokes.keptNode(segmentationNode).GetSegmentation(), names)
-    return copies.missing(image for image, _ in images)
+        layers += _ownLayers(KeptStrokes.keptNode(segmentationNode).GetSegmentation(), names)
+    return [image for image, _ in layers]
 
 
 def _idsOf(segmentation, unused: Collection[str]) -> list[str]:

@@ -268,6 +268,7 @@ class Controller(Choosing):
         self.hints.close()
         self.channels.close()
         self.feed.clear()
+        self.preview.empty()
         self.preview.release()
         self.report, self.state = Report(), State.EMPTY
 
