@@ -21,8 +21,6 @@ from .Layers import Layer, LayerCopies
 from .Segments import APPLIED_TAG, backgroundSegmentID, describeSegment, hasTag
 from .Snapshot import Kept, Snapshot
 
-_MOMENT_S = 0.02  # of the main thread, between two looks at what the user does
-
 
 def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = (), results: bool = False, copies: LayerCopies | None = None) -> Snapshot:
     """Copies the painted layers, those alone that changed where `copies` holds the others. results: what segments hold is meant, whether strokes or
@@ -57,11 +55,11 @@ def missingMemory(segmentationNode, copies: LayerCopies, unused: Collection[str]
     return copies.missing(_imagesOf(segmentationNode, unused))
 
 
-def copyAhead(segmentationNode, volumeNode, copies: LayerCopies, unused: Collection[str] = ()) -> bool:
-    """Copies, for a moment, what the next snapshot will want; whether that is all of it. Raises InputError as `takeSnapshot`."""
+def copyAhead(segmentationNode, volumeNode, copies: LayerCopies, seconds: float, unused: Collection[str] = ()) -> bool:
+    """Copies, for so long, what the next snapshot will want; whether that is all of it. Raises InputError as `takeSnapshot`."""
     geometry = volumeGeometry(volumeNode)
     grid = gridInSegmentation(volumeNode, segmentationNode, geometry)
-    return copies.copyAhead(_imagesOf(segmentationNode, unused), grid, geometry.shape_kji, _MOMENT_S)
+    return copies.copyAhead(_imagesOf(segmentationNode, unused), grid, geometry.shape_kji, seconds)
 
 
 def _imagesOf(segmentationNode, unused: Collection[str]) -> list:

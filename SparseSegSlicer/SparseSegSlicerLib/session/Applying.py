@@ -21,7 +21,7 @@ from ..scene.Grids import volumeGeometry
 from ..scene.Layers import LayerCopies
 from ..scene.Replacement import Replacement
 from ..scene.SceneExport import copyAhead, missingMemory, takeSnapshot
-from .Background import Background
+from .Background import MOMENT_S, Background
 from .Session import Session
 from .States import Message, Until
 
@@ -154,7 +154,7 @@ class Applying:
     def _areCopied(self) -> bool:
         """All layers as they are now; a large one is copied over several polls."""
         self._session.applied.follow(*self._inputs())
-        return copyAhead(*self._inputs(), self._job.copies)
+        return copyAhead(*self._inputs(), self._job.copies, MOMENT_S)
 
     def _inputs(self) -> tuple:
         return self._job.segmentationNode, self._job.volumeNode

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +19,11 @@ from ..scene.Preview import Preview
 from ..scene.SceneExport import takeSnapshot
 from ..scene.StrokeReader import readResult
 from ..scene.VolumeMemory import LabelMemory, load
-from .Background import Background
+from .Background import MOMENT_S, Background
 from .EngineRun import EngineRun
 from .Parameters import Parameters
+
+_ENDED = object()
 
 
 class PreviewFeed:
@@ -27,11 +32,29 @@ class PreviewFeed:
     def __init__(self, preview: Preview, parameters: Parameters, isRun: Callable[[EngineRun], bool], complain: Callable) -> None:
         self._preview, self._parameters, self._isRun, self._complain = preview, parameters, isRun, complain
         self._background = Background("sparseseg previews")
+        self._read: deque[Iterator[None]] = deque()  # and not yet shown
+        self._begun: Iterator[None] | None = None  # of them
 
     def poll(self) -> None:
+        """Shows what was read; a large box over several polls."""
         self._background.poll()
+        until = time.perf_counter() + MOMENT_S
+        while (self._begun or self._read) and time.perf_counter() < until:
+            self._goOn()
+
+    def settle(self) -> None:
+        """Ends what is being shown, so that the labels are those of one preview."""
+        while self._begun:
+            self._goOn()
+
+    def _goOn(self) -> None:
+        showing, self._begun = self._begun or self._read.popleft(), None
+        if next(showing, _ENDED) is not _ENDED:
+            self._begun = showing
 
     def forget(self) -> None:
+        self.settle()
+        self._read.clear()
         self._background.forget()
 
     def close(self) -> None:
@@ -50,8 +73,8 @@ class PreviewFeed:
             box = box_from_json(event.box, shape)
             return box, _loaded(event.file, shape_of(box))
 
-        def show(outcome: tuple[Box, np.ndarray]) -> None:
-            self._preview.showBox(*self._inputs(), *outcome, run.classes, self._parameters.get("locked"))
+        def show(outcome: tuple[Box, np.ndarray]) -> Iterator[None]:
+            yield from self._preview.putBox(*self._inputs(), *outcome, run.classes, self._parameters.get("locked"))
             self._shown(event.revision, then)
 
         self._submit(run, read, show)
@@ -63,10 +86,11 @@ class PreviewFeed:
             labels = _loaded(file, shape)
             return labels, SceneImport.boundingBox(labels), LabelMemory(_loaded(file, shape))
 
-        def show(outcome: tuple) -> None:
+        def show(outcome: tuple) -> Iterator[None]:
             labels, box, memory = outcome
             self._preview.show(*self._inputs(), labels, box, run.classes, self._parameters.get("locked"), memory)
             self._shown(revision, then)
+            yield
 
         self._submit(run, read, show)
 
@@ -95,10 +119,10 @@ class PreviewFeed:
         self._preview.isNew()
         then()
 
-    def _submit(self, run: EngineRun, read: Callable, show: Callable) -> None:
+    def _submit(self, run: EngineRun, read: Callable[[], Any], show: Callable[[Any], Iterator[None]]) -> None:
         def done(outcome) -> None:
             if self._isRun(run):
-                show(outcome)
+                self._read.append(show(outcome))
 
         # a preview that was removed before it was read is no loss: a whole one that came later is on its way
         self._background.submit(read, done, lambda error: None if isinstance(error, FileNotFoundError) else self._complain(error))

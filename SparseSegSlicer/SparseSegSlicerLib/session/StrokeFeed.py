@@ -16,7 +16,7 @@ from ..scene.AppliedResult import AppliedResult
 from ..scene.Layers import LayerCopies
 from ..scene.SceneExport import copyAhead, missingMemory, takeSnapshot
 from ..scene.StrokeReader import Choices, Reading, StrokeReader, Strokes
-from .Background import Background
+from .Background import MOMENT_S, Background
 from .HintBook import HintBook
 from .Parameters import Parameters
 
@@ -139,7 +139,7 @@ class StrokeFeed:
         )
         try:
             settings, inputs = parameters.settings(), self._inputs()
-            if not copyAhead(*inputs, self._copies, unused):
+            if not copyAhead(*inputs, self._copies, MOMENT_S, unused):
                 self._goOn = lambda: self._takeSnapshot(waiting)
                 return
             with waiting():
