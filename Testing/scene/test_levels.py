@@ -19,6 +19,10 @@ def weights(highest=4.0):
     return (np.arange(np.prod(SHAPE)).reshape(SHAPE) % 9 / 8 * highest).astype(np.float32)
 
 
+def levels(weights):
+    return LevelMap.Levels.of(weights.shape, lambda: weights)
+
+
 def composites(scene):
     return [scene.GetNthNodeByClass(n, "vtkMRMLSliceCompositeNode") for n in range(3)]
 
@@ -38,7 +42,7 @@ def layers(scene):
 def test_levels_lie_on_the_volume_and_say_the_weights(scene, grid):
     volume = makeVolume(scene, grid)
     putUnder(volume, MOVED)
-    LevelMap.show(volume, LevelMap.Levels.of(weights()), [])
+    LevelMap.show(volume, levels(weights()), [])
     node = LevelMap.shown(scene)
     shown = slicer.util.arrayFromVolume(node)
     assert node.IsA("vtkMRMLLabelMapVolumeNode"), "a label layer is never interpolated"
@@ -57,9 +61,9 @@ def test_levels_lie_on_the_volume_and_say_the_weights(scene, grid):
 def test_very_small_weights_are_seen_and_none_is_no_error(scene):
     volume, small = makeVolume(scene), np.zeros(SHAPE, np.float32)
     small[0, 0, 0], small[1, 1, 1] = 1e-6, 5.0
-    LevelMap.show(volume, LevelMap.Levels.of(small), [])
+    LevelMap.show(volume, levels(small), [])
     assert slicer.util.arrayFromVolume(LevelMap.shown(scene))[0, 0, 0] == 1
-    LevelMap.show(volume, LevelMap.Levels.of(np.zeros(SHAPE, np.float32)), [])
+    LevelMap.show(volume, levels(np.zeros(SHAPE, np.float32)), [])
     assert not slicer.util.arrayFromVolume(LevelMap.shown(scene)).any()
     assert scene.GetNumberOfNodesByClass("vtkMRMLLabelMapVolumeNode") == 1
 
@@ -76,7 +80,7 @@ def test_views_and_displays_become_what_they_were(scene):
         composite.SetLabelOpacity(1 / (3 + n))
     before, there = layers(scene), nodes(scene)
     for _ in range(2):  # shown anew after a stroke
-        LevelMap.show(volume, LevelMap.Levels.of(weights()), [filled, outlined, None])
+        LevelMap.show(volume, levels(weights()), [filled, outlined, None])
     assert [row[:3] for row in layers(scene)] == [row[:3] for row in before], "the user's layers stay"
     assert {row[3:] for row in layers(scene)} == {(LevelMap.shown(scene).GetID(), 0.6)}
     assert not filled.GetDisplayNode().GetVisibility2DFill()
@@ -89,7 +93,7 @@ def test_views_and_displays_become_what_they_were(scene):
 
 def test_a_label_layer_that_the_user_chose_meanwhile_stays(scene):
     volume, labels = makeVolume(scene), scene.AddNewNodeByClass("vtkMRMLLabelMapVolumeNode", "labels")
-    LevelMap.show(volume, LevelMap.Levels.of(weights()), [])
+    LevelMap.show(volume, levels(weights()), [])
     composites(scene)[1].SetLabelVolumeID(labels.GetID())
     LevelMap.hide(scene)
     assert [row[3] for row in layers(scene)] == [None, labels.GetID(), None]

@@ -8,25 +8,36 @@ back what that stroke said.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
-from sparseseg.contract.box import Box, box_of, shape_of, union, whole, within
+from sparseseg.contract.box import Box, box_of, intersection, shape_of, union, whole, within
 from sparseseg.contract.strokes import merge_strokes
 
 from . import Merging
 from .Layers import Layer
 from .Snapshot import Snapshot
+from .VolumeMemory import zeros
 
 _BACKGROUND = np.ones(1, np.uint8)  # the code of what was erased
+
+
+class Claimed(NamedTuple):
+    """Strokes of segments that do not overlap. box: of the volume's grid, which may reach out of the volume; values: its voxels, uint8; places: those
+    of the segments, by value."""
+
+    box: Box
+    values: np.ndarray
+    places: dict[int, int]
 
 
 def merged(snapshot: Snapshot, codes: np.ndarray, box: Box) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
     """As `Merging.merged`."""
     if snapshot.kept is None:
         return Merging.merged(snapshot.layers, codes, box)
-    annotation, overlaps = np.zeros(shape_of(box), np.uint8), Counter()
+    annotation, overlaps = zeros(shape_of(box)), Counter()
     for planes, piece in Merging.pieces(box):
         claims, erased = _claims(snapshot, codes, piece)
         annotation[planes], pairs = merge_strokes(shape_of(piece), [(whole(shape_of(piece)), values) for values in claims])
@@ -65,28 +76,66 @@ def corrected(snapshot: Snapshot) -> Box | None:
     return found
 
 
-def strokesOf(snapshot: Snapshot, place: int, corrections: Box) -> tuple[Box, np.ndarray]:
-    """The strokes of a segment that holds a result, corrections included: a box of the volume's grid, which may reach out of the volume, and
-    whether each of its voxels is one."""
-    codes = np.zeros(len(snapshot.segments), np.uint8)
-    codes[place] = 1
-    layers = [layer for layer in snapshot.kept.strokes if place in layer.places.values()]
-    return _withCorrections(layers, codes, corrections, _any(_claims(snapshot, codes, corrections)[0], shape_of(corrections)))
+def strokesOf(snapshot: Snapshot, corrections: Box) -> list[Claimed]:
+    """The strokes of the segments that hold a result, corrections included."""
+    kept, codes = snapshot.kept, np.zeros(len(snapshot.segments), np.uint8)
+    codes[list(kept.places)] = np.arange(1, len(kept.places) + 1)
+    claims = lambda: _withCorrections(kept.strokes, codes, corrections, lambda piece: _claims(snapshot, codes, piece)[0])  # noqa: E731
+    groups = _apart(range(1, len(kept.places) + 1), claims())
+    box = _boxOf(kept.strokes, corrections)
+    claimed = [Claimed(box, zeros(shape_of(box)), {code: kept.places[code - 1] for code in group}) for group in groups]
+    for planes, arrays in claims():
+        for layer in claimed:
+            table = np.zeros(256, np.uint8)
+            table[list(layer.places)] = list(layer.places)
+            for mine in (table[values] for values in arrays):
+                np.copyto(layer.values[planes], mine, where=mine != 0)
+    return claimed
 
 
-def erasedFrom(snapshot: Snapshot, corrections: Box) -> tuple[Box, np.ndarray]:
-    """What was erased from results, corrections included; as `strokesOf`."""
-    codes = np.arange(1, len(snapshot.segments) + 1).astype(np.uint8)
-    return _withCorrections(snapshot.kept.erased, _BACKGROUND, corrections, _claims(snapshot, codes, corrections)[1])
+def erasedFrom(snapshot: Snapshot, corrections: Box) -> Claimed:
+    """What was erased from results, corrections included."""
+    kept, codes = snapshot.kept, np.arange(1, len(snapshot.segments) + 1).astype(np.uint8)
+    box = _boxOf(kept.erased, corrections)
+    erased = Claimed(box, zeros(shape_of(box)), {1: 0})
+    for planes, arrays in _withCorrections(kept.erased, _BACKGROUND, corrections, lambda piece: [_claims(snapshot, codes, piece)[1]]):
+        erased.values[planes] = _any(arrays, erased.values[planes].shape)
+    return erased
 
 
-def _withCorrections(layers: Sequence[Layer], codes: np.ndarray, corrections: Box, inside: np.ndarray) -> tuple[Box, np.ndarray]:
-    box = corrections
-    for layer in layers:
-        box = union(box, layer.box)
-    mask = _any(Merging.filled(layers, codes, box), shape_of(box))
-    mask[within(corrections, box)] = inside
-    return box, mask
+def _boxOf(layers: Sequence[Layer], corrections: Box) -> Box:
+    return union(corrections, *(layer.box for layer in layers))
+
+
+def _withCorrections(
+    layers: Sequence[Layer], codes: np.ndarray, corrections: Box, inside: Callable[[Box], list[np.ndarray]]
+) -> Iterator[tuple[slice, list[np.ndarray]]]:
+    """A few planes at a time of what the layers say, and in the box of the corrections of what `inside` says instead."""
+    for planes, piece in Merging.pieces(_boxOf(layers, corrections)):
+        arrays, part = Merging.filled(layers, codes, piece), intersection(corrections, piece)
+        if part is not None:
+            here = within(part, piece)
+            for values in arrays:
+                values[here] = 0
+            for values in inside(part):
+                arrays.append(np.zeros(shape_of(piece), np.uint8))
+                arrays[-1][here] = values
+        yield planes, arrays
+
+
+def _apart(codes: Sequence[int], claims: Iterator[tuple[slice, list[np.ndarray]]]) -> list[list[int]]:
+    """Codes in groups, in none of which two claim the same voxel."""
+    overlaps: set[tuple[int, int]] = set()
+    for _, arrays in claims:
+        if arrays:
+            overlaps |= merge_strokes(arrays[0].shape, [(whole(values.shape), values) for values in arrays])[1].keys()
+    groups: list[list[int]] = []
+    for code in codes:
+        fitting = next((group for group in groups if not any((other, code) in overlaps for other in group)), None)
+        if fitting is None:
+            groups.append(fitting := [])
+        fitting.append(code)
+    return groups
 
 
 def _claims(snapshot: Snapshot, codes: np.ndarray, piece: Box) -> tuple[list[np.ndarray], np.ndarray]:

@@ -12,14 +12,16 @@ from typing import NamedTuple
 import numpy as np
 import slicer
 
-from sparseseg.contract.box import Box, box_of
+from sparseseg.contract.box import Box
 from sparseseg.contract.classes import Segment
 
 from . import Claims
-from .Grids import BINARY_LABELMAP, filledImage
+from .Grids import BINARY_LABELMAP, emptyImage
 from .Layers import Layer
+from .Merging import boxWhere, labelledIn, moved
 from .Segments import APPLIED_TAG, tagValue
 from .Snapshot import Snapshot
+from .VolumeMemory import LabelMemory
 
 STROKES_ROLE = "SparseSegSlicer.Strokes"  # node reference: applied segmentation -> the strokes that it was made from
 TARGET_ROLE = "SparseSegSlicer.Target"  # node reference: strokes -> the segmentation that results are applied to
@@ -63,19 +65,20 @@ def gathered(snapshot: Snapshot, grid: np.ndarray, replaced: Collection[str]):
     """A new segmentation with the strokes of all segments that hold a result, or will: what the user drew, corrections of results included. May run
     in a thread."""
     strokes, kept, images = slicer.vtkSegmentation(), snapshot.kept, {}
-    held = () if kept is None else kept.places
+    held, corrections = () if kept is None else kept.places, Claims.corrected(snapshot)
     for place, segment in enumerate(snapshot.segments):
-        if place in held or segment.id in replaced:
+        if place in held and corrections is not None:
+            _add(strokes, segment, None, 1)
+        elif place in held or segment.id in replaced:
             _add(strokes, segment, *layerImage(kept.strokes if place in held else snapshot.layers, place, grid, images))
-    if kept is None:
-        return strokes
-    for layer in kept.erased:
-        _add(strokes, _ERASED_SEGMENT, *layerImage((layer,), 0, grid, images))
-    corrections = Claims.corrected(snapshot)
     if corrections is not None:
-        for place in held:
-            _write(strokes, snapshot.segments[place], grid, *Claims.strokesOf(snapshot, place, corrections))
-        _write(strokes, _ERASED_SEGMENT, grid, *Claims.erasedFrom(snapshot, corrections))
+        for claimed in Claims.strokesOf(snapshot, corrections):
+            _write(strokes, {value: snapshot.segments[place].id for value, place in claimed.places.items()}, grid, claimed)
+        _add(strokes, _ERASED_SEGMENT, None, 1)
+        _write(strokes, {1: ERASED}, grid, Claims.erasedFrom(snapshot, corrections))
+    elif kept is not None:
+        for layer in kept.erased:
+            _add(strokes, _ERASED_SEGMENT, *layerImage((layer,), 0, grid, images))
     return strokes
 
 
@@ -86,7 +89,7 @@ def layerImage(layers: Iterable[Layer], place: int, grid: np.ndarray, images: di
         for value, other in layer.places.items():
             if other == place:
                 if layer.key not in images:
-                    images[layer.key] = layer.original or filledImage(layer.values, grid, layer.box)
+                    images[layer.key] = layer.original or keptImage(layer.values, grid, layer.box)
                 return images[layer.key], value
     return None, 1
 
@@ -119,6 +122,13 @@ def put(segmentationNode, volumeNode, strokes):
     return kept
 
 
+def keptImage(array: np.ndarray, grid: np.ndarray, box: Box):
+    """A copy of voxels that nobody paints on. box: where they lie."""
+    image = emptyImage(grid, (), box)
+    image.GetPointData().SetScalars(LabelMemory.of(array).scalars)
+    return image
+
+
 def _add(segmentation, segment: Segment, image, value: int) -> None:
     segmentation.AddEmptySegment(segment.id, segment.name)
     added = segmentation.GetSegment(segment.id)
@@ -128,14 +138,12 @@ def _add(segmentation, segment: Segment, image, value: int) -> None:
         added.AddRepresentation(BINARY_LABELMAP, image)
 
 
-def _write(segmentation, segment: Segment, grid: np.ndarray, box: Box, mask: np.ndarray) -> None:
-    """A segment's voxels: a mask in a box of the volume's grid."""
-    if segmentation.GetSegment(segment.id) is None:
-        _add(segmentation, segment, None, 1)
-    written, part = segmentation.GetSegment(segment.id), box_of(mask)
-    written.SetLabelValue(1)
-    if part is None:
-        written.AddRepresentation(BINARY_LABELMAP, slicer.vtkOrientedImageData())
-        return
-    place = tuple(slice(b.start + p.start, b.start + p.stop) for b, p in zip(box, part, strict=True))
-    written.AddRepresentation(BINARY_LABELMAP, filledImage(mask[part].view(np.uint8), grid, place))
+def _write(segmentation, ids: dict[int, str], grid: np.ndarray, claimed: Claims.Claimed) -> None:
+    """The voxels of segments, by value, as one layer; those that have none get an empty one."""
+    values, voxels = claimed.values, labelledIn(claimed.values)
+    part = boxWhere(values.shape, lambda planes: values[planes] != 0)
+    image = None if part is None else keptImage(values[part], grid, moved(part, claimed.box))
+    for value, segmentID in ids.items():
+        written = segmentation.GetSegment(segmentID)
+        written.SetLabelValue(value)
+        written.AddRepresentation(BINARY_LABELMAP, image if voxels[value] else slicer.vtkOrientedImageData())

@@ -10,27 +10,11 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 import slicer
-import vtk
-from vtk.util import numpy_support
 
 from sparseseg.contract.box import Box
 
 from .Grids import BINARY_LABELMAP, matrixFromArray
-
-
-class LabelMemory:
-    """A label map's voxels in memory that VTK can show: made at once, and filled by any thread."""
-
-    def __init__(self, shape_kji: Sequence[int]) -> None:
-        self.scalars = vtk.vtkUnsignedCharArray()
-        self.scalars.SetNumberOfValues(int(np.prod(shape_kji)))
-        self.array = numpy_support.vtk_to_numpy(self.scalars).reshape(tuple(shape_kji))
-
-    @classmethod
-    def of(cls, labels: np.ndarray) -> LabelMemory:
-        memory = cls(labels.shape)
-        memory.array[...] = labels
-        return memory
+from .VolumeMemory import LabelMemory
 
 
 class LabelLayer:
@@ -46,7 +30,7 @@ class LabelLayer:
         image.SetImageToWorldMatrix(matrixFromArray(ijkToFrame))
         image.GetPointData().SetScalars(memory.scalars)
         self.claim(previewNode, ids, hidden)
-        self._tell(previewNode)
+        self.tell(previewNode)
 
     def claim(self, previewNode, ids: Sequence[str], hidden: Collection[str]) -> None:
         """Puts each segment on the layer with its value, or on an empty one where it is hidden or not of these IDs."""
@@ -61,25 +45,26 @@ class LabelLayer:
             elif not value and (shown is None or shown.GetNumberOfPoints()):
                 clear(segment)
 
-    def write(self, previewNode, box: Box, labels: np.ndarray) -> bool:
-        """A box of it, in place; false where somebody else has changed the layer, so that it must be shown anew."""
-        if not self._holds(previewNode):
-            return False
-        self._memory.array[box] = labels
-        self._tell(previewNode)
-        return True
+    def put(self, box: Box, labels: np.ndarray) -> None:
+        """A box of it, in place, to be told of when all is there."""
+        if self._memory is not None:
+            np.copyto(self._memory.array[box], labels, where=self._memory.array[box] != labels)
 
-    def _holds(self, previewNode) -> bool:
-        if self._memory is None or self._image.GetPointData().GetScalars() is not self._memory.scalars:
+    def tell(self, previewNode) -> bool:
+        """Views draw it again; false where somebody else has changed the layer, so that it must be shown anew. Not by the image's own event, on which
+        Slicer would throw away the surfaces: they are made again later."""
+        if not self._isHeld():
             return False
-        return tuple(reversed(self._image.GetDimensions())) == self._memory.array.shape
-
-    def _tell(self, previewNode) -> None:
-        """Views draw it again. Not by the image's own event, on which Slicer would throw away the surfaces: they are made again later."""
         self._memory.scalars.Modified()
         segmentation = previewNode.GetSegmentation()
         segmentation.InvokeEvent(slicer.vtkSegmentation.SourceRepresentationModified)
         segmentation.InvokeEvent(slicer.vtkSegmentation.RepresentationModified)
+        return True
+
+    def _isHeld(self) -> bool:
+        if self._memory is None or self._image.GetPointData().GetScalars() is not self._memory.scalars:
+            return False
+        return tuple(reversed(self._image.GetDimensions())) == self._memory.array.shape
 
 
 def clear(segment) -> None:

@@ -1,12 +1,15 @@
 """Copies of a segmentation's layers on the volume's grid, made again only where a layer changed, into memory that is used again.
 
-`LayerCopies.missing` and `copyOf` run on the main thread, which does nothing but copy; `reserve` and `release` may run in a thread, so that
-it is that thread, not the user, who waits for fresh memory. No qt; the scene is only read. All arrays (K, J, I).
+`LayerCopies.missing`, `copyAhead` and `copyOf` run on the main thread, which does nothing but copy, of a large layer a part at a time; `reserve`
+and `release` may run in a thread, so that it is that thread, not the user, who waits for fresh memory. No qt; the scene is only read. All arrays
+(K, J, I).
 """
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -15,11 +18,13 @@ import slicer
 import vtk
 from vtk.util import numpy_support
 
-from sparseseg.contract.box import Box
+from sparseseg.contract.box import Box, slabs, whole
 from sparseseg.contract.errors import InputError
+from sparseseg.contract.scratch import is_huge, put
 
 from ..i18n import tr as _
 from .Grids import arrayFromMatrix, emptyImage
+from .VolumeMemory import zeros
 
 _ON_GRID = 1e-3  # of a voxel: layers closer than this to the volume's grid lie on it
 _SPARE = 1.25  # memory is taken for a layer that may grow
@@ -46,11 +51,33 @@ class Layer:
         return self.original is None
 
 
+@dataclass
+class _Copying:
+    """A copy of a layer that is being made. time: of the layer's state; planes: how many there are already."""
+
+    time: int
+    memory: np.ndarray
+    planes: int = 0
+
+    def goOn(self, array: np.ndarray, until: float) -> np.ndarray | None:
+        """Plane by plane, until then; all of it, None where some is left. Of mapped memory nothing is written in vain."""
+        values = self.memory[: array.nbytes].view(array.dtype).reshape(array.shape)
+        copy = put if is_huge(array.shape) else np.copyto
+        while self.planes < len(array):
+            if time.perf_counter() > until:
+                return None
+            part = slice(self.planes, self.planes + 1)
+            copy(values[part], array[part])
+            self.planes += 1
+        return values
+
+
 class LayerCopies:
-    """The copies of the last snapshot, and spare memory for the next one."""
+    """The copies of the last snapshot, what is copied for the next one, and spare memory for it."""
 
     def __init__(self) -> None:
         self._layers: dict[str, Layer] = {}
+        self._ahead: dict[str, _Copying] = {}
         self._spare: list[np.ndarray] = []
         self._lent: set[int] = set()  # memory that a reader of its own pace has
         self._lock = threading.Lock()
@@ -68,8 +95,8 @@ class LayerCopies:
         spare = sorted(len(memory) for memory in self._spare)
         wanted = []
         for image in images:
-            old, size = self._layers.get(keyOf(image)), _sizeOf(image)
-            if old is not None and old.time == image.GetMTime():
+            old, begun, size = self._layers.get(keyOf(image)), self._ahead.get(keyOf(image)), _sizeOf(image)
+            if (old is not None and old.time == image.GetMTime()) or (begun is not None and len(begun.memory) >= size):
                 continue
             fitting = next((n for n in spare if n >= size), None)
             if fitting is None:
@@ -79,10 +106,11 @@ class LayerCopies:
         return wanted
 
     def reserve(self, sizes: Sequence[int]) -> None:
-        """May run in a thread. Fresh memory, touched, so that writing to it later waits for nothing."""
+        """May run in a thread. Fresh memory; what is not mapped is touched, so that writing to it later waits for nothing."""
         for size in sizes:
-            memory = np.empty(size, np.uint8)
-            memory.fill(0)
+            memory = zeros((size,))
+            if not is_huge(memory.shape):
+                memory.fill(0)
             with self._lock:
                 self._spare.append(memory)
 
@@ -94,35 +122,51 @@ class LayerCopies:
             self._spare += [layer.memory for layer in layers if layer.memory is not None and id(layer.memory) not in held]
             self._spare = sorted((m for m in self._spare if len(m) <= 2 * _SPARE * largest), key=len)[-4:]
 
+    def copyAhead(self, images: Iterable, grid: np.ndarray, shape_kji: Sequence[int], seconds: float) -> bool:
+        """For so long; whether all of these layers that lie on the grid are copied, so that `copyOf` has nothing to do."""
+        until = time.perf_counter() + seconds
+        for image in images:
+            toGrid, where = _place(image, grid, shape_kji)
+            if self._known(image, where) is None and _wholeOffset(image, toGrid) is not None and self._copied(image, until) is None:
+                return False
+        return True
+
     def copyOf(self, image, places: dict[int, int], grid: np.ndarray, shape_kji: Sequence[int]) -> Layer:
         """grid: the volume's IJK -> the segmentation's frame."""
-        world = vtk.vtkMatrix4x4()
-        image.GetImageToWorldMatrix(world)
-        toGrid = np.linalg.inv(grid) @ arrayFromMatrix(world)  # the layer's IJK -> the volume's IJK
-        key, where = keyOf(image), toGrid.tobytes() + bytes(str(shape_kji), "ascii")
-        old = self._layers.get(key)
-        if old is not None and (old.time, old.toGrid) == (image.GetMTime(), where) and (old.outside is None or old.places == places):
+        toGrid, where = _place(image, grid, shape_kji)
+        old = self._known(image, where)
+        if old is not None and (old.outside is None or old.places == places):
             return replace(old, places=places)
         offset = _wholeOffset(image, toGrid)
         if offset is None:
-            return _resampled(image, toGrid, grid, places, shape_kji, key, where)
-        array = imageArray(image)
-        memory = self._take(array.nbytes)
-        values = memory[: array.nbytes].view(array.dtype).reshape(array.shape)
-        np.copyto(values, array)
-        box = tuple(slice(first, first + n) for first, n in zip(_lowest(image, offset), array.shape, strict=True))
-        return Layer(key, image.GetMTime(), box, values, places, None, where, memory)
+            return _resampled(image, toGrid, grid, places, shape_kji, keyOf(image), where)
+        values, memory = self._copied(image, math.inf), self._ahead[keyOf(image)].memory
+        box = tuple(slice(first, first + n) for first, n in zip(_lowest(image, offset), values.shape, strict=True))
+        return Layer(keyOf(image), image.GetMTime(), box, values, places, None, where, memory)
 
     def keep(self, layers: Iterable[Layer]) -> None:
         """These are the layers now."""
-        self._layers = {layer.key: layer for layer in layers}
+        self._layers, self._ahead = {layer.key: layer for layer in layers}, {}
+
+    def _known(self, image, where: bytes) -> Layer | None:
+        """The copy of a layer that is as it was, and where it was."""
+        old = self._layers.get(keyOf(image))
+        return old if old is not None and (old.time, old.toGrid) == (image.GetMTime(), where) else None
+
+    def _copied(self, image, until: float) -> np.ndarray | None:
+        """A layer's voxels; None where they are not all copied then. What is copied is copied anew where the layer has changed."""
+        array, begun = imageArray(image), self._ahead.get(keyOf(image))
+        if begun is None or begun.time != image.GetMTime():
+            fits = begun is not None and len(begun.memory) >= array.nbytes
+            begun = self._ahead[keyOf(image)] = _Copying(image.GetMTime(), begun.memory if fits else self._take(array.nbytes))
+        return begun.goOn(array, until)
 
     def _take(self, size: int) -> np.ndarray:
         with self._lock:
             fitting = [n for n, memory in enumerate(self._spare) if len(memory) >= size]
             if fitting:
                 return self._spare.pop(min(fitting, key=lambda n: len(self._spare[n])))
-        return np.empty(int(size * _SPARE), np.uint8)
+        return zeros((int(size * _SPARE),))
 
 
 def imageArray(image) -> np.ndarray:
@@ -133,6 +177,14 @@ def imageArray(image) -> np.ndarray:
 def keyOf(image) -> str:
     """Names a layer in the scene, as long as it is there."""
     return image.GetAddressAsString("vtkDataObject")
+
+
+def _place(image, grid: np.ndarray, shape_kji: Sequence[int]) -> tuple[np.ndarray, bytes]:
+    """The matrix from the layer's IJK to the volume's, and what tells whether the layer lies where it lay."""
+    world = vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(world)
+    toGrid = np.linalg.inv(grid) @ arrayFromMatrix(world)
+    return toGrid, toGrid.tobytes() + bytes(str(shape_kji), "ascii")
 
 
 def _sizeOf(image) -> int:
@@ -177,6 +229,9 @@ def _resampled(image, toGrid: np.ndarray, grid: np.ndarray, places: dict[int, in
 
 def _countOutside(image, extent: np.ndarray, toGrid: np.ndarray, places: dict[int, int], shape_kji) -> int:
     """How many of a layer's painted voxels have their centre outside of the volume."""
-    painted = np.argwhere(np.isin(imageArray(image), list(places)))[:, ::-1] + extent[:, 0]  # i, j, k
-    onGrid = painted @ toGrid[:3, :3].T + toGrid[:3, 3]
-    return int(((onGrid < -0.5) | (onGrid > np.array(shape_kji)[::-1] - 0.5)).any(axis=1).sum())
+    lost, array = 0, imageArray(image)
+    for slab in slabs(whole(array.shape)):
+        painted = np.argwhere(np.isin(array[slab], list(places))) + np.array([slab[0].start, 0, 0])
+        onGrid = (painted[:, ::-1] + extent[:, 0]) @ toGrid[:3, :3].T + toGrid[:3, 3]  # i, j, k
+        lost += int(((onGrid < -0.5) | (onGrid > np.array(shape_kji)[::-1] - 0.5)).any(axis=1).sum())
+    return lost

@@ -6,7 +6,7 @@ meanwhile. Its nodes are singletons: a saved scene names them, but does not hold
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,8 @@ import vtk
 from ..i18n import number
 from ..i18n import tr as _
 from .Grids import matrixFromArray, volumeGeometry
-from .LabelLayer import LabelMemory
 from .Nodes import newNode, nodesOf
+from .VolumeMemory import LabelMemory, zeros
 
 _TAG = "SparseSegSlicerWeights"
 _NODE, _COLORS = "vtkMRMLLabelMapVolumeNode", "vtkMRMLColorTableNode"
@@ -34,10 +34,10 @@ class Levels:
     highest: float
 
     @classmethod
-    def of(cls, weights: np.ndarray) -> Levels:
-        """May run in a thread. weights: (K, J, I), 0 or more."""
-        memory, highest = LabelMemory(weights.shape), float(weights.max(initial=0)) or 1.0
-        for plane, levels in zip(weights, memory.array, strict=True):
+    def of(cls, shape_kji: Sequence[int], planes: Callable[[], Iterable[np.ndarray]]) -> Levels:
+        """May run in a thread. planes(): of weights, 0 or more, along k."""
+        memory, highest = LabelMemory(zeros(shape_kji)), max(float(plane.max(initial=0)) for plane in planes()) or 1.0
+        for plane, levels in zip(planes(), memory.array, strict=True):
             levels[...] = np.minimum(np.ceil(plane * (_LEVELS / highest)), _LEVELS)
         return cls(memory, highest)
 

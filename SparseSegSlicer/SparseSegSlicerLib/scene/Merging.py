@@ -11,6 +11,7 @@ from sparseseg.contract.box import Box, box_of, intersection, shape_of, union, w
 from sparseseg.contract.strokes import merge_strokes
 
 from .Layers import Layer
+from .VolumeMemory import zeros
 
 _CHUNK = 4_000_000  # voxels that are compared or merged at once, so that what is made on the way stays small
 _LARGEST_TABLE = 65_536
@@ -19,7 +20,7 @@ _LARGEST_TABLE = 65_536
 def merged(layers: Sequence[Layer], codes: np.ndarray, box: Box) -> tuple[np.ndarray, dict[tuple[int, int], int]]:
     """What the layers say in a box, as annotation codes (`codes[place]`, 0 where two layers disagree), and for each pair of codes how many
     voxels of the box both claim."""
-    annotation, overlaps = np.zeros(shape_of(box), np.uint8), Counter()
+    annotation, overlaps = zeros(shape_of(box)), Counter()
     for planes, piece in pieces(box):
         parts = []
         for layer in layers:
@@ -66,6 +67,17 @@ def translate(annotation: np.ndarray, table: np.ndarray) -> None:
         annotation[planes] = table[annotation[planes]]
 
 
+def labelledIn(annotation: np.ndarray) -> np.ndarray:
+    """How many voxels have each value; of 0, none are counted."""
+    counts = sum(np.bincount(annotation[planes].reshape(-1), minlength=256) for planes in _chunks(annotation.shape))
+    counts[0] = 0
+    return counts
+
+
+def valuesIn(values: np.ndarray) -> set[int]:
+    return {value for planes in _chunks(values.shape) for value in np.unique(values[planes]).tolist()}
+
+
 def outside(layer: Layer, shape_kji: Sequence[int]) -> int:
     """How many of a layer's painted voxels lie outside of the volume."""
     if layer.outside is not None:
@@ -73,8 +85,13 @@ def outside(layer: Layer, shape_kji: Sequence[int]) -> int:
     inside = intersection(layer.box, whole(shape_kji))
     if inside == layer.box:
         return 0
-    painted = np.isin(layer.values, list(layer.places))
-    return int(painted.sum()) - (0 if inside is None else int(painted[within(inside, layer.box)].sum()))
+    return _paintedIn(layer, layer.box) - (0 if inside is None else _paintedIn(layer, inside))
+
+
+def _paintedIn(layer: Layer, box: Box) -> int:
+    """How many of a layer's voxels in a box are a segment's."""
+    values = layer.values[within(box, layer.box)]
+    return sum(int(np.isin(values[planes], list(layer.places)).sum()) for planes in _chunks(values.shape))
 
 
 def changed(before: Iterable[Layer], after: Iterable[Layer]) -> Box | None:

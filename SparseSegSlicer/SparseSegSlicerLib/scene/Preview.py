@@ -6,19 +6,20 @@ Labels come whole, or as a box of what the last ones became. Surfaces follow whe
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import vtk
 
-from sparseseg.contract.box import Box, union
+from sparseseg.contract.box import Box, slabs, union, within
 from sparseseg.contract.classes import ClassTable
 
 from . import SceneImport
 from .Grids import volumeGeometry
-from .LabelLayer import LabelLayer, LabelMemory, clear
+from .LabelLayer import LabelLayer, clear
 from .Segments import describeSegment
 from .Surfaces import CLOSED_SURFACE, CoarseLabels, removeSurfaces, setSurface, showSurfaces
+from .VolumeMemory import LabelMemory, zeros
 
 SURFACES_AFTER_S = 1.0  # without a new box
 _RESTS = "SparseSegSlicer.Rests"  # node attribute: hidden by us, and shown again with the next labels
@@ -58,16 +59,27 @@ class Preview:
 
     def showBox(self, segmentationNode, volumeNode, box: Box, values: np.ndarray, classes: ClassTable, locked: Collection[str]) -> None:
         """A part of the label map; outside of it, the labels before stand."""
+        for _ in self.putBox(segmentationNode, volumeNode, box, values, classes, locked):
+            pass
+
+    def putBox(self, segmentationNode, volumeNode, box: Box, values: np.ndarray, classes: ClassTable, locked: Collection[str]) -> Iterator[None]:
+        """As `showBox`, a few slices at a time. Once begun it is to be ended, though not before anything else is done."""
         self._takeBase(volumeGeometry(volumeNode).shape_kji, classes)
-        before = self.labels[box]
-        changed = before != values
-        counts = np.bincount(before[changed], minlength=256) + np.bincount(values[changed], minlength=256)
-        self.labels[box] = values
+        labels, layer, involved = self.labels, self._layer, np.zeros(256, bool)
         self.box = union(self.box, box)
+        for part in slabs(box):
+            new = values[within(part, box)]
+            involved |= _exchange(labels[part], new)
+            layer.put(part, new)
+            yield
+            if labels is not (self._lost[0] if self._lost else self.labels):  # gone meanwhile
+                return
+        if self._lost:
+            return
         absent = self.node is None or any(self._isMissing(segmentationNode, sid) for sid in classes.ids)
-        if absent or not self._layer.write(self.node, box, values):
-            self.show(segmentationNode, volumeNode, self.labels, self.box, classes, locked)
-        self._surfacesAreOld([sid for value, sid in enumerate(classes.ids, start=1) if counts[value]], SURFACES_AFTER_S)
+        if absent or not layer.tell(self.node):
+            self.show(segmentationNode, volumeNode, labels, self.box, classes, locked)
+        self._surfacesAreOld([sid for value, sid in enumerate(classes.ids, start=1) if involved[value]], SURFACES_AFTER_S)
 
     def redraw(self, locked: Collection[str]) -> None:
         """After a lock was set or taken off."""
@@ -80,7 +92,7 @@ class Preview:
         if self.labels is None and self._lost is not None:
             self.labels, self.box, self.classes = self._lost
         if self.labels is None or self.labels.shape != tuple(shape_kji) or self.classes.ids != classes.ids:
-            self.labels, self.box, self.classes = np.zeros(shape_kji, np.uint8), None, classes
+            self.labels, self.box, self.classes = zeros(shape_kji), None, classes
             self._layer = LabelLayer()
         self._lost = None
 
@@ -211,8 +223,15 @@ class Preview:
         self._forget()
         self._lost = None
 
+    def empty(self) -> None:
+        """Before the node goes, which would take the voxels of each segment out of the layer."""
+        if self.node is not None:
+            for sid in self.node.GetSegmentation().GetSegmentIDs():
+                clear(self.node.GetSegmentation().GetSegment(sid))
+
     def remove(self) -> None:
         node = self.node
+        self.empty()
         self.release()
         if node is not None and node.GetScene() is not None:
             node.GetScene().RemoveNode(node)
@@ -236,3 +255,12 @@ class Preview:
             if self._isMissing(segmentationNode, segment.id):
                 original = segmentationNode.GetSegmentation().GetSegment(segment.id)
                 SceneImport.addSegment(self.node.GetSegmentation(), describeSegment(segment.id, original))
+
+
+def _exchange(labels: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Puts new labels in the place of others; which of all values have gone or come, bool."""
+    involved, changed = np.zeros(256, bool), labels != new
+    for values in (labels, new):
+        involved[values[changed]] = True
+    np.copyto(labels, new, where=changed)
+    return involved

@@ -42,8 +42,8 @@ class Replacement:
     # -- in any thread -------------------------------------------------------------------------------------------------
 
     def make(self) -> Replacement:
-        self._values = self._renumbered()
-        self._image = filledImage(self._values, self._grid, self._box)
+        self._image = filledImage(self._labels[self._box], self._grid, self._box)
+        Merging.translate(imageArray(self._image), self._table())
         if self._wanted:
             coarse = CoarseLabels(self._labels, self._box)
             self._surfaces = {sid: coarse.surface(value, self._grid) for value, sid in enumerate(self._shown, start=1) if sid}
@@ -58,31 +58,28 @@ class Replacement:
         painted = Merging.changed(self._begun.layers, snapshot.layers)
         if painted is not None:
             box = union(self._box, painted)
-            values = np.zeros(shape_of(box), np.uint8)
-            values[within(self._box, box)] = self._values
-            self._repaint(values[within(painted, box)], painted)
-            self._image = filledImage(values, self._grid, box)
+            self._image = filledImage(np.broadcast_to(np.uint8(0), shape_of(box)), self._grid, box)
+            values = imageArray(self._image)
+            values[within(self._box, box)] = imageArray(self._applied)
+            for _, piece in Merging.pieces(painted):
+                self._repaint(values[within(piece, box)], piece)
         self._cleanOthers()
         return self
 
-    def _renumbered(self) -> np.ndarray:
-        """The result in its box, value n the n-th segment that is replaced."""
+    def _table(self) -> np.ndarray:
+        """Of a value of the labels: n for that of the n-th segment that is replaced."""
         table = np.zeros(256, np.uint8)
         table[[value for value, sid in enumerate(self._shown, start=1) if sid]] = np.arange(1, len(self.replaced) + 1)
-        labels = self._labels[self._box]
-        values = np.empty_like(labels)
-        for plane, into in zip(labels, values, strict=True):
-            np.take(table, plane, out=into)
-        return values
+        return table
 
     def _keep(self) -> None:
         """The strokes as they are, beside the result as it is applied; and of segments that stay, which hold an earlier result, what they hold."""
         snapshot = self.snapshot
         self.strokes = KeptStrokes.gathered(snapshot, self._grid, self.replaced)
-        applied = filledImage(self._values, self._grid, self._box)
-        voxels = sum(np.bincount(plane.reshape(-1), minlength=256) for plane in self._values)
+        self._applied = KeptStrokes.keptImage(imageArray(self._image), self._grid, self._box)
+        voxels = Merging.labelledIn(imageArray(self._applied))
         for value, sid in enumerate(self.replaced, start=1):
-            KeptStrokes.addResult(self.strokes, sid, self._token, applied if voxels[value] else None, value)
+            KeptStrokes.addResult(self.strokes, sid, self._token, self._applied if voxels[value] else None, value)
         images = {}
         for place in self._heldPlaces():
             image, value = KeptStrokes.layerImage(snapshot.layers, place, self._grid, images)

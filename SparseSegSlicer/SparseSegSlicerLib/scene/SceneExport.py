@@ -52,12 +52,24 @@ def takeSnapshot(segmentationNode, volumeNode, unused: Collection[str] = (), res
 
 def missingMemory(segmentationNode, copies: LayerCopies, unused: Collection[str] = ()) -> list[int]:
     """How many bytes of fresh memory the next snapshot would take: for `copies.reserve`."""
+    return copies.missing(_imagesOf(segmentationNode, unused))
+
+
+def copyAhead(segmentationNode, volumeNode, copies: LayerCopies, seconds: float, unused: Collection[str] = ()) -> bool:
+    """Copies, for so long, what the next snapshot will want; whether that is all of it. Raises InputError as `takeSnapshot`."""
+    geometry = volumeGeometry(volumeNode)
+    grid = gridInSegmentation(volumeNode, segmentationNode, geometry)
+    return copies.copyAhead(_imagesOf(segmentationNode, unused), grid, geometry.shape_kji, seconds)
+
+
+def _imagesOf(segmentationNode, unused: Collection[str]) -> list:
+    """All layers that a snapshot copies, but of closed surfaces."""
     segmentation = segmentationNode.GetSegmentation()
     ids = _idsOf(segmentation, unused)
-    images = _ownLayers(segmentation, ids)
+    layers = _ownLayers(segmentation, ids)
     for names in KeptStrokes.namesIn(segmentationNode, ids) or ():
-        images += _ownLayers(KeptStrokes.keptNode(segmentationNode).GetSegmentation(), names)
-    return copies.missing(image for image, _ in images)
+        layers += _ownLayers(KeptStrokes.keptNode(segmentationNode).GetSegmentation(), names)
+    return [image for image, _ in layers]
 
 
 def _idsOf(segmentation, unused: Collection[str]) -> list[str]:

@@ -15,9 +15,10 @@ import vtk
 from sparseseg.contract.classes import ClassTable, Segment
 
 from .Grids import filledImage, volumeGeometry
-from .LabelLayer import LabelLayer, LabelMemory
+from .LabelLayer import LabelLayer
 from .Merging import boxWhere
 from .Surfaces import makeSurfaces, removeSurfaces
+from .VolumeMemory import LabelMemory
 
 PREVIEW_ATTRIBUTE = "SparseSegSlicer.IsPreview"  # node attribute: made anew all the time, so nobody should paint in it
 

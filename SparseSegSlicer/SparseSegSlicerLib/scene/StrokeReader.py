@@ -169,12 +169,13 @@ def readResult(snapshot: Snapshot) -> tuple[np.ndarray, ClassTable]:
         pair, voxels = next(iter(overlaps.items()))
         raise InputError(_overlapNote(snapshot, codes, pair, voxels), _("Erase one of the two there, or use Slicer's own export."))
     segments = tuple(segment for place, segment in enumerate(snapshot.segments) if place != snapshot.background)
-    return np.maximum(annotation, 1) - np.uint8(1), ClassTable(segments)
+    Merging.translate(annotation, np.maximum(np.arange(256), 1).astype(np.uint8) - np.uint8(1))
+    return annotation, ClassTable(segments)
 
 
 def filledSegments(snapshot: Snapshot) -> list[str]:
     """IDs of the segments that have voxels, but the background's."""
-    painted = {place for layer in snapshot.layers for value in np.unique(layer.values).tolist() if (place := layer.places.get(value)) is not None}
+    painted = {layer.places[value] for layer in snapshot.layers for value in Merging.valuesIn(layer.values) & layer.places.keys()}
     return [snapshot.segments[place].id for place in sorted(painted - {snapshot.background})]
 
 
@@ -270,8 +271,8 @@ def _codes(snapshot: Snapshot) -> np.ndarray:
 
 def _renumbering(annotation: np.ndarray, snapshot: Snapshot, codes: np.ndarray, kept: Sequence[bool]) -> np.ndarray:
     """So that the segments that have voxels, or are kept, are 2, 3, ... without gaps; 0 for the others."""
-    counts = np.bincount(annotation[annotation > 0], minlength=len(snapshot.segments) + 2)
-    renumber = np.zeros(len(counts), np.uint8)
+    counts = Merging.labelledIn(annotation)
+    renumber = np.zeros(len(snapshot.segments) + 2, np.uint8)
     renumber[1] = 1
     used = [place for place in range(len(snapshot.segments)) if place != snapshot.background and (counts[codes[place]] or kept[place])]
     for new, place in enumerate(used, start=2):

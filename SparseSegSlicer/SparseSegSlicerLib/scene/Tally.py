@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sparseseg.annotation.labels import Counts, SegmentSummary, check_counts, summary, weight_table
-from sparseseg.contract.box import Box, whole
+from sparseseg.contract.box import Box, slabs, whole, within
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.settings import Settings
 
@@ -22,19 +22,22 @@ class Tally:
 
     @classmethod
     def of(cls, annotation: np.ndarray, values: int) -> Tally:
-        return _counted(annotation, whole(annotation.shape), annotation.shape, values)
+        tally = cls(tuple(np.zeros((n, values), np.int64) for n in annotation.shape), 0)
+        return tally.replaced(whole(annotation.shape), None, annotation)
 
     @property
     def voxels(self) -> np.ndarray:
         """By value."""
         return self.tables[0].sum(0)
 
-    def replaced(self, box: Box, before: np.ndarray, after: np.ndarray) -> Tally:
-        """After the voxels of a box became others."""
-        shape, values = [len(table) for table in self.tables], self.tables[0].shape[1]
-        gone, come = (_counted(part, box, shape, values) for part in (before, after))
-        tables = tuple(t + c - g for t, c, g in zip(self.tables, come.tables, gone.tables, strict=True))
-        return replace(self, tables=tables, digest=(self.digest + come.digest - gone.digest) % 2**64)
+    def replaced(self, box: Box, before: np.ndarray | None, after: np.ndarray) -> Tally:
+        """After the voxels of a box became others; before: None where they were unlabelled."""
+        tables, digest = tuple(table.copy() for table in self.tables), self.digest
+        for slab in slabs(box):
+            for part, sign in ((before, -1), (after, 1)):
+                if part is not None:
+                    digest += sign * _count(part[within(slab, box)], slab, tables, sign)
+        return replace(self, tables=tables, digest=digest % 2**64)
 
     def bounds(self) -> Box | None:
         """The least box that holds all labelled voxels; None where there are none."""
@@ -68,13 +71,16 @@ class Tally:
         return summary(counts, weight_table(voxels, settings), classes)
 
 
-def _counted(part: np.ndarray, box: Box, shape_kji: Sequence[int], values: int) -> Tally:
+def _count(part: np.ndarray, box: Box, tables: Sequence[np.ndarray], sign: int) -> int:
+    """Adds the labelled voxels of a box to the tables, or takes them away; their digest."""
     places = np.flatnonzero(part)
     painted = part.reshape(-1)[places].astype(np.int64)
     inside = [index + piece.start for index, piece in zip(np.unravel_index(places, part.shape), box, strict=True)]
-    tables = tuple(np.bincount(index * values + painted, minlength=n * values).reshape(n, values) for index, n in zip(inside, shape_kji, strict=True))
-    flat = (inside[0] * shape_kji[1] + inside[1]) * shape_kji[2] + inside[2]
-    return Tally(tables, int(_mixed(flat.astype(np.uint64) * np.uint64(256) + painted.astype(np.uint64)).sum(dtype=np.uint64)))
+    for index, table in zip(inside, tables, strict=True):
+        n, values = table.shape
+        table += sign * np.bincount(index * values + painted, minlength=n * values).reshape(n, values)
+    flat = (inside[0] * len(tables[1]) + inside[1]) * len(tables[2]) + inside[2]
+    return int(_mixed(flat.astype(np.uint64) * np.uint64(256) + painted.astype(np.uint64)).sum(dtype=np.uint64))
 
 
 def _mixed(numbers: np.ndarray) -> np.ndarray:

@@ -20,8 +20,8 @@ from ..scene.AppliedResult import Holds, hideBackground
 from ..scene.Grids import volumeGeometry
 from ..scene.Layers import LayerCopies
 from ..scene.Replacement import Replacement
-from ..scene.SceneExport import missingMemory, takeSnapshot
-from .Background import Background
+from ..scene.SceneExport import copyAhead, missingMemory, takeSnapshot
+from .Background import MOMENT_S, Background
 from .Session import Session
 from .States import Message, Until
 
@@ -51,6 +51,7 @@ class Applying:
         self._session = session
         self._background = Background("sparseseg apply")
         self._job: _Job | None = None
+        self._goOn: Callable[[], None] | None = None  # with copying layers, at the next poll
         self._token = ""  # of the result that the segmentation held when it was last looked at
 
     def adopt(self) -> None:
@@ -90,11 +91,16 @@ class Applying:
         """Goes on with what is under way; called by the host's timer."""
         if self._job is not None and not self._isMeant(self._job):
             self.forget()
+        if self._goOn is not None:
+            goOn, self._goOn = self._goOn, None
+            with self._failing():
+                goOn()
         self._background.poll()
 
     def forget(self) -> None:
         """What is under way is dropped; the scene is as it was."""
         self._background.forget()
+        self._goOn = None
         self._job, self._session.isApplying = None, False
         self._session.changed()
 
@@ -105,6 +111,9 @@ class Applying:
     def _begin(self) -> None:
         """Copies the strokes as they are."""
         job, session = self._job, self._session
+        if not self._areCopied():
+            self._goOn = self._begin
+            return
         with session.waiting():
             surfaces = session.parameters.get("show3D")
             replacement = session.applied.begin(*self._inputs(), job.labels, job.box, job.ids, job.protected, surfaces, job.copies)
@@ -113,6 +122,9 @@ class Applying:
     def _swap(self, replacement: Replacement) -> None:
         """Once nothing was painted since the copy: into the segmentation."""
         job, session = self._job, self._session
+        if not self._areCopied():
+            self._goOn = partial(self._swap, replacement)
+            return
         now = takeSnapshot(*self._inputs(), copies=job.copies)
         if not now.continues(replacement.snapshot):
             self._begin()
@@ -138,6 +150,11 @@ class Applying:
         session.parameters.setNode("applied", node)
         said = _("{count} segments were applied to {name}.").format(count=len(replaced), name=node.GetName())
         session.say(Message("info", f"{said} {undoes}".strip(), _("Paint on where you see a mistake."), Until.APPLIED))
+
+    def _areCopied(self) -> bool:
+        """All layers as they are now; a large one is copied over several polls."""
+        self._session.applied.follow(*self._inputs())
+        return copyAhead(*self._inputs(), self._job.copies, MOMENT_S)
 
     def _inputs(self) -> tuple:
         return self._job.segmentationNode, self._job.volumeNode

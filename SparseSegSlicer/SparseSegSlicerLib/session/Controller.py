@@ -221,6 +221,7 @@ class Controller(Choosing):
         """The result replaces the segments that took part, as often as wanted, a moment later; strokes are kept, and painting goes on.
         saveStateForUndo(node) is called once, before the segmentation is changed."""
         if Action.APPLY in self.allowed():
+            self.previews.settle()
             self._applying.apply(saveStateForUndo)
 
     def discard(self) -> None:
@@ -268,6 +269,7 @@ class Controller(Choosing):
         self.hints.close()
         self.channels.close()
         self.feed.clear()
+        self.preview.empty()
         self.preview.release()
         self.report, self.state = Report(), State.EMPTY
 

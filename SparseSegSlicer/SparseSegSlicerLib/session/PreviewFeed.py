@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -12,13 +15,15 @@ from sparseseg.contract.protocol import Preview as PreviewEvent
 
 from ..i18n import tr as _
 from ..scene import SceneImport
-from ..scene.LabelLayer import LabelMemory
 from ..scene.Preview import Preview
 from ..scene.SceneExport import takeSnapshot
 from ..scene.StrokeReader import readResult
-from .Background import Background
+from ..scene.VolumeMemory import LabelMemory, load
+from .Background import MOMENT_S, Background
 from .EngineRun import EngineRun
 from .Parameters import Parameters
+
+_ENDED = object()
 
 
 class PreviewFeed:
@@ -27,11 +32,29 @@ class PreviewFeed:
     def __init__(self, preview: Preview, parameters: Parameters, isRun: Callable[[EngineRun], bool], complain: Callable) -> None:
         self._preview, self._parameters, self._isRun, self._complain = preview, parameters, isRun, complain
         self._background = Background("sparseseg previews")
+        self._read: deque[Iterator[None]] = deque()  # and not yet shown
+        self._begun: Iterator[None] | None = None  # of them
 
     def poll(self) -> None:
+        """Shows what was read; a large box over several polls."""
         self._background.poll()
+        until = time.perf_counter() + MOMENT_S
+        while (self._begun or self._read) and time.perf_counter() < until:
+            self._goOn()
+
+    def settle(self) -> None:
+        """Ends what is being shown, so that the labels are those of one preview."""
+        while self._begun:
+            self._goOn()
+
+    def _goOn(self) -> None:
+        showing, self._begun = self._begun or self._read.popleft(), None
+        if next(showing, _ENDED) is not _ENDED:
+            self._begun = showing
 
     def forget(self) -> None:
+        self.settle()
+        self._read.clear()
         self._background.forget()
 
     def close(self) -> None:
@@ -46,41 +69,37 @@ class PreviewFeed:
     def _loadBox(self, run: EngineRun, event: PreviewEvent, then: Callable[[], None]) -> None:
         shape = run.geometry.shape_kji
 
-        def load() -> tuple[Box, np.ndarray]:
-            box, values = box_from_json(event.box, shape), np.load(event.file)
-            if values.shape != shape_of(box):
-                raise SparseSegError(
-                    _("The engine sent a part of {part} voxels for a box of {box}.").format(part=values.shape, box=shape_of(box)),
-                    _("Repair the installation."),
-                )
-            return box, values
+        def read() -> tuple[Box, np.ndarray]:
+            box = box_from_json(event.box, shape)
+            return box, _loaded(event.file, shape_of(box))
 
-        def show(outcome: tuple[Box, np.ndarray]) -> None:
-            self._preview.showBox(*self._inputs(), *outcome, run.classes, self._parameters.get("locked"))
+        def show(outcome: tuple[Box, np.ndarray]) -> Iterator[None]:
+            yield from self._preview.putBox(*self._inputs(), *outcome, run.classes, self._parameters.get("locked"))
             self._shown(event.revision, then)
 
-        self._submit(run, load, show)
+        self._submit(run, read, show)
 
     def loadWhole(self, run: EngineRun, file: str, revision: int, then: Callable[[], None]) -> None:
-        memory = LabelMemory(run.geometry.shape_kji)
+        shape = run.geometry.shape_kji
 
-        def load() -> tuple:
-            labels = np.load(file)
-            memory.array[...] = labels
-            return labels, SceneImport.boundingBox(labels)
+        def read() -> tuple:
+            labels = _loaded(file, shape)
+            return labels, SceneImport.boundingBox(labels), LabelMemory(_loaded(file, shape))
 
-        def show(outcome: tuple) -> None:
-            self._preview.show(*self._inputs(), *outcome, run.classes, self._parameters.get("locked"), memory)
+        def show(outcome: tuple) -> Iterator[None]:
+            labels, box, memory = outcome
+            self._preview.show(*self._inputs(), labels, box, run.classes, self._parameters.get("locked"), memory)
             self._shown(revision, then)
+            yield
 
-        self._submit(run, load, show)
+        self._submit(run, read, show)
 
     def restore(self, then: Callable[[], None]) -> None:
         """The labels of a preview node that came with the scene."""
         segmentation, volume = self._inputs()
         snapshot = takeSnapshot(self._preview.node, volume, results=True)
 
-        def load() -> tuple:
+        def read() -> tuple:
             labels, classes = readResult(snapshot)
             return labels, SceneImport.boundingBox(labels), classes, LabelMemory.of(labels)
 
@@ -90,7 +109,7 @@ class PreviewFeed:
                 self._preview.show(segmentation, volume, labels, box, classes, self._parameters.get("locked"), memory)
                 then()
 
-        self._background.submit(load, show, self._complain)
+        self._background.submit(read, show, self._complain)
 
     def _inputs(self) -> tuple:
         return self._parameters.getNode("segmentation"), self._parameters.getNode("volume")
@@ -100,10 +119,21 @@ class PreviewFeed:
         self._preview.isNew()
         then()
 
-    def _submit(self, run: EngineRun, load: Callable, show: Callable) -> None:
+    def _submit(self, run: EngineRun, read: Callable[[], Any], show: Callable[[Any], Iterator[None]]) -> None:
         def done(outcome) -> None:
             if self._isRun(run):
-                show(outcome)
+                self._read.append(show(outcome))
 
         # a preview that was removed before it was read is no loss: a whole one that came later is on its way
-        self._background.submit(load, done, lambda error: None if isinstance(error, FileNotFoundError) else self._complain(error))
+        self._background.submit(read, done, lambda error: None if isinstance(error, FileNotFoundError) else self._complain(error))
+
+
+def _loaded(file: str, shape: tuple[int, int, int]) -> np.ndarray:
+    """The engine's labels of a box of this shape."""
+    labels = load(file)
+    if labels.shape != shape:
+        raise SparseSegError(
+            _("The engine sent a part of {part} voxels for a box of {box}.").format(part=labels.shape, box=shape),
+            _("Repair the installation."),
+        )
+    return labels

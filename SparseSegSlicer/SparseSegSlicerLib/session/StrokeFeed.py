@@ -1,6 +1,6 @@
 """The strokes as they are now: read when they have changed and rest, and what of them the engine has not got yet. No qt.
 
-The main thread copies the layers that changed; everything else is done in a thread, and handed over by `poll`.
+The main thread copies the layers that changed, large ones over several polls; everything else is done in a thread, and handed over by `poll`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from sparseseg.contract.errors import SparseSegError
 
 from ..scene.AppliedResult import AppliedResult
 from ..scene.Layers import LayerCopies
-from ..scene.SceneExport import missingMemory, takeSnapshot
+from ..scene.SceneExport import copyAhead, missingMemory, takeSnapshot
 from ..scene.StrokeReader import Choices, Reading, StrokeReader, Strokes
-from .Background import Background
+from .Background import MOMENT_S, Background
 from .HintBook import HintBook
 from .Parameters import Parameters
 
@@ -32,7 +32,8 @@ class StrokeFeed:
         self.background = Background("sparseseg strokes")
         self.table: tuple[str, ...] | None = None
         self.hurried = True  # whether what the tables say can wait
-        self._waiting = self._reading = False
+        self._reading = False
+        self._goOn: Callable[[], None] | None = None  # with the copy, at the next poll
         self._dirtySince: float | None = None
         self.readings = 0  # so far
         self.clear()
@@ -54,7 +55,7 @@ class StrokeFeed:
     def stop(self) -> None:
         """What is under way is dropped."""
         self.background.forget()
-        self._reading = False
+        self._reading, self._goOn = False, None
 
     def close(self) -> None:
         self.background.close()
@@ -86,6 +87,9 @@ class StrokeFeed:
     def poll(self, waiting, active: bool) -> None:
         """waiting(): a context for the copy. active: whether there is anything to read."""
         self.background.poll()
+        if self._goOn is not None and active:
+            goOn, self._goOn = self._goOn, None
+            goOn()
         now = time.monotonic()
         if active and self._dirtySince is not None and now - self._dirtySince >= UPDATE_AFTER_S and not self._reading:
             self._read(waiting)
@@ -113,24 +117,33 @@ class StrokeFeed:
     def _read(self, waiting) -> None:
         """Memory first where some is missing, in a thread; then the snapshot here, and its evaluation in a thread."""
         self._dirtySince, self._reading = None, True
-        copies, segmentation = self._copies, self._parameters.getNode("segmentation")
-        self._applied.follow(segmentation, self._parameters.getNode("volume"))
+        copies, (segmentation, _) = self._copies, self._inputs()
         sizes = missingMemory(segmentation, copies, self._parameters.get("unused"))
         if sizes:
             self.background.submit(lambda: copies.reserve(sizes), lambda _: self._takeSnapshot(waiting), self._onFailed)
         else:
             self._takeSnapshot(waiting)
 
+    def _inputs(self) -> tuple:
+        """Segmentation and volume; what was undone meanwhile has the strokes that belong to it."""
+        inputs = self._parameters.getNode("segmentation"), self._parameters.getNode("volume")
+        self._applied.follow(*inputs)
+        return inputs
+
     def _takeSnapshot(self, waiting) -> None:
+        """Once all layers are copied as they are at one moment."""
         parameters, reader, quick = self._parameters, self._reader, self.hurried and self.table is not None
         unused = tuple(parameters.get("unused"))
         choices = Choices(
             parameters.pairs("complete"), parameters.pairs("ignored"), unused, self.table, self._hints.read(parameters.getNode("volume"))
         )
         try:
-            settings = parameters.settings()
+            settings, inputs = parameters.settings(), self._inputs()
+            if not copyAhead(*inputs, self._copies, MOMENT_S, unused):
+                self._goOn = lambda: self._takeSnapshot(waiting)
+                return
             with waiting():
-                snapshot = takeSnapshot(parameters.getNode("segmentation"), parameters.getNode("volume"), unused, copies=self._copies)
+                snapshot = takeSnapshot(*inputs, unused, copies=self._copies)
         except SparseSegError as error:
             self._onFailed(error)
             return

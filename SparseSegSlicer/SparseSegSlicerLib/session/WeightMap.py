@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 
 from sparseseg.annotation.labels import build_annotation
+from sparseseg.contract.box import planes
 
 from ..scene import LevelMap
 from ..scene.Grids import volumeGeometry
 from ..scene.StrokeReader import Strokes
+from ..scene.VolumeMemory import zeros
 from .Background import Background
 from .Parameters import Parameters
 
@@ -32,9 +34,12 @@ class WeightMap:
         settings = self._parameters.settings()
 
         def compute() -> LevelMap.Levels:
+            shape = strokes.annotation.shape
             if engines is not None and engines.exists():
-                return LevelMap.Levels.of(np.load(engines, mmap_mode="r"))
-            return LevelMap.Levels.of(build_annotation(strokes.annotation, strokes.classes, settings, strokes.complete).weights)
+                weights = np.load(engines, mmap_mode="r")
+                return LevelMap.Levels.of(weights.shape, lambda: weights)
+            annotation = build_annotation(strokes.annotation, strokes.classes, settings, strokes.complete, zeros=zeros)
+            return LevelMap.Levels.of(shape, lambda: (annotation.weights_in(plane)[0] for plane in planes(shape)))
 
         def show(levels: LevelMap.Levels) -> None:
             volume = self._parameters.getNode("volume")
