@@ -20,7 +20,7 @@ class StandInRun:
     def train(self, settings, *_):
         self.settings = settings
 
-    def update(self, annotation, complete, box):
+    def update(self, annotation, complete, boxes):
         self.annotation, self.revision = annotation.copy(), self.revision + 1
 
     def dense(self):

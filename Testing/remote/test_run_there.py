@@ -92,7 +92,7 @@ def test_a_run_with_a_correction_is_as_one_on_this_computer(begin):
     assert set(np.unique(before)) == {0, 1, 2}
     k, j, i = (int(n) for n in np.argwhere((before == 0) & (run.annotation == 0))[0])
     run.annotation[k, j, i] = 2
-    revision = run.update(run.annotation, (), (slice(k, k + 1), slice(j, j + 1), slice(i, i + 1)))
+    revision = run.update(run.annotation, (), [(slice(k, k + 1), slice(j, j + 1), slice(i, i + 1))])
     until(run, lambda event: isinstance(event, Preview) and event.revision == revision)
     run.train(Settings(steps=12))
     after = np.load(until(run, lambda event: isinstance(event, Result)).file)

@@ -35,7 +35,7 @@ class ScriptedRun:
     def finish(self):
         pass
 
-    def update(self, annotation, slices, box):
+    def update(self, annotation, slices, boxes):
         self.revision += 1
         return self.revision
 

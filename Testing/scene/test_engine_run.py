@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 
+from sparseseg.contract import box as box_module
 from sparseseg.contract.box import box_from_json
 from sparseseg.contract.classes import ClassTable, Segment
 from sparseseg.contract.errors import JobError
@@ -84,7 +85,7 @@ class Session:
         """A stroke, told to the run as the Controller does."""
         self.annotation[place] = value
         box = tuple(slice(n, n + 1) for n in place)
-        return self.run.update(self.annotation, (), box)
+        return self.run.update(self.annotation, (), [box])
 
     def idle(self):
         self.poll(lambda: not self.run._writing)
@@ -149,9 +150,9 @@ def test_a_stroke_leaves_as_its_box(session):
 def test_everything_or_nothing_painted(session):
     session.open()
     session.annotation[...] = 1
-    session.run.update(session.annotation, (), tuple(slice(0, n) for n in SHAPE))
+    session.run.update(session.annotation, (), [tuple(slice(0, n) for n in SHAPE)])
     session.idle()
-    session.run.update(session.annotation, ((0, 2),), None)
+    session.run.update(session.annotation, ((0, 2),), [])
     session.idle()
     everything, nothing = session.worker.updates()
     assert everything.box == []
@@ -250,6 +251,49 @@ def test_a_refused_update_is_made_up_for_where_the_next_one_has_left(session):
     assert not session.run._underWay
 
 
+def test_strokes_far_apart_leave_as_updates_of_their_own(session, monkeypatch):
+    monkeypatch.setattr(box_module, "_TOGETHER_VOXELS", 10)
+    session.paint((1, 1, 1))
+    session.paint((5, 6, 7))
+    session.paint((5, 6, 6))
+    session.open()
+    session.poll(lambda: len(session.worker.updates()) == 2 and not session.run._writing)
+    first, second = session.worker.updates()
+    assert (first.box, second.box) == ([[1, 2], [1, 2], [1, 2]], [[5, 6], [6, 7], [6, 8]])
+    assert second.revision == first.revision + 1 == session.run.revision
+    session.adopt(first)
+    session.adopt(second)
+    session.poll()
+    session.check()
+
+
+def test_parts_that_are_refused_by_themselves_go_together_before_anything_is_told(session, monkeypatch):
+    """Such as where a segment's only stroke went in one, and came again in the other."""
+    monkeypatch.setattr(box_module, "_TOGETHER_VOXELS", 10)
+    session.open()
+    session.paint((1, 1, 1))
+    session.idle()
+    session.paint((5, 6, 7))
+    session.idle()
+    first, second = session.worker.updates()
+    session.refuse(first)
+    assert not session.poll()
+    session.refuse(second)
+    assert not session.poll(lambda: len(session.worker.updates()) == 3)
+    session.idle()
+    both = session.worker.updates()[-1]
+    assert both.box == [[1, 6], [1, 7], [1, 8]]
+    session.refuse(both)
+    [told] = session.poll()
+    assert isinstance(told, Error) and len(session.worker.updates()) == 3
+    session.paint((0, 0, 0))
+    session.idle()
+    session.adopt(session.worker.updates()[-1])
+    session.poll()
+    session.check()
+    assert not session.run._owed
+
+
 def files_of_updates(session):
     return [path.name for path in session.run.folder.glob("annotation-*.npy")]
 
@@ -276,7 +320,7 @@ def test_a_warning_that_names_the_revision_is_an_answer_too(session):
     (update,) = session.worker.updates()
     session.worker.events.append(Warning(update.id, update.revision, "unshown", "The new annotation is kept, but ...", ""))
     session.poll()
-    assert not session.run._underWay and session.run._owed is None
+    assert not session.run._underWay and not session.run._owed
 
 
 def test_a_run_owns_its_job_from_the_start_and_leaves_nothing(session, tmp_path):

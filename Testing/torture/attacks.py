@@ -68,7 +68,7 @@ ATTACKS: tuple[Attack, ...] = (
     Attack(hosts.two_makers, "two processes make a job in one folder", 40, 3, missing=_signals),
     Attack(hosts.two_commands, "two `segment` with one `--job`", 12, 1, missing=_signals),
     Attack(hosts.command_ended, "`segment` is ended by SIGTERM, SIGHUP, SIGINT, SIGKILL at a random moment", 40, 4, missing=_signals),
-    Attack(checkpoints.broken_checkpoint, "the checkpoint is damaged between two runs", 3, 1, missing=_signals),
+    Attack(checkpoints.broken_checkpoint, "the checkpoint is damaged between two runs", 2, 1, missing=_signals),
     Attack(checkpoints.blocked_files, "a folder or a link in the place of a file", 1, 1, missing=_signals),
     Attack(walk.walk, "random commands against a model of the protocol", 24, 2, walk.STEPS, _signals),
     Attack(lines.odd_lines, "overlong, nested, foreign lines to a worker, idle and training", 4, 2, lines.ODD),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sparseseg.contract.box import Box, box_to_json, shape_of, union
+from sparseseg.contract.box import Box, box_to_json, joined, shape_of, union
 from sparseseg.contract.classes import ClassTable
 from sparseseg.contract.client import WorkerClient, connect
 from sparseseg.contract.errors import OutputError, SparseSegError, StuckError, WorkerError
@@ -39,9 +39,9 @@ _SOME_VOXEL = (slice(0, 1),) * 3  # an update must hold a voxel, also where comp
 class EngineRun:
     """`train` may be sent again after a result: it goes on from what was learned.
 
-    An update goes out as the box that the worker does not have: what changed since the last one that was sent, with what it refused or lost.
-    Updates that come while one is being written, or before the worker has opened the job, leave together. Boxes are cut from the annotation
-    when they are written: they may hold strokes newer than their revision, never older ones.
+    An update goes out as the box that the worker does not have: what changed since the last one that was sent, with what it refused or lost; what
+    lies far apart as several updates. Updates that come while one is being written, or before the worker has opened the job, leave together. Boxes
+    are cut from the annotation when they are written: they may hold strokes newer than their revision, never older ones.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class EngineRun:
         self.geometry: Geometry = record.geometry
         self.revision = record.revision
         self._annotation, self._slices = annotation, [list(pair) for pair in record.complete_slices]
-        self._owed: Box | None = None  # what the worker lacks and no update on its way holds
+        self._owed: list[Box] = []  # what the worker lacks and no update on its way holds
         self._underWay: dict[int, Box] = {}  # revision -> box, sent or being written, and not yet seen in an event
         self._writing = False
         self._numbers = itertools.count(1)
@@ -112,12 +112,12 @@ class EngineRun:
         self._train = Train(f"train-{next(self._numbers)}", settings.to_json(), startFrom)
         self._send(self._train)
 
-    def update(self, annotation: np.ndarray, completeSlices: Sequence[tuple[int, int]], box: Box | None) -> int:
-        """A new annotation with the same segments; returns its revision. box: where it differs from the last one given; None: nowhere. The array
-        may be the same one, written in place."""
+    def update(self, annotation: np.ndarray, completeSlices: Sequence[tuple[int, int]], boxes: Sequence[Box]) -> int:
+        """A new annotation with the same segments; returns its revision, the first of several where it leaves in several parts. boxes: where it
+        differs from the last one given. The array may be the same one, written in place."""
         self.revision += 1
         self._annotation, self._slices = annotation, [list(pair) for pair in completeSlices]
-        self._owed = union(self._owed, box or _SOME_VOXEL)
+        self._owe(*(boxes or [_SOME_VOXEL]))
         self._sendOwed()
         return self.revision
 
@@ -195,9 +195,12 @@ class EngineRun:
             return [self._restart(event)]
         if isinstance(event, Ready) and event.id == "open":
             self._onOpened(event)
-        elif isinstance(event, Error) and event.id.startswith(_UPDATE):
-            self._onRefused(int(event.id.removeprefix(_UPDATE)))
-        self._settled({revision for revision in self._underWay if revision <= event.revision})
+        elif isinstance(event, Error) and event.id.startswith(_UPDATE) and self._onRefused(int(event.id.removeprefix(_UPDATE))):
+            return []
+        if adopted := {revision for revision in self._underWay if revision <= event.revision}:
+            self._settled(adopted)
+            if self._owed and not self._underWay:  # refused before
+                self._sendNext()
         return [event]
 
     def _settled(self, revisions: set[int]) -> None:
@@ -213,20 +216,35 @@ class EngineRun:
         self._opened = True
         for revision, box in self._underWay.items():
             if revision > ready.revision:
-                self._owed = union(self._owed, box)
+                self._owe(box)
         self._settled(set(self._underWay))
         waiting, self._waiting = self._waiting, []
         for command in waiting:
             self._client.send(command)
         self._sendOwed()
 
-    def _onRefused(self, revision: int) -> None:
-        """The worker keeps its old annotation, so what a refused update held goes with the next one: with one more, if that has left already."""
-        self._owed = union(self._owed, self._underWay.get(revision))
+    def _onRefused(self, revision: int) -> bool:
+        """The worker keeps its old annotation, so what a refused update held goes with others: once it is known what becomes of those that have left
+        already, or at once as one with all that is owed, as parts may be right together alone. Whether it goes so; else it waits for a next one."""
+        refused = self._underWay.get(revision)
+        self._owe(*(box for n, box in self._underWay.items() if n == revision))
         self._settled({revision})
         if any(later > revision for later in self._underWay):
-            self.revision += 1
-            self._sendOwed()
+            return True
+        together = union(*self._owed)
+        if together is None or together == refused:
+            return False
+        self._owed = [together]
+        self._sendNext()
+        return True
+
+    def _sendNext(self) -> None:
+        """What is owed, as a revision of its own."""
+        self.revision += 1
+        self._sendOwed()
+
+    def _owe(self, *boxes: Box) -> None:
+        self._owed = joined([*self._owed, *boxes])
 
     def _restart(self, event: Error) -> Event:
         self._restartsLeft -= 1
@@ -241,13 +259,13 @@ class EngineRun:
 
     def _sendOwed(self) -> None:
         """Writes what the worker lacks, in a thread, and names it to the worker at a later poll."""
-        if self._owed is None or self._writing or not self._opened:
+        if not self._owed or self._writing or not self._opened:
             return
         annotation, revision, client = self._annotation, self.revision, self._client
-        box = self._owed
+        box = self._owed.pop(0)
         name = _fileOf(revision)
         command = Update(f"{_UPDATE}{revision}", name, revision, self._slices, [] if shape_of(box) == annotation.shape else box_to_json(box))
-        self._owed, self._writing = None, True
+        self._writing = True
         self._underWay[revision] = box
 
         def write() -> None:
@@ -262,11 +280,13 @@ class EngineRun:
             self._writing = False
             if client is self._client and self._opened:
                 client.send(command)
+            if self._owed and self.revision == revision:
+                self._sendNext()
             self._sendOwed()
 
         def failed(error: BaseException) -> None:
             self._writing = False
-            self._owed = union(self._owed, self._underWay.pop(revision, None))
+            self._owe(*([self._underWay.pop(revision)] if revision in self._underWay else []))
             self._failed(error)
 
         self._background.submit(write, written, failed)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 
 from sparseseg.annotation.labels import SegmentSummary
-from sparseseg.contract.box import Box, union
+from sparseseg.contract.box import Box, joined
 from sparseseg.contract.errors import SparseSegError
 
 from ..scene.AppliedResult import AppliedResult
@@ -49,7 +49,7 @@ class StrokeFeed:
         self.strokes: Strokes | None = None
         self.summary: tuple[SegmentSummary, ...] = ()
         self.sent: Strokes | None = None
-        self._unsent: Box | None = None  # where the strokes differ from those sent
+        self._unsent: list[Box] = []  # where the strokes differ from those sent
         self._detailsAt: float | None = None
 
     def stop(self) -> None:
@@ -103,9 +103,9 @@ class StrokeFeed:
         """Whether strokes differ from what the engine has."""
         return self._dirtySince is not None or not _same(self.strokes, self.sent)
 
-    def take(self) -> tuple[Strokes, Box | None]:
+    def take(self) -> tuple[Strokes, list[Box]]:
         """The strokes, to be sent, and where they differ from those sent before."""
-        unsent, self.sent, self._unsent = self._unsent, self.strokes, None
+        unsent, self.sent, self._unsent = self._unsent, self.strokes, []
         return self.strokes, unsent
 
     def lendCopies(self) -> LayerCopies:
@@ -153,7 +153,8 @@ class StrokeFeed:
         self._reading = False
         self.readings += 1
         self.strokes, self.summary = reading.strokes, reading.summary
-        self._unsent = union(self._unsent, reading.changed)
+        if reading.changed is not None:
+            self._unsent = joined([*self._unsent, reading.changed])
         self._detailsAt = None if reading.current else time.monotonic() + DETAILS_AFTER_S
         self._done(reading)
 

@@ -154,8 +154,8 @@ class Training:
             session.say(Message("warning", _("The segments have changed."), _("Press Segment to start again with the new ones."), Until.STROKES))
 
     def _send(self) -> None:
-        strokes, box = self._session.feed.take()
-        self._session.run.update(strokes.annotation, strokes.complete, box)
+        strokes, boxes = self._session.feed.take()
+        self._session.run.update(strokes.annotation, strokes.complete, boxes)
 
     def _tellHints(self) -> None:
         """The engine takes hints at the beginning of a run alone."""
