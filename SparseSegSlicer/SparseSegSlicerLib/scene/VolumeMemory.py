@@ -67,5 +67,10 @@ class LabelMemory:
 @functools.cache
 def _scratch() -> Scratch:
     folder = PrivateFolder(slicer.app.temporaryPath)
-    atexit.register(folder.remove)
+
+    def remove() -> None:
+        with suppress(OSError):  # it may have been removed with all temporary files
+            folder.remove()
+
+    atexit.register(remove)
     return Scratch(folder.path)

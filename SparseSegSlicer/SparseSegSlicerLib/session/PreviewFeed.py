@@ -39,8 +39,10 @@ class PreviewFeed:
         """Shows what was read; a large box over several polls."""
         self._background.poll()
         until = time.perf_counter() + MOMENT_S
-        while (self._begun or self._read) and time.perf_counter() < until:
+        while self._begun or self._read:
             self._goOn()
+            if time.perf_counter() > until:
+                break
 
     def settle(self) -> None:
         """Ends what is being shown, so that the labels are those of one preview."""
