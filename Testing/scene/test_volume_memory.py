@@ -20,6 +20,7 @@ from sparseseg.contract.classes import ClassTable, Segment
 from sparseseg.contract.errors import OutputError
 from sparseseg.contract.protocol import Preview as PreviewEvent
 from SparseSegSlicerLib.scene import KeptStrokes, VolumeMemory
+from SparseSegSlicerLib.scene import Preview as PreviewModule
 from SparseSegSlicerLib.scene.AppliedResult import AppliedResult
 from SparseSegSlicerLib.scene.Layers import LayerCopies
 from SparseSegSlicerLib.scene.LevelMap import Levels
@@ -50,7 +51,7 @@ def everything_is_huge(monkeypatch):
 def small_parts(monkeypatch):
     """One slice at a time, one slice a poll."""
     monkeypatch.setattr(boxes, "_SLAB_VOXELS", 1)
-    for module in (Applying, PreviewFeed, StrokeFeed):
+    for module in (Applying, PreviewFeed, StrokeFeed, PreviewModule):
         monkeypatch.setattr(module, "MOMENT_S", 0.0)
 
 

@@ -18,8 +18,8 @@ from ..scene import SceneImport
 from ..scene.Preview import Preview
 from ..scene.SceneExport import takeSnapshot
 from ..scene.StrokeReader import readResult
-from ..scene.VolumeMemory import LabelMemory, load
-from .Background import MOMENT_S, Background
+from ..scene.VolumeMemory import MOMENT_S, LabelMemory, load
+from .Background import Background
 from .EngineRun import EngineRun
 from .Parameters import Parameters
 
