@@ -14,6 +14,7 @@ from scenes import PLAIN, makeSegmentation, makeVolume, paintLayer
 
 from sparseseg.contract.classes import BACKGROUND_TAG
 from sparseseg.contract.protocol import Preview, Progress, Result
+from sparseseg.contract.store import IN_MEMORY
 from SparseSegSlicerLib.session.Controller import Controller, Launch, State
 
 PATIENCE_S = 30
@@ -26,7 +27,7 @@ class ScriptedRun:
         self.record, self.classes, self.geometry, self.revision, self.log = record, record.classes, record.geometry, record.revision, ""
         self.server, self.model = server, model
         self.folder = Path(tempfile.mkdtemp(prefix="scripted-", dir=parentFolder))
-        self.image = np.array(image() if callable(image) else image)
+        self.image = np.array(image(IN_MEMORY) if callable(image) else image)
         self._events, self._numbers = [], 0
 
     def train(self, *_):

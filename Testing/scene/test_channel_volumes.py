@@ -12,6 +12,7 @@ from phantoms import two_contrasts
 from sparseseg.contract.classes import BACKGROUND_TAG
 from sparseseg.contract.errors import InputError
 from sparseseg.contract.job import IMAGE
+from sparseseg.contract.store import IN_MEMORY
 from SparseSegSlicerLib.scene.ChannelVolumes import channelGrid, imageOf
 from SparseSegSlicerLib.scene.Grids import volumeArray, volumeGeometry
 from SparseSegSlicerLib.session.Controller import Controller
@@ -49,14 +50,14 @@ RAMP = np.broadcast_to(np.arange(SHAPE[2], dtype=np.float32), SHAPE).copy()
 
 def test_one_volume_is_its_own_view(scene):
     volume = makeVolume(scene)
-    assert np.shares_memory(imageOf(volume, []), volumeArray(volume))
+    assert np.shares_memory(imageOf(volume, [])(IN_MEMORY), volumeArray(volume))
 
 
 @pytest.mark.parametrize("grid", GRIDS)
 def test_others_are_stacked_and_resampled_where_they_lie_elsewhere(scene, grid):
     volume = makeVolume(scene, GRIDS[grid])
     same, coarse = filled(scene, RAMP, GRIDS[grid]), filled(scene, RAMP[:, :, ::2].copy(), twice(GRIDS[grid]))
-    image = imageOf(volume, [same, coarse])()
+    image = imageOf(volume, [same, coarse])(IN_MEMORY)
     assert image.shape == (3, *SHAPE) and image.dtype == np.float32
     assert np.array_equal(image[0], volumeArray(volume)) and np.array_equal(image[1], RAMP)
     assert np.allclose(image[2][..., :7], RAMP[..., :7], atol=1e-3)
@@ -70,7 +71,7 @@ def test_transforms_of_both_count(scene, above, beside):
     putUnder(volume, above)
     putUnder(other, beside)
     assert not channelGrid(other, volume).difference_from(volumeGeometry(volume))
-    assert np.array_equal(imageOf(volume, [other])()[1], RAMP)
+    assert np.array_equal(imageOf(volume, [other])(IN_MEMORY)[1], RAMP)
 
 
 def test_what_is_warped_or_elsewhere_is_refused(scene):
@@ -81,7 +82,7 @@ def test_what_is_warped_or_elsewhere_is_refused(scene):
     far = PLAIN.copy()
     far[:3, 3] += 1000
     with pytest.raises(InputError, match="T2 shows nothing where the image lies"):
-        imageOf(volume, [filled(scene, RAMP, far)])()
+        imageOf(volume, [filled(scene, RAMP, far)])(IN_MEMORY)
 
 
 # -- the session ---------------------------------------------------------------------------------------------------------

@@ -126,7 +126,7 @@ def test_an_image_of_several_channels_is_written_and_known_again(tmp_path):
 def test_an_image_may_be_made_in_the_thread_that_writes_it(tmp_path):
     image, threads = np.ones((2, *SHAPE), np.float32), []
 
-    def make():
+    def make(_store):
         threads.append(threading.current_thread())
         return image
 

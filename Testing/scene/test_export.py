@@ -33,6 +33,8 @@ from scenes import (
 )
 
 from sparseseg.contract.errors import InputError
+from sparseseg.contract.store import IN_MEMORY
+from SparseSegSlicerLib.scene.ChannelVolumes import imageOf
 from SparseSegSlicerLib.scene.Grids import volumeArray, volumeGeometry
 from SparseSegSlicerLib.scene.SceneExport import takeSnapshot
 from SparseSegSlicerLib.scene.Segments import APPLIED_TAG
@@ -408,7 +410,7 @@ TYPES = [("float64", "float32"), ("int16", "int16"), ("uint8", "uint8"), ("int64
 
 @pytest.mark.parametrize(("stored", "given"), TYPES)
 def test_voxel_types(scene, stored, given):
-    array = volumeArray(makeVolume(scene, dtype=np.dtype(stored), shape=(2, 3, 4)))
+    array = imageOf(makeVolume(scene, dtype=np.dtype(stored), shape=(2, 3, 4)), [])(IN_MEMORY)
     assert array.dtype == given and array.shape == (2, 3, 4)
     assert array[1, 2, 3] == 23 and array[0, 0, 1] == 1 and array[1, 0, 0] == 12
 

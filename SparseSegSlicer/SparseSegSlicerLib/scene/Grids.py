@@ -13,7 +13,6 @@ from sparseseg.contract.geometry import Geometry
 from ..i18n import tr as _
 
 BINARY_LABELMAP = "Binary labelmap"  # the name of Slicer's representation, fixed by its file format
-_ENGINE_TYPES = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32")
 
 
 def volumeGeometry(volumeNode) -> Geometry:
@@ -27,7 +26,7 @@ def volumeGeometry(volumeNode) -> Geometry:
 
 
 def volumeArray(volumeNode) -> np.ndarray:
-    """(K, J, I), a view of the node's voxels where their type is one that the engine takes. Raises InputError for colour images."""
+    """(K, J, I), a view of the node's voxels. Raises InputError for colour images."""
     shape = volumeGeometry(volumeNode).shape_kji
     scalars = volumeNode.GetImageData().GetPointData().GetScalars()
     if scalars.GetNumberOfComponents() != 1:
@@ -35,8 +34,7 @@ def volumeArray(volumeNode) -> np.ndarray:
             _("The volume {name} has {count} values a voxel.").format(name=volumeNode.GetName(), count=scalars.GetNumberOfComponents()),
             _("Convert it to a scalar volume first (module Vector to Scalar Volume)."),
         )
-    array = numpy_support.vtk_to_numpy(scalars).reshape(shape)
-    return array if array.dtype.name in _ENGINE_TYPES else array.astype(np.float32)
+    return numpy_support.vtk_to_numpy(scalars).reshape(shape)
 
 
 def arrayFromMatrix(matrix) -> np.ndarray:

@@ -60,15 +60,14 @@ class _Copying:
     planes: int = 0
 
     def goOn(self, array: np.ndarray, until: float) -> np.ndarray | None:
-        """Plane by plane, until then; all of it, None where some is left. Of mapped memory nothing is written in vain."""
+        """Plane by plane, one at least, until then; all of it, None where some is left. Of mapped memory nothing is written in vain."""
         values = self.memory[: array.nbytes].view(array.dtype).reshape(array.shape)
         copy = put if is_huge(array.shape) else np.copyto
-        while self.planes < len(array):
-            if time.perf_counter() > until:
-                return None
-            part = slice(self.planes, self.planes + 1)
-            copy(values[part], array[part])
+        for plane in range(self.planes, len(array)):
+            copy(values[plane : plane + 1], array[plane : plane + 1])
             self.planes += 1
+            if self.planes < len(array) and time.perf_counter() > until:
+                return None
         return values
 
 

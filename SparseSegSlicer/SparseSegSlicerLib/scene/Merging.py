@@ -7,13 +7,12 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
-from sparseseg.contract.box import Box, box_of, intersection, shape_of, union, whole, within
+from sparseseg.contract.box import Box, box_of, intersection, shape_of, slabs, union, whole, within
 from sparseseg.contract.strokes import merge_strokes
 
 from .Layers import Layer
 from .VolumeMemory import zeros
 
-_CHUNK = 4_000_000  # voxels that are compared or merged at once, so that what is made on the way stays small
 _LARGEST_TABLE = 65_536
 
 
@@ -35,8 +34,8 @@ def merged(layers: Sequence[Layer], codes: np.ndarray, box: Box) -> tuple[np.nda
 
 def pieces(box: Box) -> Iterator[tuple[slice, Box]]:
     """A few planes along k at a time: which of the box's planes, and where they lie."""
-    for planes in _chunks(shape_of(box)):
-        yield planes, (slice(box[0].start + planes.start, box[0].start + planes.stop), *box[1:])
+    for piece in slabs(box):
+        yield within(piece, box)[0], piece
 
 
 def filled(layers: Iterable[Layer], codes: np.ndarray, box: Box) -> list[np.ndarray]:
@@ -175,6 +174,4 @@ def _around(box: Box, inner: Box | None) -> Iterator[Box]:
 
 def _chunks(shape: Sequence[int]) -> Iterator[slice]:
     """A few planes along k at a time."""
-    step = max(1, _CHUNK // max(1, shape[1] * shape[2]))
-    for first in range(0, shape[0], step):
-        yield slice(first, min(first + step, shape[0]))
+    return (planes for planes, _ in pieces(whole(shape)))

@@ -19,7 +19,7 @@ from .Grids import volumeGeometry
 from .LabelLayer import LabelLayer, clear
 from .Segments import describeSegment
 from .Surfaces import CLOSED_SURFACE, CoarseLabels, removeSurfaces, setSurface, showSurfaces
-from .VolumeMemory import LabelMemory, zeros
+from .VolumeMemory import MOMENT_S, LabelMemory, zeros
 
 SURFACES_AFTER_S = 1.0  # without a new box
 _RESTS = "SparseSegSlicer.Rests"  # node attribute: hidden by us, and shown again with the next labels
@@ -102,8 +102,9 @@ class Preview:
         """Makes one segment's surface, where one is old and it is time; called by the host's timer."""
         if not self._old or self.labels is None or self.node is None or volumeNode is None or time.monotonic() < self._surfacesAt:
             return
-        if self._coarse is None:
-            self._coarse = CoarseLabels(self.labels, self.box)
+        self._coarse = self._coarse or CoarseLabels(self.labels, self.box)
+        if not self._coarse.isMade:
+            self._coarse.goOn(time.perf_counter() + MOMENT_S)
             return
         self._makeSurface(self._old.pop(0), volumeNode, locked)
         if not self._old:

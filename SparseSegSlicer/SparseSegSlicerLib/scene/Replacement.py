@@ -46,6 +46,7 @@ class Replacement:
         Merging.translate(imageArray(self._image), self._table())
         if self._wanted:
             coarse = CoarseLabels(self._labels, self._box)
+            coarse.goOn()
             self._surfaces = {sid: coarse.surface(value, self._grid) for value, sid in enumerate(self._shown, start=1) if sid}
         if self.snapshot is not None:
             self._keep()

@@ -16,7 +16,8 @@ from sparseseg.contract.classes import ClassTable, Segment
 
 from .Grids import filledImage, volumeGeometry
 from .LabelLayer import LabelLayer
-from .Merging import boxWhere
+from .Layers import imageArray
+from .Merging import boxWhere, translate
 from .Surfaces import makeSurfaces, removeSurfaces
 from .VolumeMemory import LabelMemory
 
@@ -140,7 +141,7 @@ def orientedImage(labels: np.ndarray, box, ijkToFrame: np.ndarray, ids: Sequence
     values = np.zeros(256, np.uint8)
     used = [value for value, sid in enumerate(ids, start=1) if sid]
     values[used] = np.arange(1, len(used) + 1)
-    part = labels[box]
+    image = filledImage(labels[box], ijkToFrame, box)
     if not (values[: len(ids) + 1] == np.arange(len(ids) + 1)).all():
-        part = values[part]
-    return filledImage(part, ijkToFrame, box)
+        translate(imageArray(image), values)
+    return image

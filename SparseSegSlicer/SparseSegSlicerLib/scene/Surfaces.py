@@ -5,6 +5,8 @@ Surfaces are made on a grid so coarse that they take the same short time for any
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,13 +25,26 @@ _SMOOTHING = 15
 
 
 class CoarseLabels:
-    """A label map on the surfaces' grid; may be made in a thread."""
+    """A label map on the surfaces' grid, once `goOn` has made it; may be made in a thread."""
 
     def __init__(self, labels: np.ndarray, box: Box) -> None:
         cropped = labels[box]
         self.step = max(1, int(np.ceil((cropped.size / _SURFACE_VOXELS) ** (1 / 3))))
         self.start = [part.start for part in box]
-        self.array = cropped[:: self.step, :: self.step, :: self.step].copy()
+        self._taken = cropped[:: self.step, :: self.step, :: self.step]
+        self.array, self._planes = np.zeros(self._taken.shape, np.uint8), 0
+
+    @property
+    def isMade(self) -> bool:
+        return self._planes == len(self.array)
+
+    def goOn(self, until: float = math.inf) -> None:
+        """Plane by plane, one at least; until: of time.perf_counter. Reading a few voxels of all pages of a large map takes its time."""
+        while not self.isMade:
+            self.array[self._planes] = self._taken[self._planes]
+            self._planes += 1
+            if time.perf_counter() > until:
+                break
 
     def surface(self, value: int, ijkToFrame: np.ndarray):
         """In the frame that the matrix leads to; empty where no voxel has the value. May run in a thread."""
@@ -50,6 +65,7 @@ class CoarseLabels:
 def makeSurfaces(previewNode, labels: np.ndarray, box: Box, geometry: Geometry, ids: Sequence[str]) -> None:
     """Of all segments, now: ids[c - 1] is value c; the others' are empty."""
     coarse = CoarseLabels(labels, box)
+    coarse.goOn()
     for sid in previewNode.GetSegmentation().GetSegmentIDs():
         setSurface(previewNode, sid, coarse.surface(ids.index(sid) + 1, geometry.ijk_to_ras()) if sid in ids else vtk.vtkPolyData())
     showSurfaces(previewNode)

@@ -22,6 +22,7 @@ from sparseseg.contract.errors import OutputError
 from sparseseg.contract.folders import PrivateFolder
 from sparseseg.contract.scratch import LEAST_BYTES, Scratch, is_huge
 
+MOMENT_S = 0.02  # of the main thread, for what only that may do, between two looks at what the user does
 _shared: dict[int, np.ndarray] = {}  # memory that VTK's arrays lie in, as long as these do
 
 
@@ -67,5 +68,10 @@ class LabelMemory:
 @functools.cache
 def _scratch() -> Scratch:
     folder = PrivateFolder(slicer.app.temporaryPath)
-    atexit.register(folder.remove)
+
+    def remove() -> None:
+        with suppress(OSError):  # it may have been removed with all temporary files
+            folder.remove()
+
+    atexit.register(remove)
     return Scratch(folder.path)

@@ -21,7 +21,8 @@ from ..scene.Grids import volumeGeometry
 from ..scene.Layers import LayerCopies
 from ..scene.Replacement import Replacement
 from ..scene.SceneExport import copyAhead, missingMemory, takeSnapshot
-from .Background import MOMENT_S, Background
+from ..scene.VolumeMemory import MOMENT_S
+from .Background import Background
 from .Session import Session
 from .States import Message, Until
 

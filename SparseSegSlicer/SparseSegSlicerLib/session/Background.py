@@ -7,8 +7,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-MOMENT_S = 0.02  # of the main thread, for what only that may do, between two looks at what the user does
-
 
 class Background:
     """Tasks run one after the other. A task must touch no node and no widget: only arrays and files."""

@@ -11,6 +11,7 @@ import shutil
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 
@@ -25,6 +26,7 @@ from sparseseg.contract.lock import Owner
 from sparseseg.contract.protocol import PROTOCOL_VERSION, Error, Event, Finish, Open, Ready, Train, Update, Warning
 from sparseseg.contract.remote import RemoteClient
 from sparseseg.contract.settings import Settings
+from sparseseg.contract.store import OnDisk, Store, slabs, write_header
 
 from ..i18n import tr as _
 from .Background import Background
@@ -46,7 +48,7 @@ class EngineRun:
 
     def __init__(
         self,
-        image: np.ndarray | Callable[[], np.ndarray],
+        image: np.ndarray | Callable[[Store], np.ndarray],
         annotation: np.ndarray,
         record: JobRecord,
         device: str = "auto",
@@ -57,7 +59,7 @@ class EngineRun:
         model: Callable[[], bytes] | None = None,
         server: str = "",
     ) -> None:
-        """image: (K, J, I) or (C, K, J, I), as of sparseseg.contract.channels.stack, kept until it is written, or what makes it, in a thread;
+        """image: (K, J, I) or (C, K, J, I), as of sparseseg.contract.channels.stack, or what makes it, in a thread, by a store;
         annotation: (K, J, I) uint8. model() gives, in a thread, the checkpoint of an earlier run of this volume, from which training goes on. server:
         the address of the one that the engine works on; empty: this computer. Raises WorkerError, OutputError, ServerError."""
         self._device, self._makeClient = device, makeClient
@@ -90,7 +92,7 @@ class EngineRun:
         self._client = self._start()  # loads torch while the volume is being written
 
         def create() -> None:
-            Job.create(self.folder, image() if callable(image) else image, annotation, record).close()
+            Job.create(self.folder, image(OnDisk(self.folder)) if callable(image) else image, annotation, record).close()
             if model is not None:
                 (self.folder / MODEL).write_bytes(model())
 
@@ -148,7 +150,9 @@ class EngineRun:
         except (OSError, ValueError):
             return False
         written = written[0] if written.ndim == 4 and image.ndim == 3 else written
-        return written.shape == image.shape and all(np.array_equal(mine, other) for mine, other in zip(written, image, strict=True))
+        return written.shape == image.shape and all(
+            np.array_equal(mine, other.astype(mine.dtype, copy=False)) for mine, other in zip(written, image, strict=True)
+        )
 
     def poll(self) -> list[Event]:
         """What the worker said since the last call; every preview, since each may be a part of what is to be shown."""
@@ -269,9 +273,8 @@ class EngineRun:
         self._underWay[revision] = box
 
         def write() -> None:
-            values = np.ascontiguousarray(annotation[box])
             try:
-                write_whole(self.folder / name, lambda file: np.lib.format.write_array(file, values, allow_pickle=False), lasting=False)
+                write_whole(self.folder / name, lambda file: _write(file, annotation[box]), lasting=False)
             except OSError as error:
                 sentence = _("The new strokes could not be written: {reason}.").format(reason=error.strerror or error)
                 raise OutputError(sentence, _("Free disk space and try again.")) from error
@@ -304,6 +307,13 @@ class EngineRun:
     def _remove(self) -> None:
         self._owner.release()
         self._private.remove()
+
+
+def _write(file: IO[bytes], values: np.ndarray) -> None:
+    """As a .npy file, a few planes at a time, since they may be most of a volume."""
+    write_header(file, values.shape, values.dtype)
+    for slab in slabs(values):
+        file.write(np.ascontiguousarray(slab).data)
 
 
 def _fileOf(revision: int) -> str:

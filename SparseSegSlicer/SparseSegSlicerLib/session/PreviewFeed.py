@@ -18,8 +18,8 @@ from ..scene import SceneImport
 from ..scene.Preview import Preview
 from ..scene.SceneExport import takeSnapshot
 from ..scene.StrokeReader import readResult
-from ..scene.VolumeMemory import LabelMemory, load
-from .Background import MOMENT_S, Background
+from ..scene.VolumeMemory import MOMENT_S, LabelMemory, load
+from .Background import Background
 from .EngineRun import EngineRun
 from .Parameters import Parameters
 
@@ -39,8 +39,10 @@ class PreviewFeed:
         """Shows what was read; a large box over several polls."""
         self._background.poll()
         until = time.perf_counter() + MOMENT_S
-        while (self._begun or self._read) and time.perf_counter() < until:
+        while self._begun or self._read:
             self._goOn()
+            if time.perf_counter() > until:
+                break
 
     def settle(self) -> None:
         """Ends what is being shown, so that the labels are those of one preview."""

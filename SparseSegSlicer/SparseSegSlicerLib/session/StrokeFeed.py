@@ -16,7 +16,8 @@ from ..scene.AppliedResult import AppliedResult
 from ..scene.Layers import LayerCopies
 from ..scene.SceneExport import copyAhead, missingMemory, takeSnapshot
 from ..scene.StrokeReader import Choices, Reading, StrokeReader, Strokes
-from .Background import MOMENT_S, Background
+from ..scene.VolumeMemory import MOMENT_S
+from .Background import Background
 from .HintBook import HintBook
 from .Parameters import Parameters
 
