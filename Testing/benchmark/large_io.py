@@ -110,11 +110,11 @@ def _watch(process: subprocess.Popen[str], peak: list[float]) -> None:
         time.sleep(0.05)
 
 
-def rows(shape: tuple[int, ...], folder: Path) -> Iterator[tuple[str, ...]]:
+def rows(shape: tuple[int, ...], folder: Path, formats: Sequence[str]) -> Iterator[tuple[str, ...]]:
     grid = Geometry.from_axes(shape, (SPACING_MM,) * 3)
     image, truth = make(folder, shape, True), make(folder, shape, False)
     np.lib.format.open_memmap(folder / "truth.npy", "w+", np.uint8, shape)[...] = truth
-    for ending in dict.fromkeys((*IN, *OUT)):
+    for ending in formats:
         cells = []
         if ending in IN:
             path = path_of(folder, ending, "image")
@@ -163,6 +163,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=SIZES, default=["7", "79"], help="millions of voxels")
     parser.add_argument("--folder", type=Path, help="where files are made, and removed (default: the system's for temporary files)")
+    every = list(dict.fromkeys((*IN, *OUT)))
+    parser.add_argument("--formats", nargs="+", choices=every, default=every, metavar="ENDING", help=f"of {', '.join(every)} (all)")
     parser.add_argument("--quick", action="store_true", help="a tiny volume: shows that it runs, measures nothing")
     parser.add_argument("--one", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -176,7 +178,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             columns = [f"{what} {unit}" for what in ("in:", "out:") for unit in ("s", "MB/s", "file, MB", "memory, MB")]
             print(f"\n{' x '.join(map(str, shape))}\n")
-            print(markdown([dict(zip(("format", *columns), row, strict=True)) for row in rows(shape, Path(folder))]))
+            print(markdown([dict(zip(("format", *columns), row, strict=True)) for row in rows(shape, Path(folder), options.formats)]))
     return 0
 
 
