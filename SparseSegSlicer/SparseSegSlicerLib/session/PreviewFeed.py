@@ -32,7 +32,7 @@ class PreviewFeed:
     def __init__(self, preview: Preview, parameters: Parameters, isRun: Callable[[EngineRun], bool], complain: Callable) -> None:
         self._preview, self._parameters, self._isRun, self._complain = preview, parameters, isRun, complain
         self._background = Background("sparseseg previews")
-        self._read: deque[Iterator[None]] = deque()  # and not yet shown
+        self._read: deque[tuple[EngineRun, Iterator[None]]] = deque()  # and not yet shown
         self._begun: Iterator[None] | None = None  # of them
 
     def poll(self) -> None:
@@ -50,7 +50,11 @@ class PreviewFeed:
             self._goOn()
 
     def _goOn(self) -> None:
-        showing, self._begun = self._begun or self._read.popleft(), None
+        showing, self._begun = self._begun, None
+        if showing is None:
+            run, showing = self._read.popleft()
+            if not self._isRun(run):
+                return
         if next(showing, _ENDED) is not _ENDED:
             self._begun = showing
 
@@ -122,9 +126,8 @@ class PreviewFeed:
         then()
 
     def _submit(self, run: EngineRun, read: Callable[[], Any], show: Callable[[Any], Iterator[None]]) -> None:
-        def done(outcome) -> None:
-            if self._isRun(run):
-                self._read.append(show(outcome))
+        def done(outcome: Any) -> None:
+            self._read.append((run, show(outcome)))
 
         # a preview that was removed before it was read is no loss: a whole one that came later is on its way
         self._background.submit(read, done, lambda error: None if isinstance(error, FileNotFoundError) else self._complain(error))
