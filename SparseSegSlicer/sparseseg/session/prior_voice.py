@@ -49,6 +49,10 @@ class _Open:
     changes: tuple[Part, ...]
     whole_slices: bool
 
+    def reach(self, *boxes: Box | None) -> None:
+        """These, too."""
+        self.boxes = joined([*self.boxes, *(box for box in boxes if box is not None)])
+
 
 class PriorVoice:
     """stands: the belief that is shown and trained on, (K, J, I) uint8 both, changed in place; complete once `refine_all` was called."""
@@ -290,7 +294,7 @@ class PriorVoice:
         if self._stands is None:
             return [(box, self.grown.label[box]) for box in boxes]
         assert self._open is not None
-        self._open.boxes = joined([*self._open.boxes, *boxes])
+        self._open.reach(*boxes)
         grown = Belief(self.grown.label, self.grown.confidence)
         return [(box, self._answered(box, grown, annotation)) for box in self._open.boxes]
 
@@ -329,15 +333,15 @@ class PriorVoice:
         if self.grown.plan is None:  # an answer was cancelled
             self.grown.renew(annotation.labels, annotation.labelled, self._tick)
             pending.boxes = [whole(annotation.labels.shape)]
-        boxes = pending.boxes
         if self._refines:
-            refined = [self._ask_refiner(box, annotation) for box in boxes]
-            boxes = joined(box for box in (*boxes, *refined, self._follow_slices(annotation)) if box is not None)
-        for box in boxes:
+            for box in pending.boxes:
+                pending.reach(self._ask_refiner(box, annotation))  # at once: the next may be cancelled
+            pending.reach(self._follow_slices(annotation))
+        for box in pending.boxes:
             for slab, merged in self._merged(box, lambda slab: self._believed(slab, annotation), annotation):
                 self._stands.label[slab], self._stands.confidence[slab] = merged.label, merged.confidence
         self._open = None
-        return boxes
+        return pending.boxes
 
     def renew_if_due(self, annotation: Annotation) -> None:
         """Let levels, region, discriminant and the refiner's gray values follow the annotation again, after many corrections. What stands is not
@@ -386,12 +390,9 @@ class PriorVoice:
     def _remember(self, revision: Revision, also: Box | None) -> None:
         if self._stands is None or not revision.changed:
             return
-        boxes, before = [part.box for part in revision.changed], self._open
+        boxes, before = [part.box for part in revision.changed], self._open or _Open([], (), False)
         self._unreached = joined([*self._unreached, *boxes])
         gone = box_among(self._stands.label, revision.annotation.absent) if revision.emptied else None
-        boxes += [box for box in (also, gone) if box is not None]
-        if before is None:
-            self._open = _Open(joined(boxes), revision.changed, revision.whole_slices)
-            return
         changes, whole_slices = joined_parts(before.changes + revision.changed), before.whole_slices or revision.whole_slices
-        self._open = _Open(joined([*before.boxes, *boxes]), changes, whole_slices)
+        self._open = _Open(before.boxes, changes, whole_slices)
+        self._open.reach(*boxes, also, gone)
