@@ -17,7 +17,7 @@ import numpy as np
 
 from ..contract.belief import Belief
 from ..contract.box import Box, box_of, intersection, moved, shape_of, slabs, union, whole, with_margin, within
-from ..contract.scratch import Zeros
+from ..contract.scratch import Zeros, put
 from . import scales
 from .field import Field
 from .grid import Grid, coarsening, in_doubt_at, region
@@ -150,8 +150,7 @@ class Grown:
 
     def _copy(self, array: np.ndarray, box: Box) -> np.ndarray:
         copied = self._zeros(shape_of(box), np.uint8)
-        for slab in slabs(box):
-            copied[within(slab, box)] = array[slab]
+        put(copied, array[box])
         return copied
 
     def _changed_in(self, box: Box, before: Sequence[np.ndarray]) -> Box | None:

@@ -76,8 +76,9 @@ def choose_factors(
     shape = [s.stop - s.start for s in region]
     if math.prod(shape) <= ALL_VOXELS:
         return (1, 1, 1)
-    noisy = noise(image, labels, labelled, region, tick) >= NOISY
-    return coarsening(shape, spacing_kji_mm, SHARP_CELLS if not noisy else HUGE_CELLS if is_huge(shape) else NOISY_CELLS)
+    if noise(image, labels, labelled, region, tick) < NOISY:
+        return coarsening(shape, spacing_kji_mm, SHARP_CELLS)
+    return coarsening(shape, spacing_kji_mm, HUGE_CELLS if is_huge(shape) else NOISY_CELLS)
 
 
 def noise(image: np.ndarray, labels: np.ndarray, labelled: np.ndarray, region: Box, tick: Tick = lambda: None) -> float:
