@@ -231,14 +231,15 @@ class EngineRun:
         """The worker keeps its old annotation, so what a refused update held goes with others: once it is known what becomes of those that have left
         already, or at once as one with all that is owed, as parts may be right together alone. Whether it goes so; else it waits for a next one."""
         refused = self._underWay.get(revision)
-        self._owe(*(box for n, box in self._underWay.items() if n == revision))
+        if refused is None:  # it has gone with others
+            return False
+        self._owe(refused)
         self._settled({revision})
         if any(later > revision for later in self._underWay):
             return True
-        together = union(*self._owed)
-        if together is None or together == refused:
+        self._owed = [union(*self._owed)]
+        if self._owed == [refused]:
             return False
-        self._owed = [together]
         self._sendNext()
         return True
 
@@ -289,7 +290,8 @@ class EngineRun:
 
         def failed(error: BaseException) -> None:
             self._writing = False
-            self._owe(*([self._underWay.pop(revision)] if revision in self._underWay else []))
+            if revision in self._underWay:
+                self._owe(self._underWay.pop(revision))
             self._failed(error)
 
         self._background.submit(write, written, failed)
