@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import slicer
 from scenes import GRIDS, MOVED, NOWHERE, PLAIN, SHAPE, affine, makeSegmentation, makeVolume, makeWarp, paintLayer, putUnder, toMatrix
-from scripted_engine import Session, State
+from scripted_engine import State
 
 from phantoms import two_contrasts
 from sparseseg.contract.classes import BACKGROUND_TAG
@@ -22,13 +22,6 @@ from SparseSegSlicerLib.session.States import Launch
 @pytest.fixture
 def scene(scene_host):
     return scene_host.scene
-
-
-@pytest.fixture
-def session(scene_host, tmp_path):
-    session = Session(scene_host, tmp_path)
-    yield session
-    session.close()
 
 
 def filled(scene, array, grid=PLAIN, name="T2"):

@@ -90,6 +90,11 @@ class Session:
     def idle(self):
         self.poll(lambda: not self.run._writing)
 
+    def send(self, place):
+        """A stroke, whose update leaves."""
+        self.paint(place)
+        self.idle()
+
     def adopt(self, update):
         """The worker takes an update up, and shows it."""
         values, box = np.load(self.run.folder / update.annotation), box_from_json(update.box, SHAPE)
@@ -138,8 +143,7 @@ def test_an_image_may_be_made_in_the_thread_that_writes_it(tmp_path):
 
 def test_a_stroke_leaves_as_its_box(session):
     session.open()
-    session.paint((3, 4, 5))
-    session.idle()
+    session.send((3, 4, 5))
     [update] = session.worker.updates()
     assert (update.id, update.revision, update.box) == ("update-2", 2, [[3, 4], [4, 5], [5, 6]])
     assert np.load(session.run.folder / update.annotation).shape == (1, 1, 1)
@@ -222,24 +226,20 @@ def test_a_worker_that_dies_while_an_update_is_written(session):
 
 def test_a_refused_update_goes_with_the_next(session):
     session.open()
-    session.paint((1, 1, 1))
-    session.idle()
+    session.send((1, 1, 1))
     session.refuse(session.worker.updates()[0])
     session.poll()
     session.idle()
     assert len(session.worker.updates()) == 1, "refused again and again helps nobody"
-    session.paint((2, 2, 2))
-    session.idle()
+    session.send((2, 2, 2))
     session.adopt(session.worker.updates()[-1])
     session.check()
 
 
 def test_a_refused_update_is_made_up_for_where_the_next_one_has_left(session):
     session.open()
-    session.paint((1, 1, 1))
-    session.idle()
-    session.paint((2, 2, 2))
-    session.idle()
+    session.send((1, 1, 1))
+    session.send((2, 2, 2))
     first, second = session.worker.updates()
     session.refuse(first)
     session.adopt(second)
@@ -271,10 +271,8 @@ def test_parts_that_are_refused_by_themselves_go_together_before_anything_is_tol
     """Such as where a segment's only stroke went in one, and came again in the other."""
     monkeypatch.setattr(box_module, "_TOGETHER_VOXELS", 10)
     session.open()
-    session.paint((1, 1, 1))
-    session.idle()
-    session.paint((5, 6, 7))
-    session.idle()
+    session.send((1, 1, 1))
+    session.send((5, 6, 7))
     first, second = session.worker.updates()
     session.refuse(first)
     assert not session.poll()
@@ -286,8 +284,7 @@ def test_parts_that_are_refused_by_themselves_go_together_before_anything_is_tol
     session.refuse(both)
     [told] = session.poll()
     assert isinstance(told, Error) and len(session.worker.updates()) == 3
-    session.paint((0, 0, 0))
-    session.idle()
+    session.send((0, 0, 0))
     session.adopt(session.worker.updates()[-1])
     session.poll()
     session.check()
@@ -302,12 +299,10 @@ def test_files_of_refused_and_of_adopted_updates_do_not_stay(session):
     """The engine takes away what it adopts; what it refuses, or answers with a later one, the run does."""
     session.open()
     for n in range(5):
-        session.paint((1, 1, n))
-        session.idle()
+        session.send((1, 1, n))
         session.refuse(session.worker.updates()[-1])
         session.poll()
-    session.paint((2, 2, 2))
-    session.idle()
+    session.send((2, 2, 2))
     session.adopt(session.worker.updates()[-1])
     session.poll(lambda: not files_of_updates(session))
     session.check()
@@ -315,8 +310,7 @@ def test_files_of_refused_and_of_adopted_updates_do_not_stay(session):
 
 def test_a_warning_that_names_the_revision_is_an_answer_too(session):
     session.open()
-    session.paint((1, 1, 1))
-    session.idle()
+    session.send((1, 1, 1))
     (update,) = session.worker.updates()
     session.worker.events.append(Warning(update.id, update.revision, "unshown", "The new annotation is kept, but ...", ""))
     session.poll()
@@ -342,8 +336,7 @@ def test_a_full_disk_keeps_the_stroke_for_later(session, monkeypatch):
         session.paint((1, 1, 1))
         events = session.poll(lambda: not session.run._writing) + session.run.poll()
     assert [event.sentence for event in events if isinstance(event, Error)] == ["The new strokes could not be written: No space left on device."]
-    session.paint((2, 2, 2))
-    session.idle()
+    session.send((2, 2, 2))
     session.adopt(session.worker.updates()[-1])
     session.check()
 
@@ -358,8 +351,7 @@ def test_every_preview_is_handed_over_also_an_older_one(session):
 
 def test_progress_acknowledges_too(session):
     session.open()
-    session.paint((1, 1, 1))
-    session.idle()
+    session.send((1, 1, 1))
     assert session.run._underWay
     session.worker.events.append(Progress("train-1", 2, "training", 1, 0.0, None, 0.0, {}, {}))
     session.poll()

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from applying import STROKES
 from scenes import makeSegmentation, makeVolume, pointsOf
-from scripted_engine import Session, State
+from scripted_engine import State
 
 from sparseseg.contract.hints import SegmentHints
 from SparseSegSlicerLib.scene.Grids import volumeGeometry
@@ -15,13 +15,6 @@ from SparseSegSlicerLib.session.Checklist import checklist
 from SparseSegSlicerLib.session.Controller import Controller
 from SparseSegSlicerLib.session.HintBook import Entry
 from SparseSegSlicerLib.session.States import Launch
-
-
-@pytest.fixture
-def session(scene_host, tmp_path):
-    session = Session(scene_host, tmp_path)
-    yield session
-    session.close()
 
 
 def points(session, *voxels):

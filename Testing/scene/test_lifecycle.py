@@ -8,17 +8,10 @@ import pytest
 from applying import STROKES, read
 from applying import resultOf as result
 from scenes import makeSegmentation, makeVolume, paint, voxels
-from scripted_engine import Session, State
+from scripted_engine import State
 
 from SparseSegSlicerLib.scene.AppliedResult import Holds
 from SparseSegSlicerLib.session.Allowed import Action
-
-
-@pytest.fixture
-def session(scene_host, tmp_path):
-    session = Session(scene_host, tmp_path)
-    yield session
-    session.close()
 
 
 def strokes(session):

@@ -55,13 +55,6 @@ def small_parts(monkeypatch):
         monkeypatch.setattr(module, "MOMENT_S", 0.0)
 
 
-@pytest.fixture
-def session(scene_host, tmp_path):
-    session = Session(scene_host, tmp_path)
-    yield session
-    session.close()
-
-
 def is_mapped(array):
     while isinstance(array, np.ndarray):
         array = array.base
