@@ -78,7 +78,8 @@ def main():
     Job.create(folder / "job", image, annotation, record).close()
     scratch.LEAST_BYTES, scratch.HUGE_VOXELS = 1 << 20, 1 if is_huge else 1 << 40
     box_module._TOGETHER_VOXELS = 100_000
-    scales.ALL_VOXELS, scales.NOISY_CELLS, refiner_view.WORKING_VOXELS, box_module._SLAB_VOXELS = 0, 100_000, 20_000, 400_000
+    scales.ALL_VOXELS, scales.NOISY_CELLS, scales.HUGE_CELLS = 0, 100_000, 200_000
+    refiner_view.WORKING_VOXELS, box_module._SLAB_VOXELS = 20_000, 400_000
     most = status("VmData") + limit
     resource.setrlimit(resource.RLIMIT_DATA, (most, most))
     k = SHAPE[0] // 2 + 5
