@@ -21,7 +21,8 @@ def test_the_demo_leaves_image_annotation_result_and_report(tmp_path):
     files.write_volume(case / "truth.nii.gz", phantom.truth, phantom.geometry)
     (case / "case.json").write_text(json.dumps({"name": "phantom", "labels": {"dark": 2, "bright": 1}}), encoding="utf-8")
     script = Path(__file__).resolve().parents[1] / "demo.py"
-    command = [sys.executable, str(script), "--case", str(case), "--output", str(tmp_path / "out"), "--time-budget", "8"]
+    budget = ["--time-budget", "25"]  # 20 steps of the network on a slow machine, too
+    command = [sys.executable, str(script), "--case", str(case), "--output", str(tmp_path / "out"), *budget]
     done = subprocess.run(command, capture_output=True, encoding="utf-8", timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["annotation.seg.nrrd", "dense.seg.nrrd", "image.nrrd", "report.html"]
