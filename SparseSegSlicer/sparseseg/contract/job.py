@@ -35,6 +35,7 @@ from .folders import Sparsely, adopt_file, patiently, write_whole, writing
 from .geometry import Geometry
 from .hints import Hints
 from .lock import HOST_LOCK, LOCK, Lock, check_owner, holder
+from .scratch import Scratch, put
 from .settings import Settings
 from .store import file_of, slabs, write_header
 
@@ -336,7 +337,13 @@ class Job:
         slices, where = checked_slices(complete_slices, shape), box_from_json(box if box else [], shape)
         if revision == record.revision:
             return self._sent_again(name, slices, where)
-        return Update(name, revision, slices, where, np.array(self._load(name, ("uint8",), None if where is None else shape_of(where))))
+        return Update(name, revision, slices, where, self._copied(self._load(name, ("uint8",), None if where is None else shape_of(where))))
+
+    def _copied(self, values: np.ndarray) -> np.ndarray:
+        """What the host writes to its file afterwards changes nothing; mapped where it is large."""
+        copy = Scratch(self.folder).zeros(values.shape, values.dtype)
+        put(copy, values)
+        return copy
 
     def _sent_again(self, name: str, slices: tuple[tuple[int, int], ...], box: Box | None) -> Update:
         """The present revision once more. Its file may be gone: it was taken over."""

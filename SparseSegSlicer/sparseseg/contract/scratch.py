@@ -23,6 +23,7 @@ from .memory import amount, volume_bytes
 HUGE_VOXELS = 1 << 28  # of a volume of which no more is kept than must be: what can be made again for a box is, though that takes longer
 LEAST_BYTES = 1 << 26  # of an array that is mapped; smaller ones are quicker, and no burden, in memory
 _PIECE = bytes(1 << 24)
+_numbers = itertools.count(1)
 Zeros = Callable[[Sequence[int], Any], np.ndarray]  # as numpy.zeros: shape, type
 
 
@@ -43,7 +44,7 @@ class Scratch:
     """Makes arrays in a folder. `Scratch.zeros` may be given wherever `numpy.zeros` may."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder, self._numbers = folder, itertools.count(1)
+        self._folder = folder
 
     def zeros(self, shape: Sequence[int], dtype: Any = np.float64) -> np.ndarray:
         """A new array full of zeros, mapped if it is large. Raises OutputError where the disk has no room for it."""
@@ -53,7 +54,7 @@ class Scratch:
         return np.frombuffer(self._mapped(size), dtype).reshape(shape)
 
     def _mapped(self, size: int) -> mmap.mmap:
-        path = self._folder / f".mapped-{next(self._numbers)}.{os.getpid()}.part"
+        path = self._folder / f".mapped-{next(_numbers)}.{os.getpid()}.part"
         try:
             # on Windows O_TEMPORARY deletes it with the last handle; elsewhere its name goes at once
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_TEMPORARY", 0), 0o600)
