@@ -60,7 +60,8 @@ def against_slices(rows: Sequence[Row], file: Path) -> bool:
 
 
 def against_size(runs: Sequence[Row], file: Path) -> None:
-    """What runs of large.py of several sizes took: seconds, memory without mapped files, and what went over the disk. runs: their JSON."""
+    """What runs of large.py of several sizes took: seconds, memory without mapped files, and what went over the disk, where it was anything. runs:
+    their JSON."""
     runs = sorted(runs, key=lambda run: np.prod(run["shape"], dtype=np.int64))
     panels = {
         "seconds": {
@@ -83,10 +84,14 @@ def against_size(runs: Sequence[Row], file: Path) -> None:
     fig, axes = figure(1, len(panels), 4.4, 3.6)
     for ax, (title, rows) in zip(axes.flat, panels.items(), strict=True):
         for n, (name, row) in enumerate(rows.items()):
-            points = [(float(np.prod(run["shape"], dtype=np.int64)), run["rows"][row]) for run in runs if row in run["rows"]]
+            points = [(float(np.prod(run["shape"], dtype=np.int64)), run["rows"][row]) for run in runs if run["rows"].get(row)]
             if points:
                 ax.plot(*zip(*points, strict=True), marker="o", markersize=4, color=f"C{n}", label=name)
-        ax.set(title=title, xlabel="voxels", xscale="log", yscale="log")
+        ax.set(title=title, xlabel="voxels", xscale="log")
+        if "memory" in title:
+            ax.set_ylim(bottom=0)
+        else:
+            ax.set_yscale("log")
         ax.grid(alpha=0.3)
         ax.legend(fontsize=7)
     fig.savefig(file)
