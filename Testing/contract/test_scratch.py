@@ -10,7 +10,7 @@ import pytest
 
 from sparseseg.contract import scratch
 from sparseseg.contract.errors import OutputError
-from sparseseg.contract.scratch import Scratch, put
+from sparseseg.contract.scratch import Scratch, put, put_new
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="on Windows the file has a name until it is closed")
 
@@ -91,3 +91,9 @@ def test_put_writes_where_values_differ_and_nowhere_else():
     values[1, 0, 1] = 5
     put(into, values)
     assert np.array_equal(into, values) and len(written) == 1
+
+
+def test_put_new_does_not_even_look_where_there_is_nothing_to_write():
+    plane = np.zeros((2, 2), np.uint8)
+    put_new([None, plane, None], np.array([[[0, 0], [0, 0]], [[0, 5], [0, 0]], [[0, 0], [0, 0]]], np.uint8))
+    assert plane.tolist() == [[0, 5], [0, 0]]

@@ -22,7 +22,7 @@ import numpy as np
 from ..contract.box import Box, slabs, whole
 from ..contract.classes import ClassTable
 from ..contract.errors import AnnotationError
-from ..contract.scratch import Zeros, put
+from ..contract.scratch import Zeros, put_new
 from ..contract.settings import Settings
 from ..contract.text import visible
 from .hinted import HintLabels
@@ -58,7 +58,7 @@ class Counts:
     def add(self, labels: np.ndarray, origin: np.ndarray, box: Box, times: int) -> None:
         """Count what is labelled in a box (times 1), or take it back (-1). Plane by plane, so that nothing of the volume's size is made."""
         for k, (values, came_from) in enumerate(zip(labels, origin, strict=True), box[0].start):
-            if not came_from.any():
+            if not came_from.max(initial=0):
                 continue
             at = np.nonzero(came_from)
             mine = values[at].astype(np.int64)
@@ -193,7 +193,7 @@ def build_annotation(
             mark_corrections(values, came_from, earlier.labels[box], earlier.origin[box], None if preview is None else preview[box])
         counts.add(values, came_from, box, 1)
         for array, part in zip(arrays, (values, came_from, came_from > 0), strict=True):
-            put(array[box], part)
+            put_new(array[box], part)
     check_counts(counts.voxels, hints)
     table = weight_table(counts.voxels, settings)
     return Annotation(labels, origin, labelled, table, counts, summary(counts, table, classes), tuple(complete_slices), hints=hints)

@@ -58,6 +58,22 @@ def _spread(votes, taps_k, taps_j, taps_i, value, best, winner):
                     best[x, y, z], winner[x, y, z] = total, value
 
 
+@njit(nogil=True, cache=True)
+def _write_plain(plain, values, factor, rows):
+    """The values of the plain cells of one row to their voxels, (k, j, i): run by run, in the order of memory."""
+    line, size, first = np.repeat(values, factor), rows.shape[2], 0
+    while first < len(plain):
+        last = first
+        while last < len(plain) and plain[last] == plain[first]:
+            last += 1
+        if plain[first]:
+            start, stop = first * factor, min(last * factor, size)
+            for x in range(rows.shape[0]):
+                for y in range(rows.shape[1]):
+                    rows[x, y, start:stop] = line[start:stop]
+        first = last
+
+
 @njit(
     # a signature, as parts of a volume come in several memory layouts, and each would be compiled anew
     "void(u1[:,:,:,::1], i4[:,:,::1], u1[:,:,::1], f4[:,:,::1], i4[:,::1], i4[:,::1], i4[:,::1], i8, b1[:,::1], f8, u1[:,:,:], u1[:,:,:])",
@@ -65,26 +81,25 @@ def _spread(votes, taps_k, taps_j, taps_i, value, best, winner):
     cache=True,
 )
 def count_plane(ballots, travelled, between, weight, taps_k, taps_j, taps_i, plane, again, travel, label, confidence):
-    """See vote.py. Most cells lie among cells that all say the same, and are written without counting."""
+    """See vote.py. Most cells lie among cells that all say the same: a row of these is written at once, in the order of memory, without counting."""
     n, _, rows, columns = ballots.shape
     fk, fj, fi = len(taps_k), len(taps_j), len(taps_i)
     present, votes = np.zeros(256, np.bool_), np.empty((3, 3, 3), np.int64)
     best, winner = np.empty((fk, fj, fi), np.int64), np.empty((fk, fj, fi), np.uint8)
+    plain, values, sures = np.empty(columns, np.bool_), np.empty(columns, np.uint8), np.empty(columns, np.uint8)
     most = n * 64**3
     for j in range(rows):
+        j_stop = min(fj, label.shape[1] - j * fj)
         for i in range(columns):
+            plain[i] = False
             if not again[j, i]:
                 continue
             low, high = _extremes(ballots, plane, j, i, present)
-            j_stop, i_stop = min(fj, label.shape[1] - j * fj), min(fi, label.shape[2] - i * fi)
+            i_stop = min(fi, label.shape[2] - i * fi)
             doubt, said = 1 + travelled[plane, j, i] / (n * travel), np.float64(weight[plane, j, i])
             if low == high:
                 present[low] = False
-                sure = _sure(1.0, n, said, between[plane, j, i] == low, doubt)
-                for x in range(label.shape[0]):
-                    for y in range(j * fj, j * fj + j_stop):
-                        for z in range(i * fi, i * fi + i_stop):
-                            label[x, y, z], confidence[x, y, z] = low, sure
+                plain[i], values[i], sures[i] = True, low, _sure(1.0, n, said, between[plane, j, i] == low, doubt)
                 continue
             best[:] = 0
             winner[:] = 0
@@ -98,3 +113,6 @@ def count_plane(ballots, travelled, between, weight, taps_k, taps_j, taps_i, pla
                     for z in range(i_stop):
                         sure = _sure(best[x, y, z] / most, n, said, between[plane, j, i] == winner[x, y, z], doubt)
                         label[x, j * fj + y, i * fi + z], confidence[x, j * fj + y, i * fi + z] = winner[x, y, z], sure
+        part = slice(j * fj, j * fj + j_stop)
+        _write_plain(plain, values, fi, label[:, part])
+        _write_plain(plain, sures, fi, confidence[:, part])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -147,7 +147,7 @@ class Grid:
             for k in range(first, shape[0], THREADS):
                 look_up()
                 slab = self.voxels((slice(cells[0].start + k, cells[0].start + k + 1), cells[1], cells[2]))
-                gray, here, there = gray_of(image[slab]), np.array(labels[slab]), np.array(labelled[slab])
+                gray, here, there = gray_of(image[slab]), np.ascontiguousarray(labels[slab]), np.ascontiguousarray(labelled[slab])
                 doubt = in_doubt_at(slab, labels, labelled, origin) if there.any() else there
                 plane(gray, here, there, doubt, self.factors[1:], found.mean[k], found.known[k], found.own[k], found.firm[k])
 
@@ -156,17 +156,24 @@ class Grid:
 
 
 def in_doubt_at(box: Box, labels: np.ndarray, labelled: np.ndarray, origin: np.ndarray | None = None) -> np.ndarray:
-    """standing.in_doubt of a box of the volume, (k, j, i) bool; labels, labelled, origin: (K, J, I). Corrections are never in doubt: whoever
-    draws on a result looks closely. Rows without labels cost nothing."""
+    """standing.in_doubt of a box of the volume, (k, j, i) bool; labels, labelled, origin: (K, J, I)."""
     doubt = np.zeros(shape_of(box), bool)
-    depth = max(_FEW_ROWS, _FEW_VOXELS // (doubt.shape[0] * doubt.shape[2]))
+    for rows, found in rows_in_doubt(box, labels, labelled, origin):
+        doubt[within(rows, box)] = found
+    return doubt
+
+
+def rows_in_doubt(box: Box, labels: np.ndarray, labelled: np.ndarray, origin: np.ndarray | None = None) -> Iterator[tuple[Box, np.ndarray]]:
+    """The same for those rows of the box that have labels; others cost hardly more than a look. Corrections are never in doubt: whoever draws on a
+    result looks closely."""
+    planes, _, columns = shape_of(box)
+    depth = max(_FEW_ROWS, _FEW_VOXELS // (planes * columns))
     for j in range(box[1].start, box[1].stop, depth):
         rows = (box[0], slice(j, min(j + depth, box[1].stop)), box[2])
         if labelled[rows].any():
             around = with_margin(rows, standing.MARGIN, labels.shape)
             trusted = None if origin is None else origin[around] == CORRECTION
-            doubt[within(rows, box)] = standing.in_doubt(np.array(labels[around]), np.array(labelled[around]), trusted)[within(rows, around)]
-    return doubt
+            yield rows, standing.in_doubt(np.array(labels[around]), np.array(labelled[around]), trusted)[within(rows, around)]
 
 
 def gray_of(part: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from ..contract.box import Box, box_of, intersection, moved, shape_of, slabs, un
 from ..contract.scratch import Zeros, put
 from . import scales
 from .field import Field
-from .grid import Grid, coarsening, in_doubt_at, region
+from .grid import Grid, coarsening, region, rows_in_doubt
 from .growing import TOP_LEVEL
 from .scales import Plan, choose_factors
 from .standing import MARGIN, trust
@@ -113,7 +113,7 @@ class Grown:
         if early is not None and np.prod(grid.shape) > 2 * scales.QUICK_CELLS:
             size = [s.stop - s.start for s in grid.region]
             quick = Grid.of(grid.region, coarsening(size, self._spacing, scales.QUICK_CELLS), self._spacing)
-            self._decide(self._field_on(quick, labels, labelled, classes, tick), labels, labelled, tick)
+            self._decide(self._field_on(quick, labels, labelled, classes, tick), labels, labelled, tick, is_trusted=True)
             early(self.label)
             early = None
         field = self._field_on(grid, labels, labelled, classes, tick, plan)
@@ -184,12 +184,12 @@ class Grown:
             outside[within(near, box)] = False
         return bool(outside.any())
 
-    def _decide(self, field: Field, labels: np.ndarray, labelled: np.ndarray, tick: Tick) -> None:
-        """Every voxel, from what the field says."""
+    def _decide(self, field: Field, labels: np.ndarray, labelled: np.ndarray, tick: Tick, is_trusted: bool = False) -> None:
+        """Every voxel, from what the field says. is_trusted: it is not asked which labels are in doubt, as nobody asks for confidence."""
         self._forget_outside(field.plan.grid.region)
         shape = field.plan.grid.shape
         self._count(field, whole(shape), np.ones(shape, bool), tick)
-        self._keep_labels(field, whole(self.label.shape), labels, labelled, tick)
+        self._keep_labels(field, whole(self.label.shape), labels, labelled, tick, is_trusted)
 
     def _forget_outside(self, region: Box) -> None:
         """Background beyond the region; what is inside is left, as it is decided anyway: filling costs as much as deciding."""
@@ -213,7 +213,9 @@ class Grown:
 
         together([partial(planes, first) for first in range(THREADS)], tick)
 
-    def _keep_labels(self, field: Field, box: Box, labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None) -> None:
+    def _keep_labels(
+        self, field: Field, box: Box, labels: np.ndarray, labelled: np.ndarray, tick: Tick = lambda: None, is_trusted: bool = False
+    ) -> None:
         """What is labelled stands; its confidence says how far it is trusted."""
         for k in range(box[0].start, box[0].stop, _PLANES):
             tick()
@@ -221,7 +223,7 @@ class Grown:
             for plane in ((slice(n, n + 1), box[1], box[2]) for n in known):
                 np.copyto(self.label[plane], labels[plane], where=labelled[plane])
                 np.copyto(self.confidence[plane], np.uint8(255), where=labelled[plane])
-            if known:
+            if known and not is_trusted:
                 self._doubt(field, (slice(known[0], known[-1] + 1), box[1], box[2]), labels, labelled)
 
     def _doubt(self, field: Field, part: Box, labels: np.ndarray, labelled: np.ndarray) -> None:
@@ -230,10 +232,10 @@ class Grown:
         near = intersection(part, grid.region)
         if near is None:
             return
-        at = np.nonzero(in_doubt_at(near, labels, labelled, self._origin))
-        voxels = tuple(a + s.start for a, s in zip(at, near, strict=True))
-        cells = tuple((v - r.start) // f for v, r, f in zip(voxels, grid.region, grid.factors, strict=True))
-        self.confidence[voxels] = trust(field.ballots.labels[:, *cells][list(field.plan.firm)], labels[voxels])
+        for rows, doubt in rows_in_doubt(near, labels, labelled, self._origin):
+            voxels = tuple(a + s.start for a, s in zip(np.nonzero(doubt), rows, strict=True))
+            cells = tuple((v - r.start) // f for v, r, f in zip(voxels, grid.region, grid.factors, strict=True))
+            self.confidence[voxels] = trust(field.ballots.labels[:, *cells][list(field.plan.firm)], labels[voxels])
 
     def _within(self, box: Box) -> Box:
         return intersection(box, whole(self.label.shape)) or (slice(0, 0), slice(0, 0), slice(0, 0))

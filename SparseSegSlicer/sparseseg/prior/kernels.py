@@ -193,7 +193,7 @@ def pool_plane(gray, labels, labelled, doubt, f, mean, known, own, firm):
     (float32, all voxels), known (int16, the commonest label, the smaller of equals, -1 none), own (float32, mean of the voxels of that label) and
     firm (as known, of the labels that are not in doubt)."""
     depth, rows, columns = gray.shape
-    total, seen = np.empty(mean.shape[1]), np.empty(mean.shape[1], np.bool_)
+    total, seen = np.empty(columns), np.empty(columns, np.bool_)  # of a column of voxels, so that memory is read in its order
     counts, sums, sure = np.zeros(256, np.int64), np.zeros(256), np.zeros(256, np.int64)
     for j in range(mean.shape[0]):
         first, last = j * f[0], min((j + 1) * f[0], rows)
@@ -201,15 +201,16 @@ def pool_plane(gray, labels, labelled, doubt, f, mean, known, own, firm):
         seen[:] = False
         for a in range(depth):
             for b in range(first, last):
-                for i in range(mean.shape[1]):
-                    for c in range(i * f[1], min((i + 1) * f[1], columns)):
-                        total[i] += gray[a, b, c]
-                        seen[i] |= labelled[a, b, c]
+                grays, there = gray[a, b], labelled[a, b]
+                for c in range(columns):
+                    total[c] += grays[c]
+                for c in range(columns):
+                    seen[c] |= there[c]
         for i in range(mean.shape[1]):
             start, stop = i * f[1], min((i + 1) * f[1], columns)
-            mean[j, i], known[j, i], own[j, i] = total[i] / (depth * (last - first) * (stop - start)), -1, 0
-            firm[j, i] = -1
-            if seen[i]:
+            mean[j, i] = total[start:stop].sum() / (depth * (last - first) * (stop - start))
+            known[j, i], own[j, i], firm[j, i] = -1, 0, -1
+            if seen[start:stop].any():
                 counts[:], sums[:], sure[:] = 0, 0, 0
                 for a in range(depth):
                     for b in range(first, last):
