@@ -208,7 +208,10 @@ class Walk:
                 asked = now
             self._require(self.engine.process.poll() is None, f"the worker ended; {self.engine.last}")
             self.listen(0.05)
-        self.listen(0.05)
+        begin = time.monotonic()
+        while self.complaints < self.junk and time.monotonic() - begin < PATIENCE_S:  # nothing else tells that a complaint is still on its way
+            self.listen(0.05)
+        self.listen(0.05)  # one too many
         self._require(self.complaints == self.junk, f"{self.junk} lines that are no commands, {self.complaints} complaints")
         if self.engine.events[-1].get("revision"):
             self.check_disk()
