@@ -7,6 +7,7 @@ got stuck. Each command is answered once: also one that is cancelled before its 
 from __future__ import annotations
 
 import contextlib
+import faulthandler
 import gc
 import importlib.metadata
 import logging
@@ -18,7 +19,7 @@ import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -68,6 +69,7 @@ _PROGRESS_EVERY_S = 0.25
 _STUCK_S = {"training": 30.0}  # a step takes well under a second; seen: threads that wait for each other for ever inside a CPU convolution
 _STUCK_ELSEWHERE_S = 180.0  # one silent stretch of reading, growing or writing a very large volume
 _STUCK_EXIT_CODE = 5
+_START_S = 120.0  # within which the threads run
 _SPINNING_S = 60.0  # of its own time, for each core: a process that worked so long without a heartbeat is at nothing of ours
 _GONE_EXIT_CODE = 141  # nobody reads stdout any more; what a shell says of a program that ended so
 _BEAT_S = 0.1
@@ -85,7 +87,8 @@ def main() -> NoReturn:
         if number is not None and signal.getsignal(number) != signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
     try:
-        stdin, stdout, stderr = streams.claim()
+        with _starting():
+            stdin, stdout, stderr = streams.claim()
     except OSError:
         os._exit(_GONE_EXIT_CODE)
     log = logging.StreamHandler(stderr)
@@ -123,9 +126,10 @@ class Worker:
     # -- the loop ------------------------------------------------------------------------------------------------------
 
     def serve(self) -> int:
-        threading.Thread(target=self._read, name="stdin", daemon=True).start()
-        threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
-        threading.Thread(target=compiled.warm_up, name="warm up", daemon=True).start()
+        with _starting():
+            threading.Thread(target=self._read, name="stdin", daemon=True).start()
+            threading.Thread(target=self._beat, name="heartbeat", daemon=True).start()
+            threading.Thread(target=compiled.warm_up, name="warm up", daemon=True).start()
         self._ready("")
         try:
             while not self._closing:
@@ -288,11 +292,11 @@ class Worker:
         estimate: dict[str, float] | None = None,
     ) -> None:
         """Note the progress and look at what the host wants. Raises Cancelled."""
+        self._ticks += 1
         if self._idling:
             if not self._inbox.empty():
                 raise Cancelled
             return
-        self._ticks += 1
         self._tell_device()
         seconds = time.monotonic() - self._started
         before = self._progress
@@ -510,25 +514,33 @@ class Worker:
             if not self._gone and streams.nobody_reads(self._stdout):
                 self._lose_host()
             progress = self._progress
-            if progress is None or ticks != self._ticks:
+            if ticks != self._ticks or (progress is None and not self._idling):
                 quiet_s, ticks = 0.0, self._ticks
             elif beat - before < 2 * _BEAT_S and not self._write_lock.locked():
                 quiet_s += beat - before
-            if progress is None:
-                continue
-            if quiet_s > _STUCK_S.get(progress.stage, _STUCK_ELSEWHERE_S):
-                self._give_up(progress)
-            if beat - self._last_line >= _HEARTBEAT_S:
+            stage = "idle" if progress is None else progress.stage
+            if quiet_s > _STUCK_S.get(stage, _STUCK_ELSEWHERE_S):
+                self._give_up("" if progress is None else progress.id, stage)
+            if progress is not None and beat - self._last_line >= _HEARTBEAT_S:
                 self._emit(replace(progress, seconds=round(beat - self._started, 2)))
 
-    def _give_up(self, progress: Progress) -> None:
+    def _give_up(self, command_id: str, stage: str) -> None:
         """A thread that hangs in C code cannot be stopped, only its process; the checkpoint is on disk."""
-        error = StuckError(
-            f"The engine got stuck while {progress.stage} and has ended itself.", "Start it again: training goes on from the last checkpoint."
-        )
+        error = StuckError(f"The engine got stuck while {stage} and has ended itself.", "Start it again: training goes on from the last checkpoint.")
         _log.error(error.sentence)
-        self._error(progress.id, error, fatal=True)
+        self._error(command_id, error, fatal=True)
         os._exit(_STUCK_EXIT_CODE)
+
+
+@contextlib.contextmanager
+def _starting() -> Iterator[None]:
+    """Ends the process where its first threads do not begin: one that finds no memory in its first moment is waited for for ever, and the heartbeat,
+    which would notice, is not there yet. The interpreter's own watchdog is a thread in C that needs neither memory nor the interpreter's lock."""
+    faulthandler.dump_traceback_later(_START_S, exit=True, file=2)
+    try:
+        yield
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _let_live() -> None:

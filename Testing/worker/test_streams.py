@@ -177,3 +177,20 @@ worker.main()
 def test_a_process_that_spins_with_the_interpreters_lock_is_ended(start):
     process = start([sys.executable, "-c", SPINNING])
     assert process.wait(60) == -signal.SIGPROF
+
+
+NEVER_BEGINS = """
+import threading
+from sparseseg import worker
+worker._START_S = 1.0
+begin = threading.Thread.start  # which does not return where the thread's first moment finds no memory
+threading.Thread.start = lambda self: threading.Event().wait() if self.name == NAME else begin(self)
+worker.main()
+"""
+
+
+@pytest.mark.parametrize("name", ["stderr", "stdin", "heartbeat"])
+def test_a_process_whose_first_threads_never_begin_is_ended(start, name):
+    process = start([sys.executable, "-c", f"NAME = {name!r}{NEVER_BEGINS}"], stderr=subprocess.PIPE)
+    assert process.wait(60) == 1
+    assert b"Timeout" in process.stderr.read()

@@ -338,6 +338,16 @@ def test_a_step_that_never_ends_ends_the_worker_with_one_sentence(start_talk, jo
 
 
 @pytest.mark.slow
+def test_what_never_ends_while_nothing_is_asked_for_ends_the_worker_too(start_talk, job):
+    code = "import time; worker._STUCK_S['idle'] = 1.0; from sparseseg.session.session import Session; Session.idle = lambda _: time.sleep(3600)"
+    talk = start_talk(python=(sys.executable, str(_wrapper(job.parent / "idle.py", code))))
+    talk.open(job)
+    error = talk.until(Error, id="")
+    assert (error.code, error.fatal) == ("stuck", True)
+    _wait_for_end(talk.client)
+
+
+@pytest.mark.slow
 def test_two_workers_on_one_job(start_talk, job):
     first, second = start_talk(), start_talk()
     first.open(job)
