@@ -307,3 +307,15 @@ def test_a_file_whose_library_is_missing_is_refused(tmp_path, monkeypatch):
 def test_the_program_that_reads_needs_nothing_of_the_package():
     assert "import sparseseg" not in stacks._PROGRAM.read_text(encoding="utf-8")
     assert "from .." not in stacks._PROGRAM.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("ends", ["import os; os.abort()", "import time; time.sleep(60)"])
+def test_a_reader_that_crashes_or_hangs_is_a_sentence(tmp_path, tifffile, ends, monkeypatch):
+    """As the latter did with a damaged TIFF of 2 kB."""
+    program = tmp_path / "stacking.py"
+    program.write_text(ends)
+    monkeypatch.setattr(stacks, "_PROGRAM", program)
+    monkeypatch.setattr(stacks, "_PATIENCE_S", 2.0)
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((4, 8, 8), np.uint8))
+    with pytest.raises(InputError, match="cannot be read: it is damaged, cut short, or not an image"):
+        read(tmp_path / "a.tif", (1.0, 1.0, 1.0))

@@ -30,7 +30,7 @@ from .output import damaged, unreadable
 NPY = b"\x93NUMPY"
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PROGRAM = Path(__file__).with_name("stacking.py")
-_PATIENCE_S, _SLOWEST = 60.0, 1_000_000  # seconds for any header; bytes a second that the slowest disk and decoder make
+_PATIENCE_S, _SLOWEST = 30.0, 1_000_000  # seconds for any header; bytes a second that the slowest disk and decoder make
 _LONGEST_HEAD = 1 << 20
 _SAME_SPACING = 0.01  # microscopes' programs round
 _NUMBERED = re.compile(r"(.*?)(\d+)\.tiff?", re.IGNORECASE | re.ASCII)
