@@ -130,3 +130,31 @@ def test_a_number_of_somebody_else_is_not_taken_for_the_speaker():
     assert other.poll() is None
     other.kill()
     other.wait()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not tell that a parent has gone")
+def test_an_isolated_program_that_is_busy_ends_with_its_parent(tmp_path):
+    program = tmp_path / "busy.py"
+    program.write_text("import os\nprint(os.getpid(), flush=True)\nwhile True:\n    pass\n")
+    code = (
+        "import os, sys; from pathlib import Path; from sparseseg.contract.child import isolated\n"
+        "process = isolated(Path(sys.argv[1]), cwd=Path.cwd())\n"
+        "sys.stdout.buffer.write(process.stdout.readline()); sys.stdout.flush(); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(program)], capture_output=True, check=False)
+    pid = int(done.stdout)
+    for _ in range(300):
+        if not _is_running(pid):
+            return
+        time.sleep(0.1)
+    os.kill(pid, signal.SIGKILL)
+    pytest.fail("it runs on")
+
+
+def _is_running(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    stat = Path(f"/proc/{pid}/stat")  # one that has ended may wait to be taken away
+    return not stat.exists() or stat.read_text().rsplit(")", 1)[1].split()[0] != "Z"

@@ -25,6 +25,19 @@ from typing import Any
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 _LOOK_S = 0.05
+# a program that is busy for ever with a hostile file does not see that its stdin has ended with its parent (Windows does not tell who that is by now)
+_WITH_ITS_PARENT = """
+import os, runpy, sys, threading, time
+
+def watch(parent):
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+threading.Thread(target=watch, args=(os.getppid(),), daemon=True).start()
+del sys.argv[0]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 
 
 def child_options(environment: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -80,9 +93,9 @@ def run(command: Sequence[str], timeout: float, **options: Any) -> subprocess.Co
 
 
 def isolated(program: Path, *arguments: str, cwd: Path) -> subprocess.Popen[bytes]:
-    """A program of this package in one file, which takes nothing from the environment, with pipes for stdin and stdout. Its first argument is where
-    it is to look for modules, as JSON: where this process does. Raises OSError."""
-    command = [sys.executable, "-I", "-u", str(program), json.dumps([path for path in sys.path if path]), *arguments]
+    """A program of this package in one file, which takes nothing from the environment, with pipes for stdin and stdout, and ends with this
+    process. Its first argument is where it is to look for modules, as JSON: where this process does. Raises OSError."""
+    command = [sys.executable, "-I", "-u", "-c", _WITH_ITS_PARENT, str(program), json.dumps([path for path in sys.path if path]), *arguments]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
     return subprocess.Popen(command, cwd=cwd, **pipes, **no_window())  # type: ignore[call-overload, no-any-return]
 
