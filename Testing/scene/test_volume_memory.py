@@ -1,6 +1,7 @@
 """Volumes of any size: what is mapped, what is done in parts, and that neither is noticed but by the memory that it saves."""
 
 import gc
+import time
 import tracemalloc
 import weakref
 
@@ -20,7 +21,6 @@ from sparseseg.contract.classes import ClassTable, Segment
 from sparseseg.contract.errors import OutputError
 from sparseseg.contract.protocol import Preview as PreviewEvent
 from SparseSegSlicerLib.scene import KeptStrokes, VolumeMemory
-from SparseSegSlicerLib.scene import Preview as PreviewModule
 from SparseSegSlicerLib.scene.AppliedResult import AppliedResult
 from SparseSegSlicerLib.scene.Layers import LayerCopies
 from SparseSegSlicerLib.scene.LevelMap import Levels
@@ -29,7 +29,7 @@ from SparseSegSlicerLib.scene.SceneExport import copyAhead, takeSnapshot
 from SparseSegSlicerLib.scene.SceneImport import boundingBox
 from SparseSegSlicerLib.scene.StrokeReader import StrokeReader, filledSegments, readResult, readStrokes
 from SparseSegSlicerLib.scene.VolumeMemory import LabelMemory
-from SparseSegSlicerLib.session import Applying, PreviewFeed, StrokeFeed
+from SparseSegSlicerLib.session import Controller
 from SparseSegSlicerLib.session.Parameters import Parameters
 
 LARGE = (256, 64, 64)  # a million voxels, of which a slice is worked on at a time
@@ -41,9 +41,7 @@ def scene(scene_host):
 
 
 @pytest.fixture
-def everything_is_huge(monkeypatch):
-    monkeypatch.setattr(scratch, "HUGE_VOXELS", 1)
-    monkeypatch.setattr(scratch, "LEAST_BYTES", 1)
+def everything_is_large(monkeypatch):
     monkeypatch.setattr(VolumeMemory, "LEAST_BYTES", 1)
 
 
@@ -51,8 +49,7 @@ def everything_is_huge(monkeypatch):
 def small_parts(monkeypatch):
     """One slice at a time, one slice a poll."""
     monkeypatch.setattr(boxes, "_SLAB_VOXELS", 1)
-    for module in (Applying, PreviewFeed, StrokeFeed, PreviewModule):
-        monkeypatch.setattr(module, "MOMENT_S", 0.0)
+    monkeypatch.setattr(Controller, "MOMENT_S", 0.0)
 
 
 def is_mapped(array):
@@ -83,16 +80,15 @@ def test_memory_of_an_image_stays_as_long_as_the_image():
     assert gone() is None
 
 
-def test_zeros_of_a_huge_volume_are_mapped_where_the_disk_has_room(scene, everything_is_huge, monkeypatch):
-    assert is_mapped(VolumeMemory.zeros((4, 5, 6)))
-    monkeypatch.setattr(scratch, "HUGE_VOXELS", 121)
-    assert not is_mapped(VolumeMemory.zeros((4, 5, 6)))
-    monkeypatch.setattr(scratch, "HUGE_VOXELS", 1)
+def test_large_arrays_are_mapped_where_the_disk_has_room(scene, monkeypatch):
+    monkeypatch.setattr(VolumeMemory, "LEAST_BYTES", 120)
+    assert is_mapped(VolumeMemory.zeros((4, 5, 6))) and not is_mapped(VolumeMemory.zeros((4, 5, 5)))
+    assert is_mapped(VolumeMemory.zeros((4, 5, 2), np.float32))
 
     def full(*_):
         raise OutputError("The disk is full.")
 
-    monkeypatch.setattr(scratch.Scratch, "zeros", full)
+    monkeypatch.setattr(scratch.Scratch, "mapped", full)
     zeros = VolumeMemory.zeros((4, 5, 6), np.float32)
     assert not is_mapped(zeros) and zeros.dtype == np.float32 and not zeros.any()
 
@@ -113,7 +109,7 @@ def test_labels_may_be_written_to_and_their_file_deleted(tmp_path, monkeypatch, 
 # -- nothing else is noticed -----------------------------------------------------------------------------------------------
 
 
-def test_a_session_on_a_huge_volume_is_any_session(everything_is_huge, small_parts, scene_host, tmp_path):
+def test_a_session_on_a_large_volume_is_any_session(everything_is_large, small_parts, scene_host, tmp_path):
     session = Session(scene_host, tmp_path)
     before = session.controller.strokes.annotation.copy()
     assert is_mapped(session.controller.strokes.annotation)
@@ -190,6 +186,20 @@ def test_strokes_are_read_over_several_polls(small_parts, session):
     assert polls > 6
     annotation = session.controller.strokes.annotation
     assert np.array_equal(annotation, applying.read(session.node, session.volume)) and annotation[0, 6, 3] == 2 and annotation[0, 0, 3] == 3
+
+
+def test_what_takes_longer_shares_one_moment_of_a_poll(session, monkeypatch):
+    controller, given = session.controller, []
+
+    def watched(work):
+        return lambda *arguments: (given.append(arguments[-1]), work(*arguments))[1]
+
+    for part, name in ((controller.feed, "poll"), (controller.previews, "poll"), (controller._applying, "poll"), (controller.preview, "tick")):
+        monkeypatch.setattr(part, name, watched(getattr(part, name)))
+    begin = time.perf_counter()
+    controller.poll()
+    assert len(given) == 4 and len(set(given)) == 1
+    assert begin < given[0] < time.perf_counter() + Controller.MOMENT_S
 
 
 @pytest.mark.parametrize("then", ["apply", "cancel", "discard", "delete"])

@@ -20,11 +20,11 @@ from vtk.util import numpy_support
 
 from sparseseg.contract.box import Box, slabs, whole
 from sparseseg.contract.errors import InputError
-from sparseseg.contract.scratch import is_huge, put
+from sparseseg.contract.scratch import put
 
 from ..i18n import tr as _
 from .Grids import arrayFromMatrix, emptyImage
-from .VolumeMemory import zeros
+from .VolumeMemory import is_mapped, zeros
 
 _ON_GRID = 1e-3  # of a voxel: layers closer than this to the volume's grid lie on it
 _SPARE = 1.25  # memory is taken for a layer that may grow
@@ -62,7 +62,7 @@ class _Copying:
     def goOn(self, array: np.ndarray, until: float) -> np.ndarray | None:
         """Plane by plane, one at least, until then; all of it, None where some is left. Of mapped memory nothing is written in vain."""
         values = self.memory[: array.nbytes].view(array.dtype).reshape(array.shape)
-        copy = put if is_huge(array.shape) else np.copyto
+        copy = put if is_mapped(self.memory.nbytes) else np.copyto
         for plane in range(self.planes, len(array)):
             copy(values[plane : plane + 1], array[plane : plane + 1])
             self.planes += 1
@@ -108,7 +108,7 @@ class LayerCopies:
         """May run in a thread. Fresh memory; what is not mapped is touched, so that writing to it later waits for nothing."""
         for size in sizes:
             memory = zeros((size,))
-            if not is_huge(memory.shape):
+            if not is_mapped(size):
                 memory.fill(0)
             with self._lock:
                 self._spare.append(memory)
@@ -121,9 +121,9 @@ class LayerCopies:
             self._spare += [layer.memory for layer in layers if layer.memory is not None and id(layer.memory) not in held]
             self._spare = sorted((m for m in self._spare if len(m) <= 2 * _SPARE * largest), key=len)[-4:]
 
-    def copyAhead(self, images: Iterable, grid: np.ndarray, shape_kji: Sequence[int], seconds: float) -> bool:
-        """For so long; whether all of these layers that lie on the grid are copied, so that `copyOf` has nothing to do."""
-        until = time.perf_counter() + seconds
+    def copyAhead(self, images: Iterable, grid: np.ndarray, shape_kji: Sequence[int], until: float) -> bool:
+        """Until then (of time.perf_counter), one plane at least; whether all of these layers that lie on the grid are copied, and `copyOf` has
+        nothing to do."""
         for image in images:
             toGrid, where = _place(image, grid, shape_kji)
             if self._known(image, where) is None and _wholeOffset(image, toGrid) is not None and self._copied(image, until) is None:

@@ -5,6 +5,7 @@ Labels come whole, or as a box of what the last ones became. Surfaces follow whe
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Collection, Iterator
 
@@ -19,7 +20,7 @@ from .Grids import volumeGeometry
 from .LabelLayer import LabelLayer, clear
 from .Segments import describeSegment
 from .Surfaces import CLOSED_SURFACE, CoarseLabels, removeSurfaces, setSurface, showSurfaces
-from .VolumeMemory import MOMENT_S, LabelMemory, zeros
+from .VolumeMemory import LabelMemory, zeros
 
 SURFACES_AFTER_S = 1.0  # without a new box
 _RESTS = "SparseSegSlicer.Rests"  # node attribute: hidden by us, and shown again with the next labels
@@ -98,13 +99,14 @@ class Preview:
 
     # -- surfaces ------------------------------------------------------------------------------------------------------
 
-    def tick(self, volumeNode, locked: Collection[str]) -> None:
-        """Makes one segment's surface, where one is old and it is time; called by the host's timer."""
+    def tick(self, volumeNode, locked: Collection[str], until: float = math.inf) -> None:
+        """Makes one segment's surface, where one is old and it is time; called by the host's timer. What takes longer is begun until then
+        (of time.perf_counter), and goes on at the next one."""
         if not self._old or self.labels is None or self.node is None or volumeNode is None or time.monotonic() < self._surfacesAt:
             return
         self._coarse = self._coarse or CoarseLabels(self.labels, self.box)
         if not self._coarse.isMade:
-            self._coarse.goOn(time.perf_counter() + MOMENT_S)
+            self._coarse.goOn(until)
             return
         self._makeSurface(self._old.pop(0), volumeNode, locked)
         if not self._old:

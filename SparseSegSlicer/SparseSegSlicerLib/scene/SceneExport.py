@@ -55,11 +55,11 @@ def missingMemory(segmentationNode, copies: LayerCopies, unused: Collection[str]
     return copies.missing(_imagesOf(segmentationNode, unused))
 
 
-def copyAhead(segmentationNode, volumeNode, copies: LayerCopies, seconds: float, unused: Collection[str] = ()) -> bool:
-    """Copies, for so long, what the next snapshot will want; whether that is all of it. Raises InputError as `takeSnapshot`."""
+def copyAhead(segmentationNode, volumeNode, copies: LayerCopies, until: float, unused: Collection[str] = ()) -> bool:
+    """Copies, until then (of time.perf_counter), what the next snapshot will want; whether that is all of it. Raises InputError as `takeSnapshot`."""
     geometry = volumeGeometry(volumeNode)
     grid = gridInSegmentation(volumeNode, segmentationNode, geometry)
-    return copies.copyAhead(_imagesOf(segmentationNode, unused), grid, geometry.shape_kji, seconds)
+    return copies.copyAhead(_imagesOf(segmentationNode, unused), grid, geometry.shape_kji, until)
 
 
 def _imagesOf(segmentationNode, unused: Collection[str]) -> list:

@@ -1,4 +1,4 @@
-"""Memory for what is as large as the volume. Of a huge volume it lies in mapped files, which the system takes out of memory when it needs the room,
+"""Memory for what is as large as the volume. Of a large volume it lies in mapped files, which the system takes out of memory when it needs the room,
 where the disk has room for them; else in memory. Arrays (K, J, I); all of this may run in a thread.
 
 What the user's own segmentation is made of never lies in a file: Slicer saves it, and writes to it while the user waits.
@@ -20,24 +20,30 @@ from vtk.util import numpy_support
 
 from sparseseg.contract.errors import OutputError
 from sparseseg.contract.folders import PrivateFolder
-from sparseseg.contract.scratch import LEAST_BYTES, Scratch, is_huge
+from sparseseg.contract.memory import volume_bytes
+from sparseseg.contract.scratch import Scratch
 
-MOMENT_S = 0.02  # of the main thread, for what only that may do, between two looks at what the user does
+LEAST_BYTES = 1 << 24  # of an array that lies in a file: a session keeps some eight of a large volume, and of boxes in it
 _shared: dict[int, np.ndarray] = {}  # memory that VTK's arrays lie in, as long as these do
 
 
 def zeros(shape: Sequence[int], dtype: Any = np.uint8) -> np.ndarray:
     """As numpy.zeros."""
-    if is_huge(shape):
+    if is_mapped(volume_bytes(shape, np.dtype(dtype).itemsize)):
         with suppress(OutputError, OSError):
-            return _scratch().zeros(shape, dtype)
+            return _scratch().mapped(shape, dtype)
     return np.zeros(shape, dtype)
+
+
+def is_mapped(size: int) -> bool:
+    """Whether an array of so many bytes lies in a file, where the disk has room for it."""
+    return size >= LEAST_BYTES
 
 
 def load(file: str) -> np.ndarray:
     """Labels of a file that nobody writes to; those of a large one stay in it, but for what is changed, which the file never sees."""
     labels = np.load(file, mmap_mode="c")
-    if labels.nbytes >= LEAST_BYTES and sys.platform != "win32":  # Windows neither renames nor deletes a file that is mapped
+    if is_mapped(labels.nbytes) and sys.platform != "win32":  # Windows neither renames nor deletes a file that is mapped
         return labels
     return copied(labels)
 

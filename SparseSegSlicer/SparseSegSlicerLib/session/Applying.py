@@ -21,7 +21,6 @@ from ..scene.Grids import volumeGeometry
 from ..scene.Layers import LayerCopies
 from ..scene.Replacement import Replacement
 from ..scene.SceneExport import copyAhead, missingMemory, takeSnapshot
-from ..scene.VolumeMemory import MOMENT_S
 from .Background import Background
 from .Session import Session
 from .States import Message, Until
@@ -53,6 +52,7 @@ class Applying:
         self._background = Background("sparseseg apply")
         self._job: _Job | None = None
         self._goOn: Callable[[], None] | None = None  # with copying layers, at the next poll
+        self._until = 0.0  # the present poll may copy
         self._token = ""  # of the result that the segmentation held when it was last looked at
 
     def adopt(self) -> None:
@@ -88,8 +88,9 @@ class Applying:
                 sizes = missingMemory(job.segmentationNode, job.copies)
                 self._submit(partial(job.copies.reserve, sizes), lambda __: self._begin())
 
-    def poll(self) -> None:
-        """Goes on with what is under way; called by the host's timer."""
+    def poll(self, until: float) -> None:
+        """Goes on with what is under way; called by the host's timer. until: of time.perf_counter, copies a plane at least."""
+        self._until = until
         if self._job is not None and not self._isMeant(self._job):
             self.forget()
         if self._goOn is not None:
@@ -155,7 +156,7 @@ class Applying:
     def _areCopied(self) -> bool:
         """All layers as they are now; a large one is copied over several polls."""
         self._session.applied.follow(*self._inputs())
-        return copyAhead(*self._inputs(), self._job.copies, MOMENT_S)
+        return copyAhead(*self._inputs(), self._job.copies, self._until)
 
     def _inputs(self) -> tuple:
         return self._job.segmentationNode, self._job.volumeNode

@@ -7,6 +7,7 @@ goes wrong ends in `message`, one sentence and one piece of advice, and the scen
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from .Slices import Slices
 from .States import STANDING, Launch, Message, Report, State, Until
 from .Training import Training
 
+MOMENT_S = 0.02  # of a poll, for all that only the main thread may do and that takes longer
 _PAINT = Message("info", _("Paint each structure, and some background, on a few slices; then press Segment."), until=Until.PAINT)
 _TURNED = Message(
     "warning",
@@ -208,12 +210,13 @@ class Controller(Choosing):
     def poll(self) -> None:
         """Called by the host's timer, twenty times a second or so: a stroke passes through several polls."""
         self.feed.hurried = not self._training.isUrgent
-        self.feed.poll(self.waiting, self.state is not State.EMPTY)
+        until = time.perf_counter() + MOMENT_S
+        self.feed.poll(self.waiting, self.state is not State.EMPTY, until)
         if not self.isApplying:  # labels that are applied stay as they are meanwhile
-            self.previews.poll()
-        self._applying.poll()
+            self.previews.poll(until)
+        self._applying.poll(until)
         self._training.poll()
-        self.preview.tick(self.volumeNode, self.parameters.get("locked"))
+        self.preview.tick(self.volumeNode, self.parameters.get("locked"), until)
 
     # -- apply and discard -----------------------------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ from ..scene import SceneImport
 from ..scene.Preview import Preview
 from ..scene.SceneExport import takeSnapshot
 from ..scene.StrokeReader import readResult
-from ..scene.VolumeMemory import MOMENT_S, LabelMemory, load
+from ..scene.VolumeMemory import LabelMemory, load
 from .Background import Background
 from .EngineRun import EngineRun
 from .Parameters import Parameters
@@ -35,10 +35,9 @@ class PreviewFeed:
         self._read: deque[tuple[EngineRun, Iterator[None]]] = deque()  # and not yet shown
         self._begun: Iterator[None] | None = None  # of them
 
-    def poll(self) -> None:
-        """Shows what was read; a large box over several polls."""
+    def poll(self, until: float) -> None:
+        """Shows what was read; a large box over several polls. until: of time.perf_counter, though something at least."""
         self._background.poll()
-        until = time.perf_counter() + MOMENT_S
         while self._begun or self._read:
             self._goOn()
             if time.perf_counter() > until:

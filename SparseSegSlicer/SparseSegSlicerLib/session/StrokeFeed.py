@@ -16,7 +16,6 @@ from ..scene.AppliedResult import AppliedResult
 from ..scene.Layers import LayerCopies
 from ..scene.SceneExport import copyAhead, missingMemory, takeSnapshot
 from ..scene.StrokeReader import Choices, Reading, StrokeReader, Strokes
-from ..scene.VolumeMemory import MOMENT_S
 from .Background import Background
 from .HintBook import HintBook
 from .Parameters import Parameters
@@ -35,6 +34,7 @@ class StrokeFeed:
         self.hurried = True  # whether what the tables say can wait
         self._reading = False
         self._goOn: Callable[[], None] | None = None  # with the copy, at the next poll
+        self._until = 0.0  # the present poll may copy
         self._dirtySince: float | None = None
         self.readings = 0  # so far
         self.clear()
@@ -85,8 +85,9 @@ class StrokeFeed:
         if not self._reading:
             self._read(waiting)
 
-    def poll(self, waiting, active: bool) -> None:
-        """waiting(): a context for the copy. active: whether there is anything to read."""
+    def poll(self, waiting, active: bool, until: float) -> None:
+        """waiting(): a context for the copy. active: whether there is anything to read. until: of time.perf_counter, copies a plane at least."""
+        self._until = until
         self.background.poll()
         if self._goOn is not None and active:
             goOn, self._goOn = self._goOn, None
@@ -140,7 +141,7 @@ class StrokeFeed:
         )
         try:
             settings, inputs = parameters.settings(), self._inputs()
-            if not copyAhead(*inputs, self._copies, MOMENT_S, unused):
+            if not copyAhead(*inputs, self._copies, self._until, unused):
                 self._goOn = lambda: self._takeSnapshot(waiting)
                 return
             with waiting():

@@ -48,12 +48,15 @@ class Scratch:
 
     def zeros(self, shape: Sequence[int], dtype: Any = np.float64) -> np.ndarray:
         """A new array full of zeros, mapped if it is large. Raises OutputError where the disk has no room for it."""
-        size = volume_bytes(shape, np.dtype(dtype).itemsize)
-        if size < LEAST_BYTES:
+        if volume_bytes(shape, np.dtype(dtype).itemsize) < LEAST_BYTES:
             return np.zeros(shape, dtype)
-        return np.frombuffer(self._mapped(size), dtype).reshape(shape)
+        return self.mapped(shape, dtype)
 
-    def _mapped(self, size: int) -> mmap.mmap:
+    def mapped(self, shape: Sequence[int], dtype: Any = np.float64) -> np.ndarray:
+        """The same, of any size."""
+        return np.frombuffer(self._file(volume_bytes(shape, np.dtype(dtype).itemsize)), dtype).reshape(shape)
+
+    def _file(self, size: int) -> mmap.mmap:
         path = self._folder / f".mapped-{next(_numbers)}.{os.getpid()}.part"
         try:
             # on Windows O_TEMPORARY deletes it with the last handle; elsewhere its name goes at once
