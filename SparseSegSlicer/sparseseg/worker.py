@@ -116,6 +116,7 @@ class Worker:
         self._stop = self._closing = self._idling = self._gone = False
         self._told_device = ""
         self._working: type[Command] | None = None
+        self._settled = False  # whether the update at work was taken or refused
         self._finishes: list[str] = []  # the ids of what ends the command at work
         self._cancels: list[str] = []
         self._progress: Progress | None = None
@@ -156,7 +157,7 @@ class Worker:
             except Cancelled:
                 pass  # a command has come
             except Exception as error:  # nobody asked for this work
-                _log.error("while idle", exc_info=error)
+                _note("while idle", error)
             finally:
                 self._idling = False
         return self._inbox.get()
@@ -176,7 +177,7 @@ class Worker:
     def _handle(self, command: Command) -> None:
         """One command from start to end; whatever it raises becomes an `error` event."""
         self._answering, self._started, self._working, self._stop = command.id, time.monotonic(), type(command), False
-        before, self._refused = self._revision, ""
+        before, self._settled = self._revision, False
         if not isinstance(command, Finish):  # the heartbeat begins here
             self._ticks += 1
             self._progress = Progress(command.id, self._revision, "opening" if isinstance(command, Open) else "starting", 0, 0.0, None, 0.0, {}, {})
@@ -194,11 +195,9 @@ class Worker:
     def _fail(self, command: Command, before: int, error: Exception) -> None:
         """The answer to a command that raised. before: the revision when it began. An update that is the job's by now was not refused, even if there
         was no memory to go on with it."""
-        if isinstance(command, Update) and before < command.revision <= self._revision and command.id != self._refused:
-            if command.id not in self._unshown:
-                self._unshown.append(command.id)
+        if isinstance(command, Update) and (self._settled or before < command.revision <= self._revision):
             self._say_unshown(error.sentence if isinstance(error, SparseSegError) else type(error).__name__)
-            _log.error("an update could not be shown", exc_info=error)
+            _note("an update could not be shown", error)
         else:
             self._error(command.id, error)
 
@@ -213,9 +212,8 @@ class Worker:
         elif isinstance(command, Predict):
             self._result(self._opened().predict(command.model))
         elif isinstance(command, Update):
-            self._waiting.appendleft(command)
             with contextlib.suppress(Cancelled):  # each update is answered
-                self._take_updates(self._session)
+                self._take_updates(self._session, command)
 
     def _expect_finish(self) -> None:
         """A `finish` that came right behind the training that begins."""
@@ -339,14 +337,18 @@ class Worker:
         """What waits and is about the open job."""
         return list(takewhile(lambda command: not isinstance(command, Open), self._waiting))
 
-    def _take_updates(self, session: Session | None) -> None:
-        """All updates that wait: each taken, or refused, on its own; then what they change together is shown, as the answer to each that was taken.
-        Raises Cancelled."""
+    def _take_updates(self, session: Session | None, first: Update | None = None) -> None:
+        """The one at work and all updates that wait: each taken, or refused, on its own; then what they change together is shown, as the answer to
+        each that was taken. Raises Cancelled."""
         before = self._answering
         if self._working is Update:
             self._answering = ""  # what is shown though none of them was taken is the worker's own
         try:
             try:
+                if first is not None:  # it does not wait: once it is refused nothing takes it
+                    self._take(first)
+                    self._settled = True
+                    self._look_up()
                 for update in [command for command in self._mine() if isinstance(command, Update)]:
                     if update in self._waiting:  # not cancelled meanwhile
                         self._waiting.remove(update)
@@ -358,9 +360,9 @@ class Worker:
             self._say_unshown("Nothing shows it yet.")
         except Exception as error:
             self._say_unshown(error.sentence if isinstance(error, SparseSegError) else str(error))
-            if isinstance(error, Cancelled):
+            if isinstance(error, Cancelled) or (first is not None and not self._settled):
                 raise
-            _log.error("an update could not be shown", exc_info=error)
+            _note("an update could not be shown", error)
         finally:
             self._answering = before
 
@@ -368,18 +370,17 @@ class Worker:
         answering, self._answering = self._answering, update.id
         before = self._revision
         try:
+            self._unshown.append(update.id)  # first: between its becoming the job's and its answer nothing may fail
             self._opened().take(update.annotation, update.revision, update.complete_slices, update.box)
         except Exception as error:
-            if self._revision == before:
-                self._refused = update.id
-                self._error(update.id, error)
-                self._answering = answering
-                if isinstance(error, Cancelled):
-                    raise
-                return
-            self._unshown.append(update.id)  # taken all the same
-            raise
-        self._unshown.append(update.id)
+            if self._revision != before:
+                raise  # taken all the same
+            if self._unshown[-1:] == [update.id]:
+                del self._unshown[-1]
+            self._error(update.id, error)
+            self._answering = answering
+            if isinstance(error, Cancelled):
+                raise
 
     def _say_unshown(self, why: str) -> None:
         """The answer to updates that were taken, where no preview is."""
@@ -458,7 +459,7 @@ class Worker:
             )
         else:
             code, sentence, advice = "internal", f"Unexpected failure: {type(error).__name__}: {error}", "Please report it with the job's log.txt."
-            _log.error("unexpected failure", exc_info=error)
+            _note("unexpected failure", error)
         self._emit(Error(command_id, self._revision, code, sentence[:_MOST_SAID], advice[:_MOST_SAID], fatal))
 
     def _emit(self, event: Event) -> None:
@@ -541,6 +542,12 @@ def _starting() -> Iterator[None]:
         yield
     finally:
         faulthandler.cancel_dump_traceback_later()
+
+
+def _note(what: str, error: Exception) -> None:
+    """In the log; where there is no memory even for that, the answer is what counts."""
+    with contextlib.suppress(MemoryError):
+        _log.error(what, exc_info=error)
 
 
 def _let_live() -> None:

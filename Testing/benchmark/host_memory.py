@@ -1,6 +1,6 @@
 """What a session keeps and takes of memory in Slicer's process, and the longest poll of its main thread, phase by phase (needs slicer-core).
 
-    python Testing/benchmark/host_memory.py --size 79      # 300 x 512 x 512; 8: 75 x 320 x 320; 670: 640 x 1024 x 1024
+    python Testing/benchmark/host_memory.py --size 79      # 300 x 512 x 512; 8: 75 x 320 x 320; 670: 640 x 1024 x 1024; 2800: 1972 x 1084 x 1313
 
 The Controller with the volume and the strokes of scene.py, and an engine that only answers. Bytes a voxel beyond what the process held when volume
 and strokes were there: memory without mapped files that is kept after the phase, the most of it meanwhile, and mapped files, which the system takes
@@ -162,5 +162,5 @@ def measure(shape: tuple[int, int, int]) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="79", metavar="M", help="millions of voxels: 8, 79 or 670 (%(default)s)")
+    parser.add_argument("--size", choices=SIZES, default="79", metavar="M", help="millions of voxels: 8, 79, 670 or 2800 (%(default)s)")
     measure(SIZES[parser.parse_args().size])

@@ -1,6 +1,6 @@
 """What the panel does on Slicer's main thread, timed on a large volume (needs slicer-core, extra `test`).
 
-    python Testing/benchmark/scene.py --size 79      # 300 x 512 x 512; 8: 75 x 320 x 320; 670: 640 x 1024 x 1024
+    python Testing/benchmark/scene.py --size 79      # 300 x 512 x 512; 8: 75 x 320 x 320; 670: 640 x 1024 x 1024; 2800: 1972 x 1084 x 1313
 
 A volume with 10 segments: reading all strokes and one stroke, taking in whole previews and boxes, applying a result, and the
 longest time that one poll of the Controller takes while a run goes on (with a stand-in for the engine, so that only our side is measured). Times are
@@ -26,7 +26,7 @@ from machine import status
 from host.scene_host import SceneHost
 from sparseseg.contract.box import Box, box_to_json, whole
 
-SIZES = {"8": (75, 320, 320), "79": (300, 512, 512), "670": (640, 1024, 1024)}
+SIZES = {"8": (75, 320, 320), "79": (300, 512, 512), "670": (640, 1024, 1024), "2800": (1972, 1084, 1313)}
 SEGMENTS = 10
 STROKES = 10  # timed, of each kind
 
@@ -248,5 +248,5 @@ def poll_until(controller, condition) -> list[float]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--size", choices=SIZES, default="79", metavar="M", help="millions of voxels: 8, 79 or 670 (%(default)s)")
+    parser.add_argument("--size", choices=SIZES, default="79", metavar="M", help="millions of voxels: 8, 79, 670 or 2800 (%(default)s)")
     measure(SIZES[parser.parse_args().size])

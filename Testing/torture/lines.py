@@ -105,7 +105,7 @@ def _junk(rng: random.Random) -> bytes:
         line = damaged(rng.choice(_GOOD), rng).replace(b"\n", b"")
         try:
             json.loads(line.decode("utf-8", errors="replace"))
-        except ValueError:
+        except (ValueError, RecursionError):
             if line.strip():
                 return line
 

@@ -137,13 +137,14 @@ class Painter:
         """What was said of each update is what is on disk: taken, or refused and unchanged; never both."""
         revision = self.on_disk()[0]
         for number in self.sent:
-            said = {verdict(e) for e in events if e["id"] == f"u{number}" and verdict(e)}
-            self.trial.require(len(said) < 2, f"update {number} was taken and refused")
+            said = {verdict(e): e.get("sentence", "") for e in events if e["id"] == f"u{number}" and verdict(e)}
+            self.trial.require(len(said) < 2, f"update {number} was taken and refused: {said}")
             if "taken" in said:
                 self.acknowledged.add(number)
                 self.trial.require(revision >= number, f"update {number} was taken, they say; revision {revision} is on disk")
             if "refused" in said:
-                self.trial.require(revision != number, f"update {number} was refused, they say; but it is what is on disk")
+                words = f"update {number} was refused, they say ({said['refused']}); but it is what is on disk"
+                self.trial.require(revision != number, words)
 
     def check_recovery(self, goes_on: bool = False) -> None:
         """After a fault: a new worker opens the job, takes the update that is in doubt, trains if `goes_on`, and nothing is left behind."""

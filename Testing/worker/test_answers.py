@@ -1,8 +1,11 @@
 """One answer to each command, whatever comes when: the worker's own loop in this process, with a session that does nothing but look up."""
 
+import contextlib
 import io
 import json
+import linecache
 import queue
+import sys
 import threading
 import time
 from types import SimpleNamespace
@@ -142,7 +145,8 @@ class Talk:
         self.session = Session.opened
 
     def _serve(self):
-        self.code = self.worker.serve()
+        with contextlib.suppress(MemoryError):  # as a process that ends
+            self.code = self.worker.serve()
 
     def wait(self, condition):
         end = time.monotonic() + PATIENCE_S
@@ -255,6 +259,51 @@ def test_where_there_is_no_memory_even_to_say_so_what_was_taken_was_not_refused(
     talk.wait(lambda: talk.answers("u2"))
     [answer] = talk.answers("u2")
     assert (type(answer), answer.code, answer.revision) == (Warning, "unshown", 2)
+
+
+def test_wherever_memory_ends_what_is_said_of_an_update_is_true(tmp_path, talk, monkeypatch):
+    """At each line of the worker that an update comes through, in turn; and there is none for the log either."""
+    monkeypatch.setattr(worker._log, "error", lambda *_, **__: (_ for _ in ()).throw(MemoryError))
+    tried = 0
+    while True:
+        other, ended = Talk(tmp_path), MemoryAt(tried)
+        handle = other.worker._handle
+        monkeypatch.setattr(other.worker, "_handle", lambda command, ended=ended, handle=handle: ended.within(handle, command))
+        other.pipe.send(*updates(2, 2), Finish("f"))
+        other.wait(lambda other=other: other.answers("f") or not other.thread.is_alive())
+        other.end()
+        said, is_dead = [e.kind for e in other.answers("u2")], other.code is None
+        if not ended.did:
+            break
+        true = {"error"} if other.session.job.record.revision == 1 else {"preview", "warning"}
+        assert (said or is_dead) and set(said) <= true and len(said) < 3, (ended.where, said)  # twice rather than never
+        tried += 1
+    assert tried > 40
+
+
+class MemoryAt:
+    """MemoryError at the n-th line of worker.py that does something, from where an update is begun."""
+
+    def __init__(self, number):
+        self._left, self.did, self.where = number, False, ""
+
+    def within(self, work, command):
+        if isinstance(command, Update):
+            sys.settrace(self._look)
+        try:
+            work(command)
+        finally:
+            sys.settrace(None)
+
+    def _look(self, frame, event, _):
+        if frame.f_code.co_filename != worker.__file__ or self.did:
+            return None
+        if event == "line" and not linecache.getline(worker.__file__, frame.f_lineno).strip().startswith(("try:", "with ")):
+            self._left -= 1
+            if self._left < 0:
+                self.did, self.where = True, f"{frame.f_code.co_name}, line {frame.f_lineno}"
+                raise MemoryError
+        return self._look
 
 
 def test_cancelled_while_it_is_shown_an_update_is_taken_all_the_same(talk):
