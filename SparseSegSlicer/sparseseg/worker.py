@@ -116,6 +116,7 @@ class Worker:
         self._stop = self._closing = self._idling = self._gone = False
         self._told_device = ""
         self._working: type[Command] | None = None
+        self._at_work = ""  # the id of the command that is, but of an update: what ends the process does not refuse it
         self._settled = False  # whether the update at work was taken or refused
         self._finishes: list[str] = []  # the ids of what ends the command at work
         self._cancels: list[str] = []
@@ -177,7 +178,7 @@ class Worker:
     def _handle(self, command: Command) -> None:
         """One command from start to end; whatever it raises becomes an `error` event."""
         self._answering, self._started, self._working, self._stop = command.id, time.monotonic(), type(command), False
-        before, self._settled = self._revision, False
+        before, self._settled, self._at_work = self._revision, False, "" if isinstance(command, Update) else command.id
         if not isinstance(command, Finish):  # the heartbeat begins here
             self._ticks += 1
             self._progress = Progress(command.id, self._revision, "opening" if isinstance(command, Open) else "starting", 0, 0.0, None, 0.0, {}, {})
@@ -521,7 +522,7 @@ class Worker:
                 quiet_s += beat - before
             stage = "idle" if progress is None else progress.stage
             if quiet_s > _STUCK_S.get(stage, _STUCK_ELSEWHERE_S):
-                self._give_up("" if progress is None else progress.id, stage)
+                self._give_up("" if progress is None else self._at_work, stage)
             if progress is not None and beat - self._last_line >= _HEARTBEAT_S:
                 self._emit(replace(progress, seconds=round(beat - self._started, 2)))
 

@@ -338,6 +338,22 @@ def test_a_step_that_never_ends_ends_the_worker_with_one_sentence(start_talk, jo
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("training", [True, False])
+def test_what_never_ends_after_an_update_was_taken_does_not_refuse_it(start_talk, job, correct, training):
+    stuck = "lambda _: (worker._STUCK_S.update(training=1.0, opening=1.0, prior=1.0), time.sleep(3600))"
+    code = f"import time; from sparseseg.session.session import Session; Session.answer = {stuck}"
+    talk = start_talk(python=(sys.executable, str(_wrapper(job.parent / "taken.py", code))))
+    talk.open(job)
+    if training:
+        talk.client.send(Train("t", LONG))
+        talk.until(Progress, stage="training")
+    talk.client.send(Update("u", correct(job, 2), 2))
+    error = talk.until(Error, fatal=True)
+    assert (error.code, error.fatal, error.id, error.revision) == ("stuck", True, "t" if training else "", 2)
+    _wait_for_end(talk.client)
+
+
+@pytest.mark.slow
 def test_what_never_ends_while_nothing_is_asked_for_ends_the_worker_too(start_talk, job):
     code = "import time; worker._STUCK_S['idle'] = 1.0; from sparseseg.session.session import Session; Session.idle = lambda _: time.sleep(3600)"
     talk = start_talk(python=(sys.executable, str(_wrapper(job.parent / "idle.py", code))))
