@@ -496,7 +496,10 @@ class Worker:
         self._end_soon(0)
 
     def _end_soon(self, code: int) -> None:
-        """By force, where the main thread does not get there: it may wait for a host that does not read."""
+        """By force, where the main thread does not get there: it may wait for a host that does not read. Where a thread that finds no memory in its
+        first moment is waited for, for ever, the system does."""
+        if hasattr(signal, "setitimer"):
+            signal.setitimer(signal.ITIMER_REAL, 2 * _EXIT_AFTER_EOF_S)
 
         def end() -> None:
             time.sleep(_EXIT_AFTER_EOF_S)

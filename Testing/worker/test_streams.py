@@ -125,6 +125,17 @@ def test_a_reader_of_stdout_who_has_stopped_does_not_keep_a_worker_from_ending(s
     assert process.wait(PATIENCE_S) == 0
 
 
+@posix
+def test_a_worker_whose_host_is_gone_ends_also_where_no_thread_begins(start):
+    begins = "begin = threading.Thread.start; threading.Thread.start = lambda self: time.sleep(3600) if self.name == 'end' else begin(self)"
+    code = f"import threading, time; from sparseseg import worker; {begins}; worker._EXIT_AFTER_EOF_S = 0.5"
+    process = start([sys.executable, "-c", f"{code}; worker.Worker._next = lambda _: time.sleep(3600); worker.main()"])
+    until(process, Ready)
+    process.stdin.close()
+    process.stdin = None
+    assert process.wait(PATIENCE_S) == -signal.SIGALRM
+
+
 @pytest.mark.slow
 @posix
 @pytest.mark.parametrize("stops", [[4.0], [0.3] * 15], ids=["once", "again and again"])
