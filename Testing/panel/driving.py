@@ -40,5 +40,12 @@ def train(host, panel):
 
 
 def apply(host, panel):
+    before = _applied(panel)
     host.click(panel.ui.applyButton)  # while the click is looked after it may have begun and ended
     wait(host, panel, lambda: not panel.controller.isApplying)
+    assert _applied(panel) != before
+
+
+def _applied(panel):
+    """Which Apply the segmentation holds, and where the last one went."""
+    return panel.controller.holding.token, panel.controller.parameters.getNode("applied")

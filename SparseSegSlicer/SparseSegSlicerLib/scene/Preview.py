@@ -100,8 +100,8 @@ class Preview:
     # -- surfaces ------------------------------------------------------------------------------------------------------
 
     def tick(self, volumeNode, locked: Collection[str], until: float = math.inf) -> None:
-        """Makes one segment's surface, where one is old and it is time; called by the host's timer. What takes longer is begun until then
-        (of time.perf_counter), and goes on at the next one."""
+        """Makes one segment's surface, where one is old and it is time; called by the host's timer. What takes longer goes on until then
+        (of time.perf_counter), and at the next call."""
         if not self._old or self.labels is None or self.node is None or volumeNode is None or time.monotonic() < self._surfacesAt:
             return
         self._coarse = self._coarse or CoarseLabels(self.labels, self.box)
