@@ -1,5 +1,6 @@
 """A session looks up at its host several times a second: what is long is done in parts, or aside. benchmark/gaps.py measures it at full size."""
 
+import os
 import sys
 import threading
 from dataclasses import replace
@@ -13,6 +14,7 @@ from sparseseg.annotation import revision
 from sparseseg.annotation.labels import build_annotation
 from sparseseg.contract import box as contract_box
 from sparseseg.contract import job as jobs
+from sparseseg.contract import store
 from sparseseg.contract.aside import aside
 from sparseseg.contract.errors import Cancelled
 from sparseseg.contract.job import Job
@@ -99,20 +101,45 @@ def test_what_reads_the_whole_volume_in_one_go_is_done_aside(tmp_path, compute, 
     assert where == {name: {"aside"} for _, name in LONG}
 
 
-def test_arrays_are_written_in_parts_and_who_cancels_keeps_the_old_file(tmp_path, phantom, monkeypatch):
+def save_planes(job, name, array):
+    job.save_planes(name, array.shape, array.dtype, iter(array))
+
+
+@pytest.mark.parametrize("save", [Job.save_array, save_planes])
+def test_arrays_are_written_in_parts_and_who_cancels_keeps_the_old_file(tmp_path, phantom, monkeypatch, save):
     monkeypatch.setattr(jobs, "slabs", lambda array: iter(array))
     with Job.open(make_job(tmp_path / "job", phantom)) as job:
         ticks = []
         job.tick = lambda: ticks.append(1)
         labels = np.asfortranarray(phantom.truth)
-        job.save_array("dense.npy", labels)
+        save(job, "dense.npy", labels)
         np.testing.assert_array_equal(np.load(job.path("dense.npy")), labels)
         assert len(ticks) == len(labels)
         job.tick = cancel
         with pytest.raises(Cancelled):
-            job.save_array("dense.npy", np.zeros_like(labels))
+            save(job, "dense.npy", np.zeros_like(labels))
         np.testing.assert_array_equal(job.dense(), labels)
         assert not [path for path in job.folder.iterdir() if path.suffix == ".part"]
+
+
+def test_the_disk_is_waited_for_by_and_by(tmp_path, phantom, monkeypatch):
+    """What one fsync has to wait for at the end of a large file would be long, and nobody looks up meanwhile."""
+    size = phantom.truth[0].size
+    monkeypatch.setattr(jobs, "SLAB_VOXELS", 4 * size)
+    with Job.open(make_job(tmp_path / "job", phantom)) as job:
+        waits, synced = [], os.fsync
+        monkeypatch.setattr(os, "fsync", lambda number: (waits.append(number), synced(number)))
+        save_planes(job, "dense.npy", phantom.truth)
+        assert len(waits) == len(phantom.truth) // 4 + 1 + (os.name == "posix")  # at the end, and for the name
+
+
+def test_arrays_are_compared_in_parts(monkeypatch):
+    monkeypatch.setattr(store, "SLAB_VOXELS", 100)
+    one, ticks = np.zeros((6, 10, 10), np.uint8), []
+    assert store.same(one, one.copy(), lambda: ticks.append(1))
+    assert len(ticks) == 6
+    with pytest.raises(Cancelled):
+        store.same(one, one, cancel)
 
 
 def test_a_result_that_is_cancelled_while_it_is_written_is_the_old_one_as_a_whole(tmp_path, phantom, host, monkeypatch):

@@ -37,7 +37,7 @@ from .hints import Hints
 from .lock import HOST_LOCK, LOCK, Lock, check_owner, holder
 from .scratch import Scratch, put
 from .settings import Settings
-from .store import file_of, slabs, write_header
+from .store import SLAB_VOXELS, file_of, slabs, write_header
 
 SCHEMA_VERSION = 2  # 2: the record names the annotation's files
 _MOST_CHANGES = 64  # of an annotation, before they are written into one file
@@ -450,19 +450,7 @@ class Job:
         if array.dtype.hasobject:
             raise ValueError("Object arrays hold no voxels.")
 
-        def write(file: IO[bytes]) -> None:
-            write_header(file, array.shape, array.dtype)
-            sparsely = Sparsely(file)
-            for slab in slabs(array):
-                self.tick()
-                sparsely.write(np.ascontiguousarray(slab).reshape(-1).view(np.uint8).data)
-                if lasting:
-                    file.flush()
-                    os.fsync(file.fileno())
-            sparsely.end()
-            first()
-
-        return self._save(name, write, lasting)
+        return self._save_parts(name, array.shape, array.dtype, slabs(array), lasting, first)
 
     def _take(self, name: str, array: np.ndarray) -> None:
         """An array becomes a file of the job: its own, where a store keeps it in the folder, else a copy."""
@@ -475,15 +463,26 @@ class Job:
 
     def save_planes(self, name: str, shape_kji: Sequence[int], dtype: Any, planes: Iterable[np.ndarray]) -> Path:
         """An array that is made plane by plane, (J, I) each, so that it need not fit into memory."""
+        return self._save_parts(name, shape_kji, dtype, planes)
 
+    def _save_parts(
+        self, name: str, shape: Sequence[int], dtype: Any, parts: Iterable[np.ndarray], lasting: bool = True, first: Callable[[], Any] = lambda: None
+    ) -> Path:
         def write(file: IO[bytes]) -> None:
-            write_header(file, shape_kji, dtype)
-            sparsely = Sparsely(file)
-            for plane in planes:
-                sparsely.write(np.ascontiguousarray(plane, dtype).data)
+            write_header(file, shape, dtype)
+            sparsely, waiting = Sparsely(file), 0
+            for part in parts:
+                self.tick()
+                sparsely.write(np.ascontiguousarray(part, dtype).reshape(-1).view(np.uint8).data)
+                waiting += part.size
+                if lasting and waiting >= SLAB_VOXELS:  # the disk is waited for by and by, not long at the end
+                    file.flush()
+                    os.fsync(file.fileno())
+                    waiting = 0
             sparsely.end()
+            first()
 
-        return self._save(name, write)
+        return self._save(name, write, lasting)
 
     def save_bytes(self, name: str, write: Callable[[IO[bytes]], Any]) -> Path:
         """`write` receives an open binary file; the file gets its name only once it is whole."""

@@ -128,9 +128,14 @@ def slabs(array: np.ndarray, depth: int | None = None) -> Iterator[np.ndarray]:
         yield array[k : k + depth]
 
 
-def same(one: np.ndarray, other: np.ndarray) -> bool:
-    """Whether two arrays are equal, without a copy of either."""
-    return one.shape == other.shape and all(map(np.array_equal, slabs(one), slabs(other)))
+def same(one: np.ndarray, other: np.ndarray, tick: Callable[[], None] = lambda: None) -> bool:
+    """Whether two arrays are equal, without a copy of either. tick: called several times a second meanwhile; may raise."""
+
+    def equal(one: np.ndarray, other: np.ndarray) -> bool:
+        tick()
+        return np.array_equal(one, other)
+
+    return one.shape == other.shape and all(map(equal, slabs(one), slabs(other)))
 
 
 def file_of(array: np.ndarray, folder: Path) -> Path | None:

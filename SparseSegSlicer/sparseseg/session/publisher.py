@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,9 +92,9 @@ class Publisher:
         self._remember(dense)
         return result, uncertain
 
-    def inputs(self, annotation: Annotation, prior: Belief, tick: Callable[[], None] = lambda: None) -> None:
+    def inputs(self, annotation: Annotation, prior: Belief) -> None:
         """The voxel weight map, float32."""
-        self._job.save_planes(WEIGHTS, annotation.labels.shape, np.float32, _planes_of_weights(annotation, prior, tick))
+        self._job.save_planes(WEIGHTS, annotation.labels.shape, np.float32, _planes_of_weights(annotation, prior))
 
     def voice(self, name: str, labels: Iterator[np.ndarray] | np.ndarray, shape_kji: tuple[int, int, int]) -> None:
         """What one voice alone says, (K, J, I) uint8, or its planes (J, I) in turn."""
@@ -122,7 +122,6 @@ class Publisher:
         self._files = self._files[count:]
 
 
-def _planes_of_weights(annotation: Annotation, prior: Belief, tick: Callable[[], None]) -> Iterator[np.ndarray]:
+def _planes_of_weights(annotation: Annotation, prior: Belief) -> Iterator[np.ndarray]:
     for box in planes(annotation.labels.shape):
-        tick()
         yield annotation.weights_in(box, prior.confidence[box])[0]

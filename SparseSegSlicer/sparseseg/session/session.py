@@ -337,7 +337,7 @@ class Session:
         self.devices.start()  # not before: loading torch beside growing would double the time to the first answer
         if is_new:
             self.timings["prior"] = time.monotonic() - start
-            if self.publisher.shown is None or not same(label, self.publisher.shown):
+            if self.publisher.shown is None or not same(label, self.publisher.shown, self._look_up):
                 self._show(label, "growing")
 
     def _refine_all(self) -> None:
@@ -592,14 +592,14 @@ class Session:
         """The weight map, and each voice alone: for who wants to see what made the result."""
         shape, prior = self.job.record.geometry.shape_kji, self.prior
         assert prior.grown is not None
-        self.publisher.inputs(self.labels, prior.stands, lambda: self._tick("saving"))
+        self.publisher.inputs(self.labels, prior.stands)
         self.publisher.voice(GROWN, prior.grown.label, shape)
         self.publisher.voice(PRIOR, prior.stands.label, shape)
         if self._steps < _STEPS_TO_TRUST:
             with writing(self.job.folder):
                 self.job.path(NETWORK).unlink(missing_ok=True)  # an earlier network's
         else:
-            self.publisher.voice(NETWORK, self.together.network_alone(lambda: self._tick("saving")), shape)
+            self.publisher.voice(NETWORK, self.together.network_alone(), shape)
 
     def predict(self, model: str = "") -> Outcome:
         """Segment the job's image with a model alone: no annotation, no prior. Raises ModelError, InputError."""

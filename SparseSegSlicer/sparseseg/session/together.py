@@ -118,13 +118,12 @@ class Together:
         free = ~self._labels().labelled[box]
         evidence.count(label[free], 255 - uncertainty[free], *(alone[free] for alone in self._prior().alone_in(box)))
 
-    def network_alone(self, tick: Callable[[], None]) -> Iterator[np.ndarray]:
+    def network_alone(self) -> Iterator[np.ndarray]:
         """What the network alone says where it says anything, else the prior: planes (J, I) uint8 in turn."""
         network, stands = self._network(), self._prior().stands
         assert network is not None
         belief = network.belief()
         for box in planes(stands.label.shape):
-            tick()
             said = belief.at(box)
             yield (stands.label[box] if said is None else np.where(said.any(0), said.argmax(0), stands.label[box]).astype(np.uint8))[0]
 
