@@ -2,6 +2,7 @@
 
 import errno
 import gc
+import mmap
 import os
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 
 from sparseseg.contract import scratch
 from sparseseg.contract.errors import OutputError
-from sparseseg.contract.scratch import Scratch, put, put_new
+from sparseseg.contract.scratch import Scratch, put, put_new, read_ahead
 
 POSIX = pytest.mark.skipif(sys.platform == "win32", reason="on Windows the file has a name until it is closed")
 
@@ -97,3 +98,37 @@ def test_put_new_does_not_even_look_where_there_is_nothing_to_write():
     plane = np.zeros((2, 2), np.uint8)
     put_new([None, plane, None], np.array([[[0, 0], [0, 0]], [[0, 5], [0, 0]], [[0, 0], [0, 0]]], np.uint8))
     assert plane.tolist() == [[0, 5], [0, 0]]
+
+
+class Asked(mmap.mmap):
+    def madvise(self, option, start, length):
+        assert start % mmap.PAGESIZE == 0 and start + length <= len(self)
+        super().madvise(option, start, length)
+        self.asked = [*getattr(self, "asked", []), (start, start + length)]
+
+
+@pytest.mark.skipif(not hasattr(mmap, "MADV_WILLNEED"), reason="this system cannot be asked for it")
+@pytest.mark.parametrize("where", ["scratch", "file"])
+def test_the_rows_that_will_be_read_are_asked_for_and_no_others(tmp_path, large, monkeypatch, where):
+    monkeypatch.setattr(mmap, "mmap", Asked)
+    shape, box = (6, 100, 300), (slice(1, 5), slice(40, 70), slice(10, 20))
+    array = Scratch(tmp_path).zeros(shape, np.int16) if where == "scratch" else np.lib.format.open_memmap(tmp_path / "a.npy", "w+", np.int16, shape)
+    read_ahead(box, array)
+    mapped = scratch._mapped(array)
+    needed, asked = np.zeros(shape, np.int16), np.zeros(len(mapped), bool)
+    needed[box[:2]] = -1
+    before = len(asked) - needed.nbytes if where == "file" else 0  # the file's header
+    for start, stop in mapped.asked:
+        asked[start:stop] = True
+    assert asked[before:][: needed.nbytes][needed.reshape(-1).view(np.uint8) > 0].all()
+    assert asked.sum() <= np.count_nonzero(needed) * 2 + 4 * mmap.PAGESIZE
+
+
+def test_what_cannot_be_asked_for_is_left_to_the_system(tmp_path, large, monkeypatch):
+    mapped = Scratch(tmp_path).zeros((6, 100, 300), np.uint8)
+    box = (slice(1, 5), slice(40, 70), slice(10, 20))
+    read_ahead(box, np.zeros((6, 100, 300), np.uint8), mapped.transpose(0, 2, 1)[:, :100], mapped[:0])
+    read_ahead((slice(2, 2),) * 3, mapped)
+    monkeypatch.delattr(mmap, "MADV_WILLNEED", raising=False)
+    read_ahead(box, mapped)
+    assert not mapped.any()

@@ -17,11 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from .box import Box
 from .errors import OutputError
 from .memory import amount, volume_bytes
 
 HUGE_VOXELS = 1 << 28  # of a volume of which no more is kept than must be: what can be made again for a box is, though that takes longer
 LEAST_BYTES = 1 << 26  # of an array that is mapped; smaller ones are quicker, and no burden, in memory
+_MOST_AHEAD = 1 << 29  # bytes of one array that are asked for before they are read
 _PIECE = bytes(1 << 24)
 _numbers = itertools.count(1)
 Zeros = Callable[[Sequence[int], Any], np.ndarray]  # as numpy.zeros: shape, type
@@ -93,6 +95,30 @@ def allocate(handle: int, size: int) -> None:
         while piece:
             piece = piece[os.write(handle, piece) :]
     return None
+
+
+def read_ahead(box: Box, *arrays: np.ndarray) -> None:
+    """Ask the system for this part of arrays (K, J, I) that it may have taken from memory, all at once, and do not wait for it: page by page, each
+    when it is needed, the disk takes several times as long. Of what is not mapped, small, or too much to be kept, nothing is asked."""
+    if not hasattr(mmap, "MADV_WILLNEED"):
+        return
+    for array in arrays:
+        mapped, rows = _mapped(array), array[box[:2]]
+        if mapped is None or array.nbytes < LEAST_BYTES or not 0 < rows.nbytes <= _MOST_AHEAD or not array.flags.c_contiguous:
+            continue
+        start = np.frombuffer(mapped, np.uint8).ctypes.data
+        for plane in rows:
+            first = (plane.ctypes.data - start) // mmap.PAGESIZE * mmap.PAGESIZE
+            mapped.madvise(mmap.MADV_WILLNEED, first, plane.ctypes.data + plane.nbytes - start - first)
+
+
+def _mapped(array: np.ndarray) -> mmap.mmap | None:
+    """The file that an array lies in."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    base = base.obj if isinstance(base, memoryview) else base
+    return base if isinstance(base, mmap.mmap) else None
 
 
 def put(into: np.ndarray, values: np.ndarray) -> None:

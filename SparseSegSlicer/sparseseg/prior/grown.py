@@ -17,7 +17,7 @@ import numpy as np
 
 from ..contract.belief import Belief
 from ..contract.box import Box, box_of, intersection, moved, shape_of, slabs, union, whole, with_margin, within
-from ..contract.scratch import Zeros, put
+from ..contract.scratch import Zeros, put, read_ahead
 from . import scales
 from .field import Field
 from .grid import Grid, coarsening, region, rows_in_doubt
@@ -140,6 +140,7 @@ class Grown:
         again = None if cells is None else field.update(grid.pool(self._image, labels, labelled, cells, tick, self._origin), cells, tick)
         touched = union(box, None if again is None else grid.voxels(again[0]))
         assert touched is not None
+        read_ahead(touched, self.label, self.confidence, labelled, labels)
         before = [self._copy(array, touched) for array in (self.label, self.confidence)]
         self.label[box], self.confidence[box] = 0, _OUTSIDE
         if again is not None:

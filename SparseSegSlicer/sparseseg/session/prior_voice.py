@@ -20,7 +20,7 @@ from ..contract.aside import aside
 from ..contract.belief import Belief
 from ..contract.box import Box, Part, box_among, joined, joined_parts, planes, shape_of, slabs, whole, within
 from ..contract.errors import ModelError
-from ..contract.scratch import Zeros
+from ..contract.scratch import Zeros, read_ahead
 from ..contract.settings import Settings
 from ..prior import compiled
 from ..prior.grown import Grown
@@ -295,6 +295,8 @@ class PriorVoice:
             return [(box, self.grown.label[box]) for box in boxes]
         assert self._open is not None
         self._open.reach(*boxes)
+        for box in self._open.boxes:
+            read_ahead(box, self._stands.label, self._stands.confidence)
         grown = Belief(self.grown.label, self.grown.confidence)
         return [(box, self._answered(box, grown, annotation)) for box in self._open.boxes]
 

@@ -15,7 +15,7 @@ from ..contract.belief import Belief
 from ..contract.box import Box, planes, shape_of
 from ..contract.errors import OutputError
 from ..contract.job import DENSE, REPORT, UNCERTAINTY, WEIGHTS, Job
-from ..contract.scratch import Zeros, put
+from ..contract.scratch import Zeros, put, read_ahead
 from .host import Host
 
 _WHOLE_PREVIEWS_KEPT = 2
@@ -38,6 +38,8 @@ class Publisher:
         """A preview of the whole volume, or of a box, uint8 of its shape; the array may be changed afterwards."""
         if box is not None and self.shown is None:
             raise ValueError("a box is shown on a preview of the whole volume")
+        if box is not None and self.shown is not None:
+            read_ahead(box, self.shown)
         if box is not None and (self.is_behind or len(self._files) > _MOST_FILES):
             labels, box = self._with(labels, box), None
         try:
