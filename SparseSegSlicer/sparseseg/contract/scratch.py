@@ -6,6 +6,7 @@ last array that lies in it, with its process at the latest.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import mmap
@@ -107,9 +108,10 @@ def read_ahead(box: Box, *arrays: np.ndarray) -> None:
         if mapped is None or array.nbytes < LEAST_BYTES or not 0 < rows.nbytes <= _MOST_AHEAD or not array.flags.c_contiguous:
             continue
         start = np.frombuffer(mapped, np.uint8).ctypes.data
-        for plane in rows:
-            first = (plane.ctypes.data - start) // mmap.PAGESIZE * mmap.PAGESIZE
-            mapped.madvise(mmap.MADV_WILLNEED, first, plane.ctypes.data + plane.nbytes - start - first)
+        with contextlib.suppress(OSError):  # a system that refuses has cost time, no more
+            for plane in rows:
+                first = (plane.ctypes.data - start) // mmap.PAGESIZE * mmap.PAGESIZE
+                mapped.madvise(mmap.MADV_WILLNEED, first, plane.ctypes.data + plane.nbytes - start - first)
 
 
 def _mapped(array: np.ndarray) -> mmap.mmap | None:
