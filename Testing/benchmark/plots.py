@@ -70,7 +70,7 @@ def against_size(runs: Sequence[Row], file: Path) -> None:
             "refined preview": "refined preview, s",
             "correction, first answer (worst)": "correction, first answer, s: worst",
             "correction, refined (worst)": "correction, refined, s: worst",
-            "result": "20 steps and the result, s",
+            "result after training": "the result after them, s",
         },
         "peak memory without mapped files, GB": {
             phase: f"{phase}: peak memory without mapped files, GB" for phase in ("first previews", "corrections", "training and result")
