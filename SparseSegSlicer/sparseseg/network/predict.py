@@ -80,8 +80,8 @@ class Probabilities:
             low[axis] = int(sides[axis][0])
             values = values.narrow(axis + 1, low[axis], int(torch.ceil(sides[axis][-1])) - low[axis] + 1)
         result = values.float().mul_(1 / _FULL)
-        for axis, side in enumerate(sides):
-            result = _between(result, axis + 1, side - low[axis])
+        for axis in (0, 2, 1):  # along rows, where values are picked one by one, before there are as many rows as the box has
+            result = _between(result, axis + 1, sides[axis] - low[axis])
         return result.numpy()
 
 

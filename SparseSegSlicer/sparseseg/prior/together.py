@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from itertools import islice
 from typing import TypeVar
 
 Tick = Callable[[], None]
+Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 THREADS = 2  # the growings are bound by memory: more gain little, and torch wants the rest
@@ -40,3 +43,20 @@ def together(tasks: Iterable[Callable[[Tick], Result]], tick: Tick, threads: int
             for future in futures:
                 future.cancel()
             raise
+
+
+def ahead(work: Callable[[Item], Result], items: Iterable[Item], tick: Tick, threads: int = THREADS) -> Iterator[Result]:
+    """work(item) of each item, in their order: of a few more than are taken the work goes on in the threads, and no more results than that wait. tick
+    is called from this thread before each, and what it or the work raises is raised here."""
+    rest, begun = iter(items), deque[Future[Result]]()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            while True:
+                begun.extend(pool.submit(work, item) for item in islice(rest, 2 * threads - len(begun)))
+                if not begun:
+                    return
+                tick()
+                yield begun.popleft().result()
+        finally:
+            for future in begun:
+                future.cancel()

@@ -599,7 +599,7 @@ class Session:
             with writing(self.job.folder):
                 self.job.path(NETWORK).unlink(missing_ok=True)  # an earlier network's
         else:
-            self.publisher.voice(NETWORK, self.together.network_alone(), shape)
+            self.publisher.voice(NETWORK, self.together.network_alone(lambda: self._tick("saving")), shape)
 
     def predict(self, model: str = "") -> Outcome:
         """Segment the job's image with a model alone: no annotation, no prior. Raises ModelError, InputError."""

@@ -11,6 +11,7 @@ from ..annotation.labels import Annotation
 from ..contract.belief import Belief
 from ..contract.box import Box, intersection, planes, shape_of, slabs, whole, within
 from ..contract.scratch import Zeros, put
+from ..prior.together import ahead
 from ..quality.estimate import Evidence
 from ..quality.fusion import fuse
 from ..quality.shares import Standing
@@ -49,14 +50,13 @@ class Together:
         assert network is not None
         belief, stands, labelled = network.belief(), self._prior().stands, self._labels().labelled
 
-        def said() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-            for plane in planes(stands.label.shape):
-                tick()
-                box = intersection(plane, belief.grid.box)
-                if box is not None and (network_says := belief.at(box)) is not None:
-                    yield stands.label[box], network_says, labelled[box]
+        def said(box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            network_says = belief.at(box)
+            assert network_says is not None
+            return stands.label[box], network_says, labelled[box]
 
-        return Standing.of(said())
+        inside = (intersection(plane, belief.grid.box) for plane in planes(stands.label.shape))
+        return Standing.of(ahead(said, (box for box in inside if box is not None), tick))
 
     def labels(self, tick: Callable[[], None]) -> np.ndarray:
         """A new label map, (K, J, I) uint8, of all voices."""
@@ -66,9 +66,8 @@ class Together:
             self._known.hold(stands.label, stands.confidence, labels.labelled, tick)
         dense, counts = self._zeros(stands.label.shape, np.uint8), self.network_counts
         sure = self._zeros(dense.shape, np.uint8) if counts and self._known else None
-        for box in planes(dense.shape):
-            tick()
-            dense[box], uncertainty = self._fused(box)
+        for box, (found, uncertainty) in self._all_fused(tick):
+            dense[box] = found
             if sure is None:
                 self.with_paint(dense[box], box)
             else:
@@ -92,12 +91,10 @@ class Together:
         prior, labels = self._prior(), self._labels()
         shape = prior.stands.label.shape
         dense, uncertainty = self._zeros(shape, np.uint8), self._zeros(shape, np.uint8)
-        for box in planes(dense.shape):
-            tick()
-            found, uncertainty[box] = self._fused(box)
+        for box, (found, unsure) in self._all_fused(tick):
             if evidence is not None:
-                self._count(evidence, box, found, uncertainty[box])
-            dense[box] = self.with_paint(found, box)
+                self._count(evidence, box, found, unsure)
+            dense[box], uncertainty[box] = self.with_paint(found, box), unsure
             uncertainty[box][prior.painted_in(labels, box)] = 0
         self.hold_result(dense, uncertainty, labels.labelled, tick)
         return dense, uncertainty
@@ -105,9 +102,8 @@ class Together:
     def evidence(self, tick: Callable[[], None]) -> Evidence:
         """What the result says of itself, and how far growing and refiner agree, over all voxels that nobody labelled."""
         evidence = self.no_evidence()
-        for box in planes(self._labels().labelled.shape):
-            tick()
-            self._count(evidence, box, *self._fused(box))
+        for box, fused in self._all_fused(tick):
+            self._count(evidence, box, *fused)
         return evidence
 
     def no_evidence(self) -> Evidence:
@@ -118,14 +114,19 @@ class Together:
         free = ~self._labels().labelled[box]
         evidence.count(label[free], 255 - uncertainty[free], *(alone[free] for alone in self._prior().alone_in(box)))
 
-    def network_alone(self) -> Iterator[np.ndarray]:
+    def network_alone(self, tick: Callable[[], None]) -> Iterator[np.ndarray]:
         """What the network alone says where it says anything, else the prior: planes (J, I) uint8 in turn."""
         network, stands = self._network(), self._prior().stands
         assert network is not None
         belief = network.belief()
-        for box in planes(stands.label.shape):
-            said = belief.at(box)
-            yield (stands.label[box] if said is None else np.where(said.any(0), said.argmax(0), stands.label[box]).astype(np.uint8))[0]
+
+        def alone(box: Box) -> np.ndarray:
+            labels, inside = stands.label[box].copy(), intersection(box, belief.grid.box)
+            if inside is not None and (said := belief.at(inside)) is not None:
+                np.copyto(labels[within(inside, box)], said.argmax(0).astype(np.uint8), where=said.any(0))
+            return labels[0]
+
+        return ahead(alone, planes(stands.label.shape), tick)
 
     def hold_result(self, dense: np.ndarray, uncertainty: np.ndarray, labelled: np.ndarray, tick: Callable[[], None]) -> None:
         """A result as hints want it, in place."""
@@ -149,10 +150,18 @@ class Together:
             self._known.hold_places(labels, self._labels().labelled, whole(labels.shape))
         return labels
 
+    def _all_fused(self, tick: Callable[[], None]) -> Iterator[tuple[Box, tuple[np.ndarray, np.ndarray]]]:
+        """Each plane of the volume, and the label and uncertainty there."""
+        return ahead(lambda box: (box, self._fused(box)), planes(self._prior().stands.label.shape), tick)
+
     def _fused(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         stands, network = self._prior().stands, self._network()
         belief = network.known_belief if network is not None and self.network_counts else None
-        said = None if belief is None else belief.at(box)
-        if said is not None:
+        inside = None if belief is None else intersection(box, belief.grid.box)
+        label, uncertainty = fuse(Belief(stands.label[box], stands.confidence[box]), None, 0.0)
+        if belief is not None and inside is not None:
+            said, part = belief.at(inside), within(inside, box)
+            assert said is not None
             said[self._labels().absent] = 0  # the network may name a segment that nobody painted
-        return fuse(Belief(stands.label[box], stands.confidence[box]), said, self._judge.share)
+            label[part], uncertainty[part] = fuse(Belief(stands.label[inside], stands.confidence[inside]), said, self._judge.share)
+        return label, uncertainty
