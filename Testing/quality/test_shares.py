@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sparseseg.quality import shares
 from sparseseg.quality.shares import LEAST, Standing
@@ -105,6 +107,16 @@ def test_of_many_voxels_a_sample_says_nearly_the_same(monkeypatch):
     assert found.temperature == pytest.approx(exact.temperature, rel=0.1)
     sample = shares._Sample()
     for _, said, _ in parts:
-        sample.add(said[:, 0, 0])
+        sample.add(said[:, 0, 0], np.arange(said.shape[-1]))
         assert sample.voxels().shape[1] <= 2 * 700
     assert sample.voxels().shape[1] >= 700
+
+
+@given(st.integers(2, 7), st.integers(0, 2**32 - 1))
+def test_the_highest_is_what_argmax_and_max_say(classes, seed):
+    """Also of equal ones, and where nothing is said."""
+    said = np.random.default_rng(seed).integers(0, 4, (classes, 3, 4, 5)).astype(np.float32) / 4
+    label, best = shares.highest(said)
+    assert label.dtype == np.uint8
+    np.testing.assert_array_equal(label, said.argmax(0))
+    np.testing.assert_array_equal(best, said.max(0))

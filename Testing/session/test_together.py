@@ -12,6 +12,7 @@ from sparseseg.contract.box import whole
 from sparseseg.contract.classes import ClassTable
 from sparseseg.network.predict import Probabilities
 from sparseseg.network.sampling import WorkingGrid
+from sparseseg.session import together
 from sparseseg.session.judge import Judge
 from sparseseg.session.together import Together
 
@@ -124,6 +125,14 @@ def test_the_standing_is_of_what_nobody_labelled_in_the_networks_region(scene):
     standing = scene.together.standing(lambda: None)
     assert (standing.agreement, standing.confidence) == (3 / 5, pytest.approx(0.8))
     assert standing.temperature > 1
+
+
+def test_of_a_large_volume_every_nth_slice_is_held_against_the_prior(scene, monkeypatch):
+    """Of slices 0 and 2 here: one unlabelled voxel of slice 0 and all of slice 2, of which it has three like the prior."""
+    monkeypatch.setattr(together, "_MOST_COMPARED", PAINTED.size // 2)
+    voxels = np.array([[[2, 2], [1, 2]], [[2, 2], [2, 2]], [[1, 1], [1, 2]]], np.uint8)
+    scene.network.known_belief = of_network(voxels)
+    assert scene.together.standing(lambda: None).agreement == 4 / 5
 
 
 def test_without_hints_labels_are_where_they_are(scene):

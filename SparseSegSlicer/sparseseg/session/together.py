@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,13 +15,15 @@ from ..contract.scratch import Zeros, put
 from ..prior.together import ahead
 from ..quality.estimate import Evidence
 from ..quality.fusion import fuse
-from ..quality.shares import Standing
+from ..quality.shares import Standing, highest
 from .judge import Judge
 from .known import Known
 from .prior_voice import PriorVoice
 
 if TYPE_CHECKING:
     from .network_voice import NetworkVoice
+
+_MOST_COMPARED = 1 << 27  # voxels, about, that the network is held against the prior in: of more every n-th slice is enough
 
 
 class Together:
@@ -55,7 +58,8 @@ class Together:
             assert network_says is not None
             return stands.label[box], network_says, labelled[box]
 
-        inside = (intersection(plane, belief.grid.box) for plane in planes(stands.label.shape))
+        every = max(1, stands.label.size // _MOST_COMPARED)
+        inside = (intersection(plane, belief.grid.box) for plane in islice(planes(stands.label.shape), 0, None, every))
         return Standing.of(ahead(said, (box for box in inside if box is not None), tick))
 
     def labels(self, tick: Callable[[], None]) -> np.ndarray:
@@ -123,7 +127,7 @@ class Together:
         def alone(box: Box) -> np.ndarray:
             labels, inside = stands.label[box].copy(), intersection(box, belief.grid.box)
             if inside is not None and (said := belief.at(inside)) is not None:
-                np.copyto(labels[within(inside, box)], said.argmax(0).astype(np.uint8), where=said.any(0))
+                np.copyto(labels[within(inside, box)], highest(said)[0], where=said.any(0))
             return labels[0]
 
         return ahead(alone, planes(stands.label.shape), tick)
