@@ -16,6 +16,7 @@ from ..contract.box import Box, planes, shape_of
 from ..contract.errors import OutputError
 from ..contract.job import DENSE, REPORT, UNCERTAINTY, WEIGHTS, Job
 from ..contract.scratch import Zeros, put, read_ahead
+from ..prior.together import ahead
 from .host import Host
 
 _WHOLE_PREVIEWS_KEPT = 2
@@ -125,5 +126,7 @@ class Publisher:
 
 
 def _planes_of_weights(annotation: Annotation, prior: Belief) -> Iterator[np.ndarray]:
-    for box in planes(annotation.labels.shape):
-        yield annotation.weights_in(box, prior.confidence[box])[0]
+    def weights(box: Box) -> np.ndarray:
+        return annotation.weights_in(box, prior.confidence[box])[0]
+
+    return ahead(weights, planes(annotation.labels.shape), lambda: None)  # who writes them looks up
