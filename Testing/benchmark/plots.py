@@ -81,7 +81,7 @@ def against_size(runs: Sequence[Row], file: Path) -> None:
             for way, row in (("read", "read from the disk"), ("written", "written to it"))
         },
     }
-    fig, axes = figure(1, len(panels), 4.4, 3.6)
+    fig, axes = figure(1, len(panels), 4.4, 4.2)
     for ax, (title, rows) in zip(axes.flat, panels.items(), strict=True):
         for n, (name, row) in enumerate(rows.items()):
             points = [(float(np.prod(run["shape"], dtype=np.int64)), run["rows"][row]) for run in runs if run["rows"].get(row)]
@@ -93,7 +93,7 @@ def against_size(runs: Sequence[Row], file: Path) -> None:
         else:
             ax.set_yscale("log")
         ax.grid(alpha=0.3)
-        ax.legend(fontsize=7)
+        ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
     fig.savefig(file)
 
 
