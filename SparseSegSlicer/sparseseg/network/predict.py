@@ -71,26 +71,30 @@ class Probabilities:
         local = [slice(a.start - b.start, a.stop - b.start) for a, b in zip(box, self.grid.box, strict=True)]
         if self.grid.own_kji == self.grid.shape_kji:
             k, j, i = local
-            return self.classes[:, k, j, i].float().mul_(1 / _FULL).numpy()
-        values, low = self.classes, [0, 0, 0]
-        sides = []
+            return self.classes[:, k, j, i].numpy() * np.float32(1 / _FULL)
+        sides, seen = [], []
         for axis, s in enumerate(local):
-            working = (torch.arange(s.start, s.stop, dtype=torch.float32) + 0.5) / float(self.grid.scale[axis]) - 0.5
-            sides.append(working.clamp_(0, self.grid.shape_kji[axis] - 1))
-            low[axis] = int(sides[axis][0])
-            values = values.narrow(axis + 1, low[axis], int(torch.ceil(sides[axis][-1])) - low[axis] + 1)
-        result = values.float().mul_(1 / _FULL)
+            working = (np.arange(s.start, s.stop, dtype=np.float32) + np.float32(0.5)) / np.float32(self.grid.scale[axis]) - np.float32(0.5)
+            working = working.clip(0, self.grid.shape_kji[axis] - 1)
+            first = int(working[0])
+            sides.append(working - first)
+            seen.append(slice(first, int(np.ceil(working[-1])) + 1))
+        k, j, i = seen
+        result = self.classes[:, k, j, i].numpy() * np.float32(1 / _FULL)
         for axis in (0, 2, 1):  # along rows, where values are picked one by one, before there are as many rows as the box has
-            result = _between(result, axis + 1, sides[axis] - low[axis])
-        return result.numpy()
+            result = _between(result, axis + 1, sides[axis])
+        return result
 
 
-def _between(values: Tensor, dim: int, at: Tensor) -> Tensor:
-    """Linear interpolation along one dimension, at places within it."""
-    lower = at.long().clamp(max=values.shape[dim] - 1)
-    upper = (lower + 1).clamp(max=values.shape[dim] - 1)
-    share = (at - lower).view(*[-1 if d == dim else 1 for d in range(values.dim())])
-    return torch.lerp(values.index_select(dim, lower), values.index_select(dim, upper), share)
+def _between(values: np.ndarray, axis: int, at: np.ndarray) -> np.ndarray:
+    """Linear interpolation along one axis, at places (n,) float32 within it. Torch would start threads of its own in each thread that asks."""
+    lower = np.minimum(at.astype(np.intp), values.shape[axis] - 1)
+    share = (at - lower).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(values.ndim)])
+    low, high = values.take(lower, axis), values.take(np.minimum(lower + 1, values.shape[axis] - 1), axis)
+    high -= low
+    high *= share
+    low += high
+    return low
 
 
 @torch.no_grad()
