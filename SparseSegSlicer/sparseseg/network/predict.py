@@ -42,16 +42,21 @@ class Probabilities:
     def at(self, box: Box) -> np.ndarray | None:
         """The classes' probabilities at own voxels of a box of the volume, (C, k, j, i) float32 0..1; trilinear between working voxels, those at
         the border beyond them. 0 outside of the grid's box, None where none of them is within."""
-        inside = intersection(box, self.grid.box)
-        if inside is None:
+        part = self.part(box)
+        if part is None:
             return None
-        found = self._inside(inside)
+        inside, found = part
         if inside == box:
             return found
         result = np.zeros((len(found), *shape_of(box)), np.float32)
         k, j, i = (slice(a.start - b.start, a.stop - b.start) for a, b in zip(inside, box, strict=True))
         result[:, k, j, i] = found
         return result
+
+    def part(self, box: Box) -> tuple[Box, np.ndarray] | None:
+        """The part of a box that is within the grid's box, and the probabilities there, as of `at`; None where there is none."""
+        inside = intersection(box, self.grid.box)
+        return None if inside is None else (inside, self._inside(inside))
 
     @property
     def is_said_everywhere(self) -> bool:

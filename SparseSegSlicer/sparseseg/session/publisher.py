@@ -37,9 +37,9 @@ class Publisher:
 
     def show(self, labels: np.ndarray, source: str, step: int, box: Box | None = None) -> None:
         """A preview of the whole volume, or of a box, uint8 of its shape; the array may be changed afterwards."""
-        if box is not None and self.shown is None:
-            raise ValueError("a box is shown on a preview of the whole volume")
-        if box is not None and self.shown is not None:
+        if box is not None:
+            if self.shown is None:
+                raise ValueError("a box is shown on a preview of the whole volume")
             read_ahead(box, self.shown)
         if box is not None and (self.is_behind or len(self._files) > _MOST_FILES):
             labels, box = self._with(labels, box), None

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..annotation.labels import Annotation
 from ..contract.belief import Belief
-from ..contract.box import Box, intersection, planes, shape_of, slabs, whole, within
+from ..contract.box import Box, planes, shape_of, slabs, whole, within
 from ..contract.scratch import Zeros, put
 from ..prior.together import ahead
 from ..quality.estimate import Evidence
@@ -53,14 +53,9 @@ class Together:
         assert network is not None
         belief, stands, labelled = network.belief(), self._prior().stands, self._labels().labelled
 
-        def said(box: Box) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-            network_says = belief.at(box)
-            assert network_says is not None
-            return stands.label[box], network_says, labelled[box]
-
         every = max(1, stands.label.size // _MOST_COMPARED)
-        inside = (intersection(plane, belief.grid.box) for plane in islice(planes(stands.label.shape), 0, None, every))
-        return Standing.of(ahead(said, (box for box in inside if box is not None), tick))
+        parts = ahead(belief.part, islice(planes(stands.label.shape), 0, None, every), tick)
+        return Standing.of((stands.label[box], said, labelled[box]) for box, said in filter(None, parts))
 
     def labels(self, tick: Callable[[], None]) -> np.ndarray:
         """A new label map, (K, J, I) uint8, of all voices."""
@@ -125,8 +120,9 @@ class Together:
         belief = network.belief()
 
         def alone(box: Box) -> np.ndarray:
-            labels, inside = stands.label[box].copy(), intersection(box, belief.grid.box)
-            if inside is not None and (said := belief.at(inside)) is not None:
+            labels = stands.label[box].copy()
+            if (part := belief.part(box)) is not None:
+                inside, said = part
                 np.copyto(labels[within(inside, box)], highest(said)[0], where=said.any(0))
             return labels[0]
 
@@ -161,11 +157,10 @@ class Together:
     def _fused(self, box: Box) -> tuple[np.ndarray, np.ndarray]:
         stands, network = self._prior().stands, self._network()
         belief = network.known_belief if network is not None and self.network_counts else None
-        inside = None if belief is None else intersection(box, belief.grid.box)
         label, uncertainty = fuse(Belief(stands.label[box], stands.confidence[box]), None, 0.0)
-        if belief is not None and inside is not None:
-            said, part = belief.at(inside), within(inside, box)
-            assert said is not None
+        if belief is not None and (part := belief.part(box)) is not None:
+            inside, said = part
             said[self._labels().absent] = 0  # the network may name a segment that nobody painted
-            label[part], uncertainty[part] = fuse(Belief(stands.label[inside], stands.confidence[inside]), said, self._judge.share)
+            at = within(inside, box)
+            label[at], uncertainty[at] = fuse(Belief(stands.label[inside], stands.confidence[inside]), said, self._judge.share)
         return label, uncertainty
